@@ -1,0 +1,161 @@
+# Delta: the part of a record that a peer lacks, and the one rule for applying it.
+#
+# One form serves the push, the answer to a pull and the hand-off. A delta names the base it was cut against:
+#   NOTHING      the whole record;
+#   claims       everything those claims do not cover;
+#   state hash   everything that changed since the state with that hash.
+# It may be applied only where that base is held at the moment it arrives. Applied over a gap it would still
+# converge, but the receiver would then claim writes it never saw, confirm them, and lose them (a base of
+# "everything since my stamp n" has that very bug once two nodes write one session). So over a gap nothing of
+# the claims moves, and the receiver asks for what it lacks: one round trip.
+# Source: Almeida, Shoker, Baquero, "Delta State Replicated Data Types", 2018, section 6 (causal merging
+# condition).
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from gossipsess.model.clock import Stamp
+from gossipsess.model.identity import NodeId, Sid
+from gossipsess.model.record import (
+    HASH_MASK,
+    Claims,
+    Entry,
+    Record,
+    covers,
+    covers_claims,
+    dead_record,
+    entry_mark,
+    pruned_claims,
+)
+
+DeltaEntry = tuple[str, Stamp, NodeId, bytes | None]
+"""(key, stamp, origin, encoded value or None where deleted)"""
+
+
+class Delta(NamedTuple):
+    """What changed in one session since a base. `after` are the sender's claims, `after_hash` its state."""
+
+    sid: Sid
+    base_claims: Claims | None
+    """The base as claims; empty: no base is needed. None: the base is `base_hash`."""
+    base_hash: int
+    """The base as a state hash, where `base_claims` is None."""
+    after: Claims
+    after_hash: int
+    entries: tuple[DeltaEntry, ...]
+    tombstone: Stamp = 0
+    """The stamp of the invalidation: then there are no entries and no base is needed."""
+
+
+class Applied(NamedTuple):
+    """What applying a delta did."""
+
+    record: Record
+    """The record held from now on; the same object when nothing changed."""
+    gap: bool
+    """The base is not held here, or the outcome is not the sender's state: ask for more."""
+    absorbed: bool = False
+    """The session is dead here, and the sender does not know."""
+
+
+def changes_since(record: Record, base: Record) -> Delta:
+    """Return the delta that turns `base`, an earlier state of the same record, into `record`."""
+    if record.tombstone:
+        return _death(record)
+    if base.covered and not base.tombstone:
+        return not_covered(record, base.claims)
+    old = base.entries
+    entries = tuple(
+        (key, entry.stamp, entry.origin, entry.value)
+        for key, entry in record.entries.items()
+        if key not in old or old[key].mark != entry.mark
+    )
+    return Delta(record.sid, None, base.state_hash, record.claims, record.state_hash, entries)
+
+
+def not_covered(record: Record, claims: Claims) -> Delta:
+    """Return everything of `record` that a holder of those claims may lack; all of it for empty claims."""
+    if record.tombstone:
+        return _death(record)
+    claimed = claims.get
+    entries = tuple(
+        [
+            (key, entry.stamp, entry.origin, entry.value)
+            for key, entry in record.entries.items()
+            if claimed(entry.origin, 0) < entry.stamp
+        ]
+    )
+    return Delta(record.sid, claims, 0, record.claims, record.state_hash, entries)
+
+
+def _death(record: Record) -> Delta:
+    return Delta(record.sid, {}, 0, {}, record.state_hash, (), record.tombstone)
+
+
+def apply(mine: Record, delta: Delta) -> Applied:
+    """Merge a peer's delta into this node's record, if its base is held here. Pure; `mine` is not changed."""
+    if delta.tombstone:
+        if delta.tombstone <= mine.tombstone:
+            return Applied(mine, gap=False, absorbed=delta.tombstone < mine.tombstone)
+        return Applied(dead_record(delta.sid, delta.tombstone), gap=False)
+    if mine.tombstone:
+        return Applied(mine, gap=False, absorbed=True)
+    base = delta.base_claims
+    if base is None:
+        if delta.base_hash != mine.state_hash:
+            return Applied(mine, gap=mine.state_hash != delta.after_hash)
+    elif not covers_claims(mine.claims, base):
+        return Applied(mine, gap=mine.state_hash != delta.after_hash)
+
+    record = _joined(mine, delta)
+    # Where the claims are now the sender's own, so must the state be. If it is not, an entry that the base
+    # promised is missing here: ask for everything. A delta of everything cannot be asked for more.
+    whole = base is not None and not base
+    gap = not whole and record.state_hash != delta.after_hash and record.claims == delta.after
+    return Applied(record, gap)
+
+
+def _joined(mine: Record, delta: Delta) -> Record:
+    entries = mine.entries
+    state_hash = mine.state_hash
+    sid = mine.sid
+    copied = False
+    for key, stamp, origin, value in delta.entries:
+        old = entries.get(key)
+        if old is not None:
+            if old.stamp > stamp or (old.stamp == stamp and old.origin >= origin):
+                continue
+            state_hash -= old.mark
+        if not copied:
+            entries = entries.copy()
+            copied = True
+        mark = entry_mark(sid, key, stamp, origin)
+        entries[key] = Entry(stamp, origin, value, mark)
+        state_hash += mark
+
+    claims = _joined_claims(mine.claims, delta.after)
+    if not copied and claims is mine.claims:
+        return mine
+    pruned = False
+    if len(claims) > 1:
+        claims, pruned = pruned_claims(claims)
+    covered = mine.covered and not pruned
+    if covered:
+        claimed = claims.get
+        for _, stamp, origin, _ in delta.entries:
+            if claimed(origin, 0) < stamp:
+                covered = False
+                break
+    else:
+        covered = covers(claims, entries)
+    return Record(sid, entries, claims, state_hash & HASH_MASK, covered)
+
+
+def _joined_claims(mine: dict[NodeId, Stamp], theirs: Mapping[NodeId, Stamp]) -> dict[NodeId, Stamp]:
+    claims = mine
+    for origin, stamp in theirs.items():
+        if mine.get(origin, 0) < stamp:
+            if claims is mine:
+                claims = mine.copy()
+            claims[origin] = stamp
+    return claims

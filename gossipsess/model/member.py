@@ -1,0 +1,47 @@
+# Member: what gossip knows of one node.
+#
+# Order of knowledge about one node: a higher incarnation wins; within one incarnation the later state in
+# ALIVE < SUSPECT < DEAD < LEFT wins. Only the node itself raises its incarnation, to refute a suspicion.
+# Source: SWIM, section 4.2; LEFT is the serf project's addition.
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from gossipsess.model.identity import NodeId
+
+Address = tuple[str, int]
+"""IP address as text, and the port that serves both UDP and TCP."""
+
+
+class MemberState(IntEnum):
+    """Ordered: within one incarnation the greater state wins."""
+
+    ALIVE = 0
+    SUSPECT = 1
+    DEAD = 2
+    LEFT = 3
+
+
+class Member(NamedTuple):
+    """One node as gossip describes it; replaced, never edited."""
+
+    node: NodeId
+    incarnation: int
+    """Raised by the node itself only, 0 .. 2**32 - 1."""
+    state: MemberState
+    address: Address
+    """Where it serves membership (UDP) and replication (TCP)."""
+    name: str
+    """Stable over restarts in place: the configured name, else ``ip:port``. Placement hashes this."""
+    host: str
+    """The machine or pod; copies on one host die together."""
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """What decides between two descriptions of the node: the greater one holds."""
+        return (self.incarnation, self.state)
+
+    @property
+    def is_live(self) -> bool:
+        """Alive or suspect: a suspect keeps its place until it is declared dead."""
+        return self.state <= MemberState.SUSPECT

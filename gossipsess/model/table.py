@@ -1,0 +1,154 @@
+# Table: every record this node holds, with what is kept beside the replicated state: partition sums, last
+# accesses and deadlines.
+#
+# One lock, held by the caller, guards every method that writes. `records` may be read by any thread without it:
+# records are immutable and a dict lookup is atomic.
+#
+# Expiry is silent and makes no tombstone: an idle copy on one side of a partition must not kill the session that
+# is in use on the other. It is decided in cluster time. Deadlines are looked up lazily, in a heap with one entry
+# a session, so that a write or a touch costs nothing there.
+
+from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush
+from typing import Final
+
+from gossipsess.model.clock import COUNTER_BITS, Stamp
+from gossipsess.model.delta import Applied, Delta, apply
+from gossipsess.model.digest import PARTITIONS, PartitionSums, partition_of
+from gossipsess.model.identity import NodeId, Sid
+from gossipsess.model.record import ABSOLUTE, IDLE, Record, dead_record, empty_record
+
+TOMBSTONE_MS: Final = 24 * 3600 * 1000
+"""Tombstones outlive the longest partition this promises to survive. Dropped earlier, a node that comes back with
+the old record would log the user in again."""
+
+
+def register(record: Record, key: str) -> int:
+    """Return one of the session's own numbers; 0 where it is missing, which ends the session: fail closed."""
+    entry = record.entries.get(key)
+    return int.from_bytes(entry.value, "big") if entry is not None and entry.value else 0
+
+
+def register_value(number: int) -> bytes:
+    """Return what `register` reads back, for numbers from 0 to 2**64 - 1."""
+    return number.to_bytes(8, "big")
+
+
+def touch_grain_ms(idle_ms: int) -> int:
+    """Return how coarse accesses are kept: a twentieth of the idle timeout, within 5 s and 60 s.
+
+    Finer costs a message for every read; coarser lets idle sessions live longer by as much. Timeouts under
+    twenty seconds, as tests have them, take a quarter.
+    """
+    return min(60_000, max(idle_ms // 20, min(5_000, idle_ms // 4)))
+
+
+class Table:
+    """The sessions of one node."""
+
+    def __init__(self) -> None:
+        self.records: dict[Sid, Record] = {}
+        self.sums = PartitionSums()
+        self._partitions: list[dict[Sid, None]] = [{} for _ in range(PARTITIONS)]
+        self._accesses: dict[Sid, int] = {}
+        self._checks: list[tuple[int, Sid]] = []  # a heap: (when to look at the deadline, sid)
+
+    def get(self, sid: Sid) -> Record:
+        """Return the record held, or the empty one."""
+        return self.records.get(sid) or empty_record(sid)
+
+    def write(self, sid: Sid, changes: Iterable[tuple[str, bytes | None]], stamp: Stamp, origin: NodeId) -> Record:
+        """Apply a local write to a session that is not dead; return its new record."""
+        old = self.records.get(sid)
+        new = (old or empty_record(sid)).written(changes, stamp, origin)
+        self._replace(old, new)
+        return new
+
+    def kill(self, sid: Sid, stamp: Stamp) -> Record:
+        """Put a tombstone, also for a session never heard of: its first record may still be on the way."""
+        old = self.records.get(sid)
+        new = dead_record(sid, max(stamp, old.tombstone) if old else stamp)
+        self._replace(old, new)
+        return new
+
+    def merge(self, delta: Delta, time_ms: int) -> Applied:
+        """Apply a peer's delta.
+
+        State whose deadline has passed is not taken in: an old copy would come back to life for a moment.
+        """
+        sid = delta.sid
+        old = self.records.get(sid)
+        applied = apply(old or empty_record(sid), delta)
+        new = applied.record
+        if new is not old and (new.entries or new.tombstone):
+            if old is None and self.deadline_ms(new) <= time_ms:
+                return Applied(empty_record(sid), gap=False)
+            self._replace(old, new)
+        return applied
+
+    def touch(self, sid: Sid, time_ms: int) -> bool:
+        """Note an access; return whether it is news. Accesses only move forward."""
+        if time_ms <= self.accessed_ms(sid):
+            return False
+        self._accesses[sid] = time_ms
+        return True
+
+    @staticmethod
+    def wants_touch(record: Record, accessed_ms: int, time_ms: int) -> bool:
+        """Say whether an access now is late enough after the last known one to be noted."""
+        return time_ms - accessed_ms >= touch_grain_ms(register(record, IDLE))
+
+    def accessed_ms(self, sid: Sid) -> int:
+        """Return the last known access, a write being one too; 0 for a session not held."""
+        record = self.records.get(sid)
+        written_ms = record.newest >> COUNTER_BITS if record else 0
+        return max(self._accesses.get(sid, 0), written_ms)
+
+    def deadline_ms(self, record: Record) -> int:
+        """Return when a record may be dropped: idle or absolute timeout, or the end of a tombstone."""
+        if record.tombstone:
+            return (record.tombstone >> COUNTER_BITS) + TOMBSTONE_MS
+        idle_ms = register(record, IDLE)
+        # The grain is added because an access within it is not told to anyone.
+        accessed_ms = max(self._accesses.get(record.sid, 0), record.newest >> COUNTER_BITS)
+        idle_end_ms = accessed_ms + idle_ms + touch_grain_ms(idle_ms)
+        return min(register(record, ABSOLUTE), idle_end_ms)
+
+    def expired(self, time_ms: int) -> Iterator[Record]:
+        """Drop every record whose deadline has passed, and yield it."""
+        while self._checks and self._checks[0][0] <= time_ms:
+            _, sid = heappop(self._checks)
+            record = self.records.get(sid)
+            if record is None:
+                continue
+            deadline_ms = self.deadline_ms(record)
+            if deadline_ms > time_ms:
+                heappush(self._checks, (deadline_ms, sid))
+                continue
+            self._drop(record)
+            yield record
+
+    def next_check_ms(self) -> int | None:
+        """Return when `expired` should be asked next, in cluster time."""
+        return self._checks[0][0] if self._checks else None
+
+    def in_partition(self, partition: int) -> Iterable[Sid]:
+        """Return the sids held in a partition, in the order they came."""
+        return self._partitions[partition]
+
+    def _replace(self, old: Record | None, new: Record) -> None:
+        sid = new.sid
+        self.records[sid] = new
+        self.sums.replace(sid, old.state_hash if old is not None else 0, new.state_hash)
+        if old is None:
+            self._partitions[partition_of(sid)][sid] = None
+            heappush(self._checks, (self.deadline_ms(new), sid))
+        elif new.tombstone and not old.tombstone:
+            self._accesses.pop(sid, None)
+
+    def _drop(self, record: Record) -> None:
+        sid = record.sid
+        del self.records[sid]
+        del self._partitions[partition_of(sid)][sid]
+        self._accesses.pop(sid, None)
+        self.sums.replace(sid, record.state_hash, 0)
