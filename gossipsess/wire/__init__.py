@@ -1,0 +1,1 @@
+"""Messages to sealed bytes and back. The only place that imports cbor2 and cryptography."""

@@ -1,0 +1,164 @@
+# Messages: what nodes say to each other, as plain data. codec.py makes bytes of them.
+#
+# Datagrams carry membership only; everything about sessions travels on the one TCP link of a pair, where it is
+# ordered and flow-controlled. Nothing here depends on that order for its soundness: each message can be lost,
+# doubled or overtaken, and the rules in protocol/ still hold.
+
+from typing import NamedTuple, TypeGuard
+
+from gossipsess.model.delta import Delta
+from gossipsess.model.identity import NodeId, Sid
+from gossipsess.model.member import Address, Member
+
+# --- membership, by UDP -----------------------------------------------------------------------------------
+
+
+class Ping(NamedTuple):
+    """Are you alive, and are you `target`? A node with another id at that address answers `WrongId`."""
+
+    sequence: int
+    target: NodeId
+    updates: tuple[Member, ...] = ()
+
+
+class ProbeAck(NamedTuple):
+    """The answer to `Ping`, also relayed for a `PingRequest`."""
+
+    sequence: int
+    updates: tuple[Member, ...] = ()
+
+
+class PingRequest(NamedTuple):
+    """Please ping `target` for me; answered by a relayed `ProbeAck`, or by `Nack` when it stays silent."""
+
+    sequence: int
+    target: NodeId
+    address: Address
+    updates: tuple[Member, ...] = ()
+
+
+class Nack(NamedTuple):
+    """I, the helper, am well, but your target did not answer me."""
+
+    sequence: int
+
+
+class WrongId(NamedTuple):
+    """The node you asked for is not at this address any more; `node` is."""
+
+    sequence: int
+    asked: NodeId
+
+
+class Gossip(NamedTuple):
+    """Membership updates that found no probe to ride on."""
+
+    updates: tuple[Member, ...]
+
+
+class Beacon(NamedTuple):
+    """I am here: the sender serves at `port` of the address this came from. A hint, never a membership."""
+
+    port: int
+    reply: bool
+    """True in the unicast answer to a beacon, which is never answered itself."""
+
+
+# --- sessions, by TCP -------------------------------------------------------------------------------------
+
+
+class Hello(NamedTuple):
+    """First on every link, both ways: who I am and whom I know."""
+
+    member: Member
+    clock: int
+    """The sender's highest stamp, so that a newcomer never writes in the past."""
+    synced: bool
+    members: tuple[Member, ...]
+
+
+class Push(NamedTuple):
+    """Deltas, pushed at once or sent for a `Pull`; acknowledged by `PushAck` under the same sequence."""
+
+    sequence: int
+    deltas: tuple[Delta, ...]
+
+
+class Gap(NamedTuple):
+    """A delta's base was missing here: please send what these claims and this hash do not cover."""
+
+    sid: Sid
+    claims: dict[NodeId, int] | None
+    """None asks for the whole record."""
+    state_hash: int
+
+
+class PushAck(NamedTuple):
+    """Every delta of that push is held here, but for the gaps."""
+
+    sequence: int
+    gaps: tuple[Gap, ...] = ()
+
+
+class Pull(NamedTuple):
+    """Records wanted: by a request that waits (`request` > 0), or by a sync (`request` == 0)."""
+
+    request: int
+    wanted: tuple[Gap, ...]
+
+
+class PullAnswer(NamedTuple):
+    """What became of a waiting request's pull. The deltas themselves came before it, in a `Push`."""
+
+    request: int
+    held: bool
+    """The session, or its tombstone, is held at the sender."""
+    synced: bool
+    """The sender had everything when it answered: with `held` false this means absent, else unknown."""
+
+
+class SyncAsk(NamedTuple):
+    """Which of your sessions from partition `start` on do I lack or hold differently?"""
+
+    round: int
+    start: int
+    sums: tuple[tuple[int, int], ...]
+    """(partition, sum of state hashes) of the asker's non-empty partitions, `start` and up, bounded."""
+    stop: int
+    """First partition the sums say nothing about."""
+
+
+class SyncPage(NamedTuple):
+    """The answerer's sessions in the partitions below `resume` whose sums differ."""
+
+    round: int
+    resume: int
+    """Where to ask on; `PARTITIONS` when all is said."""
+    sessions: tuple[tuple[Sid, int], ...]
+    """(sid, state hash)"""
+    synced: bool
+
+
+class Touch(NamedTuple):
+    """Sessions that were used without being written: (sid, last access in coarse milliseconds)."""
+
+    accesses: tuple[tuple[Sid, int], ...]
+
+
+class Bye(NamedTuple):
+    """I leave on purpose; what follows on this link is nothing."""
+
+
+Datagram = Ping | ProbeAck | PingRequest | Nack | WrongId | Gossip | Beacon
+LinkMessage = Hello | Push | PushAck | Pull | PullAnswer | SyncAsk | SyncPage | Touch | Bye
+Message = Datagram | LinkMessage
+
+
+def is_datagram(message: Message) -> TypeGuard[Datagram]:
+    """Say whether a message is one that travels by UDP."""
+    return isinstance(message, Datagram)
+
+
+def is_link_message(message: Message) -> TypeGuard[LinkMessage]:
+    """Say whether a message is one that travels over a link."""
+    return isinstance(message, LinkMessage)

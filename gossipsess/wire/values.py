@@ -1,0 +1,133 @@
+# Session values as bytes: what an application may keep in a session, and how it travels.
+#
+# In:    one value, and the path it is assigned to (for messages).   Out: typed CBOR, and back.
+# Rule:  what comes back is equal and of the same type, all the way down, or the value is refused where it
+#        is assigned. Types derived from the known ones are refused too: they would come back as their base.
+# Why CBOR with tags of our own and not pickle: a peer's bytes must never choose code to run; and not JSON,
+#        which turns tuples into lists, int keys into strings, and knows neither bytes nor dates.
+# Equal values of equal types, in the same insertion order, give the same bytes in every process (sets are
+#        sorted by their members' bytes), so a change inside a value is noticed by encoding it again.
+# Not here: which types there are (value_tree.py: containers; value_scalars.py: dates, decimals and so on);
+#        the words and the path of a refusal (value_refusal.py).
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+from cbor2 import CBORDecoder, CBORError, CBORTag, dumps, loads
+
+from gossipsess.errors import DecodeError, SessionTooLarge
+from gossipsess.wire.value_refusal import Refused, explain
+from gossipsess.wire.value_tree import (
+    DEPTH_MAX,
+    PLAIN,
+    VALUE_BYTES_MAX,
+    TooLarge,
+    TreeEncoder,
+    dump_bounded,
+    value_from_tree,
+)
+
+__all__ = ["DEPTH_MAX", "VALUE_BYTES_MAX", "decode_value", "encode_value"]
+
+# What CBOR itself counts: a container may be a tag around an array, and a date adds three levels.
+_CBOR_DEPTH_MAX = 2 * DEPTH_MAX + 4
+_FIRST_BYTE_OF_LISTS = 0x80
+# False, True, None, and a float of 64 bits: the first byte tells the length of the whole.
+_BYTES_BY_FIRST_BYTE = {0xF4: 1, 0xF5: 1, 0xF6: 1, 0xFB: 9}
+
+
+def encode_value(value: object, path: str) -> bytes:
+    """Return `value` as CBOR, at most `VALUE_BYTES_MAX` bytes.
+
+    Replicable are None, bool, int, float, str, bytes, list, tuple, dict, set, frozenset, datetime, date,
+    time, timedelta, Decimal, UUID and markupsafe.Markup, but nothing derived from them. Of a datetime's zone
+    the UTC offset is kept, and a ZoneInfo's key.
+
+    `path` is where the value is assigned, as Python writes it: ``session['user']``.
+
+    Raises:
+        UnreplicableValue: something in the value is of another type, nested deeper than `DEPTH_MAX`,
+            contains itself, or is text that UTF-8 cannot carry. The error names the innermost culprit.
+        SessionTooLarge: the value takes more than `VALUE_BYTES_MAX` bytes.
+    """
+    try:
+        data = dumps(value) if type(value) in PLAIN else dump_bounded(TreeEncoder(PLAIN).tree(value, 0))
+    except UnicodeEncodeError:
+        # Rare enough to be found by a second walk: this one looks into each string on the way.
+        raise explain(_first_refused(value, PLAIN - {str}), path, _first_refused) from None
+    except Refused as refused:
+        raise explain(refused, path, _first_refused) from None
+    except TooLarge as over:
+        raise _too_large(path, f"at least {over.size}") from None
+    if len(data) > VALUE_BYTES_MAX:
+        raise _too_large(path, str(len(data)))
+    return data
+
+
+def decode_value(data: bytes) -> object:
+    """Return the value that `encode_value` made `data` from, sharing nothing with any other value.
+
+    A ZoneInfo whose key this machine does not know comes back as its fixed offset; Markup comes back as str
+    where markupsafe is not installed.
+
+    Raises:
+        DecodeError: not one whole value, over a bound, or of an unknown tag. Nothing else is raised,
+            whatever the bytes.
+    """
+    if not 0 < len(data) <= VALUE_BYTES_MAX:
+        raise DecodeError(f"a value has {len(data)} bytes, not between 1 and {VALUE_BYTES_MAX}")
+    try:
+        # The short ways. loads() ignores bytes left over at the end, so each way looks for them itself.
+        first_byte = data[0]
+        if first_byte < _FIRST_BYTE_OF_LISTS:  # int, bytes or str, each with one shortest encoding
+            value: object = loads(data)
+            if dumps(value) != data:
+                raise DecodeError("a value is not in its shortest form, or bytes follow it")
+            return value
+        if _BYTES_BY_FIRST_BYTE.get(first_byte) == len(data):
+            return loads(data)
+        stream = io.BytesIO(data)
+        tree = CBORDecoder(
+            stream,
+            semantic_decoders=_EVERY_TAG_KEPT,
+            max_depth=_CBOR_DEPTH_MAX,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+        ).decode()
+    except CBORError as exc:
+        raise DecodeError(f"a value is not CBOR: {exc}") from exc
+    if stream.read(1):
+        raise DecodeError("bytes follow a value")
+    return value_from_tree(tree, 0)
+
+
+def _kept_tag(tag: int) -> Callable[[Any, bool], CBORTag]:
+    return lambda content, immutable: CBORTag(tag, content)
+
+
+class _EveryTagKept(dict[int, Callable[[Any, bool], CBORTag]]):
+    """Keeps cbor2's own decoders away: regular expressions, shared references and e-mails are not wanted."""
+
+    def __missing__(self, tag: int) -> Callable[[Any, bool], CBORTag]:
+        return _kept_tag(tag)
+
+
+_EVERY_TAG_KEPT = _EveryTagKept()
+
+
+def _too_large(path: str, size: str) -> SessionTooLarge:
+    return SessionTooLarge(
+        f"{path} takes {size} bytes, and {VALUE_BYTES_MAX} are allowed for one value. "
+        "Keep large data in a file, a database or a cache, and its id in the session."
+    )
+
+
+def _first_refused(value: object, plain: frozenset[type] = PLAIN) -> Refused | None:
+    try:
+        TreeEncoder(plain).tree(value, 0)
+    except Refused as refused:
+        return refused
+    except TooLarge:
+        pass  # too much to look through, and not what is being asked
+    return None
