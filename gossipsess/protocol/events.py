@@ -1,0 +1,145 @@
+# Events: everything that can happen to a node. `Replica.handle` is their only consumer.
+#
+# `waiter` is called with the outcome by whoever carries out the `Settle` effect that ends the wait; the machine
+# never calls it.
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from gossipsess.model.clock import Stamp
+from gossipsess.model.identity import NodeId, Sid
+from gossipsess.model.member import Address
+from gossipsess.wire.messages import Datagram, LinkMessage
+
+Changes = tuple[tuple[str, bytes | None], ...]
+"""(key, encoded value or None to delete), each key once."""
+
+Dot = tuple[NodeId, Stamp]
+"""One write: who made it, and when."""
+
+Confirm = int | Literal["all"]
+"""How many other hosts must hold a write before the caller goes on; "all": every holder."""
+
+Waiter = Callable[[Any], None]
+"""Takes the outcome of a wait. Called at most once; not at all where the outcome was known at once."""
+
+
+# --- from the application ---------------------------------------------------------------------------------
+
+
+class Write(NamedTuple):
+    """Change one session. The first write of a new one begins with the register of its creation."""
+
+    sid: Sid
+    changes: Changes
+    confirm: Confirm
+    waiter: Waiter
+
+
+class Invalidate(NamedTuple):
+    """End a session for good, everywhere, also one that this node has never seen."""
+
+    sid: Sid
+    confirm: Confirm
+    waiter: Waiter
+
+
+class Rotate(NamedTuple):
+    """Move a session's data, with `changes`, to a new sid, and end the old one in the same step."""
+
+    sid: Sid
+    new_sid: Sid
+    changes: Changes
+    confirm: Confirm
+    waiter: Waiter
+
+
+class Fetch(NamedTuple):
+    """A request wants a session that is not held here, or not with these writes in it."""
+
+    sid: Sid
+    dots: tuple[Dot, ...]
+    waiter: Waiter
+
+
+class Accessed(NamedTuple):
+    """A request used a session."""
+
+    sid: Sid
+
+
+class Watch(NamedTuple):
+    """Tell (or stop telling) of changes to sessions by `Notify`."""
+
+    on: bool
+
+
+# --- from the world ---------------------------------------------------------------------------------------
+
+
+class LinkOpened(NamedTuple):
+    """A link to an authenticated node stands; `link` is this node's own number for it."""
+
+    link: int
+    node: NodeId
+    dialed: bool
+    """This side opened it."""
+
+
+class LinkClosed(NamedTuple):
+    """A link ended, for whatever reason."""
+
+    link: int
+
+
+class DialFailed(NamedTuple):
+    """A `Dial` came to nothing."""
+
+    address: Address
+    refused: bool
+    """The machine answered that nobody listens there: that process is gone."""
+
+
+class Received(NamedTuple):
+    """A message came over a link."""
+
+    link: int
+    message: LinkMessage
+
+
+class ReceivedDatagram(NamedTuple):
+    """A membership message came by UDP, authenticated as `sender`'s."""
+
+    sender: NodeId
+    address: Address
+    message: Datagram
+
+
+class Tick(NamedTuple):
+    """A deadline has come, or effects are wanted now."""
+
+
+class Leave(NamedTuple):
+    """This node is about to stop: tell the others."""
+
+
+class Abandon(NamedTuple):
+    """Nobody drives this node any more: from now on it is alone, and no wait is left open."""
+
+
+Event = (
+    Write
+    | Invalidate
+    | Rotate
+    | Fetch
+    | Accessed
+    | Watch
+    | LinkOpened
+    | LinkClosed
+    | DialFailed
+    | Received
+    | ReceivedDatagram
+    | Tick
+    | Leave
+    | Abandon
+)

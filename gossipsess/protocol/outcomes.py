@@ -1,0 +1,40 @@
+# Outcomes: how a request's wait ended.
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class Confirmed(NamedTuple):
+    """As many other hosts as asked for, or as there are, hold the write."""
+
+    hosts: int
+    """Other hosts known to hold it."""
+    nodes: int
+    """Other nodes known to hold it."""
+
+
+class Degraded(NamedTuple):
+    """The write stands here and is on its way, but fewer than asked for confirmed it in time."""
+
+    hosts: int
+    nodes: int
+
+
+class Gone(NamedTuple):
+    """The session was invalidated or rotated meanwhile; the write is not in it."""
+
+
+Outcome = Confirmed | Degraded | Gone
+
+
+class Found(Enum):
+    """How a fetch ended."""
+
+    FRESH = "fresh"
+    """The record is here, with every write that was asked for."""
+    STALE = "stale"
+    """The record is here; a write that was asked for is not, and nobody in reach has it."""
+    ABSENT = "absent"
+    """Everyone who could hold the session has everything, and does not hold it."""
+    UNKNOWN = "unknown"
+    """Somebody who may hold it did not answer."""

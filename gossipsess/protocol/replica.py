@@ -1,0 +1,291 @@
+# Replica: the state machine of one node. Events in, effects out.
+#
+#   handle(event, now_s)  ->  effects in `outbox`; for a request's event, what is known at once
+#   next_deadline()       ->  when it wants a Tick at the latest
+#
+# It routes between parts that know nothing of each other: swim.py (who is there), discovery.py (who might be),
+# links.py (which TCP link leads to whom) and sessions.py (everything about sessions).
+# Not thread-safe: node.py holds the lock.
+
+import random
+from typing import NamedTuple
+
+from gossipsess.model.clock import ClockAhead, HybridClock
+from gossipsess.model.identity import NodeId, short
+from gossipsess.model.member import Address, Member, MemberState
+from gossipsess.protocol.discovery import Discovery
+from gossipsess.protocol.effects import CloseLink, Dial, Effect, MemberChanged, Send, Warn
+from gossipsess.protocol.events import (
+    Abandon,
+    Accessed,
+    DialFailed,
+    Event,
+    Fetch,
+    Invalidate,
+    Leave,
+    LinkClosed,
+    LinkOpened,
+    Received,
+    ReceivedDatagram,
+    Rotate,
+    Tick,
+    Watch,
+    Write,
+)
+from gossipsess.protocol.links import Links
+from gossipsess.protocol.outcomes import Found
+from gossipsess.protocol.placement import Placement
+from gossipsess.protocol.sessions import SessionProtocol, Written
+from gossipsess.protocol.swim import Swim, SwimTimings
+from gossipsess.wire.messages import (
+    Beacon,
+    Bye,
+    Hello,
+    Pull,
+    PullAnswer,
+    Push,
+    PushAck,
+    SyncAsk,
+    SyncPage,
+    Touch,
+)
+
+ALONE_S = 2.0
+"""A node that has met nobody for this long takes itself for the first, and serves."""
+
+
+class Settings(NamedTuple):
+    """What the machine needs to know that is not the same for every node."""
+
+    confirm_timeout_s: float = 0.25
+    swim: SwimTimings = SwimTimings()
+    seeds: tuple[Address, ...] = ()
+    """Addresses to dial until somebody there is linked."""
+    beacons: bool = False
+    """Say on the multicast group that this node is here."""
+    alone_s: float = ALONE_S
+
+
+class Replica:
+    """One node."""
+
+    def __init__(
+        self, myself: Member, settings: Settings, *, clock_offset_ms: int, rng: random.Random, now_s: float
+    ) -> None:
+        self.node = myself.node
+        self.outbox: list[Effect] = []
+        self.swim = Swim(myself, timings=settings.swim, rng=rng, now_s=now_s)
+        self._clock = HybridClock(clock_offset_ms)
+        self._placement = Placement(myself)
+        self.sessions = SessionProtocol(
+            myself,
+            self._placement,
+            self.outbox,
+            clock=self._clock,
+            confirm_timeout_s=settings.confirm_timeout_s,
+            rng=rng,
+            now_s=now_s,
+        )
+        self._links = Links(myself.node)
+        self._discovery = Discovery(
+            seeds=settings.seeds, beacons=settings.beacons, port=myself.address[1], rng=rng, now_s=now_s
+        )
+        self._alone_s = settings.alone_s
+        self._alone_until_s: float | None = now_s + settings.alone_s
+        self._leaving: list[NodeId] = []  # nodes that said Bye; their link's end proves nothing
+
+    def handle(self, event: Event, now_s: float) -> Written | Found | None:
+        """Take one event. Returns what a request's event already knows."""
+        match event:
+            case Write():
+                return self.sessions.write(event, now_s)
+            case Received(link, message):
+                self._received(link, message, now_s)
+            case Tick():
+                self._tick(now_s)
+            case ReceivedDatagram():
+                self._received_datagram(event, now_s)
+            case Fetch():
+                return self.sessions.fetch(event, now_s)
+            case Accessed():
+                self.sessions.accessed(event, now_s)
+            case Invalidate():
+                return self.sessions.invalidate(event, now_s)
+            case Rotate():
+                return self.sessions.rotate(event, now_s)
+            case LinkOpened(link, node, dialed):
+                self._links.opened(link, node, dialed, now_s)
+                self.outbox.append(Send(link, self._hello()))
+            case LinkClosed(link):
+                self._link_closed(link, now_s)
+            case DialFailed():
+                self._dial_failed(event, now_s)
+            case Watch():
+                self.sessions.watch(event, now_s)
+            case Leave():
+                self._leave(now_s)
+            case Abandon():
+                self._placement.view_changed((self.swim.myself,))
+                self.sessions.abandon(now_s)
+        return None
+
+    def next_deadline(self) -> float:
+        """Return when a Tick is wanted at the latest."""
+        deadlines = (
+            self.sessions.next_deadline(),
+            self.swim.next_deadline(),
+            self._discovery.next_deadline(),
+            self._links.next_deadline(),
+            self._alone_until_s,
+        )
+        return min(due_s for due_s in deadlines if due_s is not None)
+
+    @property
+    def linked(self) -> dict[NodeId, int]:
+        """The links in use, by node."""
+        return self._links.in_use()
+
+    # --- links and what comes over them -------------------------------------------------------------------
+
+    def _received(self, link: int, message: object, now_s: float) -> None:
+        node = self._links.node_of(link)
+        if node is None:
+            return  # closed meanwhile
+        try:
+            if isinstance(message, Hello):
+                self._heard_hello(link, node, message, now_s)
+                return
+            if self._links.of(node) != link:
+                return  # not in use: before its Hello, or the one of two that goes
+            match message:
+                case Push():
+                    self.sessions.push(node, message, now_s)
+                case PushAck():
+                    self.sessions.push_ack(node, message, now_s)
+                case Pull():
+                    self.sessions.pull(node, message, now_s)
+                case PullAnswer():
+                    self.sessions.pull_answer(node, message, now_s)
+                case SyncAsk():
+                    self.sessions.sync_ask(node, message, now_s)
+                case SyncPage():
+                    self.sessions.sync_page(node, message, now_s)
+                case Touch():
+                    self.sessions.touch(node, message, now_s)
+                case Bye():
+                    self._leaving.append(node)
+        except ClockAhead as refused:
+            self.outbox.append(
+                Warn(f"node {short(node)} refused: {refused}. Set the machines' clocks (NTP), then it joins.")
+            )
+            self.outbox.append(CloseLink(link))
+
+    def _hello(self) -> Hello:
+        return Hello(self.swim.myself, self._clock.last, self.sessions.synced, tuple(self.swim.view.all()))
+
+    def _heard_hello(self, link: int, node: NodeId, hello: Hello, now_s: float) -> None:
+        self._clock.hear(hello.clock, now_s)
+        if hello.member.node != node:
+            self.outbox.append(CloseLink(link))
+            return
+        self._discovery.linked(hello.member.address)
+        self._route(self.swim.heard_members((*hello.members, hello.member), now_s), now_s)
+        member = self.swim.view.get(node)
+        if member is None or not member.is_live:
+            # Dead here and alive there: it hears of it by now, refutes, and is dialed again.
+            self.outbox.append(CloseLink(link))
+            return
+        surplus = self._links.established(link, now_s)
+        if surplus is not None:
+            self.outbox.append(CloseLink(surplus))
+        if surplus != link:
+            self.sessions.link_up(node, link, now_s)
+
+    def _link_closed(self, link: int, now_s: float) -> None:
+        node = self._links.closed(link)
+        if node is None:
+            return
+        self.sessions.link_down(node)
+        known = self.swim.view.get(node)
+        if known is not None:
+            self._discovery.unlinked(known.address, now_s)
+        if node in self._leaving:
+            self._leaving.remove(node)
+            return
+        member = self.swim.view.get(node)
+        if member is not None and member.is_live:
+            self._links.wanted(node, now_s, at_once=True)
+            self._route(self.swim.suspect_link(node, now_s), now_s)
+            self._dial_due(now_s)
+
+    def _dial_failed(self, event: DialFailed, now_s: float) -> None:
+        self._discovery.dial_failed(event.address, now_s)
+        if event.refused:
+            for member in self.swim.view.live():
+                if member.address == event.address and self._links.of(member.node) is None:
+                    self._route(self.swim.certain_death(member.node, now_s), now_s)
+
+    def _dial_due(self, now_s: float) -> None:
+        live = {member.node: member for member in self.swim.view.live()}
+        self.outbox += [Dial(address) for address in self._links.due(live, now_s)]
+
+    # --- membership ---------------------------------------------------------------------------------------
+
+    def _received_datagram(self, event: ReceivedDatagram, now_s: float) -> None:
+        message = event.message
+        if isinstance(message, Beacon):
+            known = self._links.of(event.sender) is not None
+            address = (event.address[0], message.port)
+            self._route(
+                self._discovery.heard_beacon(
+                    event.sender,
+                    address,
+                    reply=message.reply,
+                    known=known,
+                    myself=self.node,
+                    now_s=now_s,
+                ),
+                now_s,
+            )
+        else:
+            self._route(self.swim.receive(event.sender, event.address, message, now_s), now_s)
+
+    def _route(self, effects: list[Effect], now_s: float) -> None:
+        """Pass effects on, and tell the other parts of members that came or went."""
+        for effect in effects:
+            self.outbox.append(effect)
+            if isinstance(effect, MemberChanged):
+                self._member_changed(effect.member, effect.before, now_s)
+
+    def _member_changed(self, member: Member, before: MemberState | None, now_s: float) -> None:
+        live = (*self.swim.view.live(), self.swim.myself)
+        self._placement.view_changed(tuple(sorted(live, key=lambda one: one.node)))
+        if member.is_live:
+            self._alone_until_s = None
+            self.sessions.member_live(member)
+            self._links.wanted(member.node, now_s)
+            self._dial_due(now_s)
+            return
+        link = self._links.unwanted(member.node)
+        if link is not None:
+            self.outbox.append(CloseLink(link))
+        died = member.state is MemberState.DEAD
+        self.sessions.member_gone(member.node, died=died, now_s=now_s)
+        if len(live) == 1 and not self.sessions.synced:
+            self._alone_until_s = now_s + self._alone_s
+
+    # --- time ---------------------------------------------------------------------------------------------
+
+    def _tick(self, now_s: float) -> None:
+        if self._alone_until_s is not None and self._alone_until_s <= now_s:
+            self._alone_until_s = None
+            self.sessions.nobody_there()
+        self._route(self.swim.timeout(now_s), now_s)
+        self._route(self._discovery.timeout(now_s), now_s)
+        self._dial_due(now_s)
+        self.sessions.timeout(now_s)
+
+    def _leave(self, now_s: float) -> None:
+        self.sessions.flush(now_s)
+        self._route(self.swim.leave(now_s), now_s)
+        self.outbox += [Send(link, Bye()) for link in self._links.in_use().values()]

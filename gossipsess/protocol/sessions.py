@@ -1,0 +1,415 @@
+# Sessions: one node's side of everything that is said about sessions.
+#
+# In:    what requests do, and the messages of peers whose link is up.
+# Out:   effects, appended to the outbox that the replica shares with it.
+# The parts it drives (replication, confirmation, fetch, sync, expiry) know nothing of each other. Which peers
+# there are it is told by the replica; which of them hold a session it asks of placement.
+
+import math
+import random
+from typing import Final, NamedTuple
+
+from gossipsess.model.clock import HybridClock, Stamp
+from gossipsess.model.digest import partition_of
+from gossipsess.model.identity import NodeId, Sid
+from gossipsess.model.member import Member
+from gossipsess.model.record import CREATED, Record
+from gossipsess.model.table import Table
+from gossipsess.protocol import sync
+from gossipsess.protocol.confirmation import Confirmations
+from gossipsess.protocol.effects import ChangeKind, Effect, Notify, Send
+from gossipsess.protocol.events import (
+    Accessed,
+    Confirm,
+    Fetch,
+    Invalidate,
+    Rotate,
+    Waiter,
+    Watch,
+    Write,
+)
+from gossipsess.protocol.expiry import Expiry
+from gossipsess.protocol.fetch import Fetches, satisfies
+from gossipsess.protocol.outcomes import Confirmed, Found, Gone
+from gossipsess.protocol.placement import Placement
+from gossipsess.protocol.replication import FLUSH_DELAY_S, Outbound
+from gossipsess.wire.messages import Gap, Pull, PullAnswer, Push, PushAck, SyncAsk, SyncPage, Touch
+
+SYNC_AGAIN_S: Final = 3.0
+"""After a member died, a second sync follows this much later: what it had told others may still have been on
+their way to each other at the first."""
+
+
+class Written(NamedTuple):
+    """What a write left."""
+
+    record: Record
+    """The new record; a dead or empty one where the outcome is `Gone`."""
+    outcome: Confirmed | Gone | None
+    """None: `Settle` will tell."""
+
+
+class _Peer:
+    """A live member as the data sees it. `link` is None while there is none."""
+
+    __slots__ = ("link", "member", "outbound", "sync")
+
+    def __init__(self, member: Member, rng: random.Random) -> None:
+        self.member = member
+        self.link: int | None = None
+        self.outbound = Outbound()
+        self.sync = sync.Sync(rng)
+
+
+class SessionProtocol:
+    """The session half of a node."""
+
+    def __init__(
+        self,
+        myself: Member,
+        placement: Placement,
+        outbox: list[Effect],
+        *,
+        clock: HybridClock,
+        confirm_timeout_s: float,
+        rng: random.Random,
+        now_s: float,
+    ) -> None:
+        self.table = Table()
+        self.clock = clock
+        self.synced = False
+        """Everything that live members held when this node met them is held here."""
+        self.flush_at_s: float | None = None
+        """When what peers are owed is sent; None while they are owed nothing."""
+        self._myself = myself.node
+        self._placement = placement
+        self._outbox = outbox
+        self._rng = rng
+        self._peers: dict[NodeId, _Peer] = {}
+        self._confirmations = Confirmations(myself.host, confirm_timeout_s)
+        self._fetches = Fetches()
+        self._expiry = Expiry(now_s)
+        self._sync_all_at_s: float | None = None
+        self._watched = False
+
+    # --- from the application -----------------------------------------------------------------------------
+
+    def write(self, event: Write, now_s: float) -> Written:
+        """Change one session; its new record is visible at once."""
+        before = self.table.get(event.sid)
+        if before.tombstone or not (before.entries or event.changes[0][0] == CREATED):
+            return Written(before, Gone())  # invalidated, or expired, since the request read it
+        stamp = self.clock.tick(now_s, before.newest)
+        record = self.table.write(event.sid, event.changes, stamp, self._myself)
+        outcome = self._replicate(before, event.confirm, event.waiter, now_s)
+        if self._watched:
+            self._notify("changed" if before.entries else "created", event.sid, remote=False)
+        return Written(record, outcome)
+
+    def invalidate(self, event: Invalidate, now_s: float) -> Written:
+        """Put a tombstone on a session, known here or not."""
+        before = self.table.get(event.sid)
+        record = self.table.kill(event.sid, self.clock.tick(now_s, before.newest))
+        outcome = self._replicate(before, event.confirm, event.waiter, now_s)
+        if self._watched and not before.tombstone:
+            self._notify("invalidated", event.sid, remote=False)
+        return Written(record, outcome)
+
+    def rotate(self, event: Rotate, now_s: float) -> Written:
+        """Move a session's data to a new sid. Both records leave in the same flush."""
+        before = self.table.get(event.sid)
+        if not before.entries:
+            return Written(before, Gone())
+        # The register of the creation comes first: it is what makes a write a beginning.
+        kept: dict[str, bytes | None] = {CREATED: None}
+        for key, entry in before.entries.items():
+            if entry.value is not None:
+                kept[key] = entry.value
+        kept.update(event.changes)
+        self.table.kill(event.sid, self.clock.tick(now_s, before.newest))
+        self._replicate(before, 0, event.waiter, now_s)  # only the new record is waited for
+        born = Write(event.new_sid, tuple(kept.items()), event.confirm, event.waiter)
+        return self.write(born, now_s)
+
+    def fetch(self, event: Fetch, now_s: float) -> Found | None:
+        """Ask the other holders for a session, or for writes to it that are missing here.
+
+        Returns what is known at once; None where `Settle` will tell.
+        """
+        if satisfies(self.table.records.get(event.sid), event.dots):
+            return Found.FRESH
+        others = tuple([member.node for member in self._others(event.sid)])
+        begun = self._fetches.start(event.sid, event.dots, event.waiter, self.table.get(event.sid), others, now_s)
+        if isinstance(begun, Found):
+            return begun
+        for node in others:
+            self._send(self._peers[node], begun)
+        return None
+
+    def accessed(self, event: Accessed, now_s: float) -> None:
+        """Note that a request used a session."""
+        self._expiry.accessed(event.sid, self.table, self.clock.time_ms(now_s))
+
+    def watch(self, event: Watch, now_s: float) -> None:
+        """Start or stop telling of changes."""
+        self._watched = event.on
+
+    # --- peers come and go --------------------------------------------------------------------------------
+
+    def member_live(self, member: Member) -> None:
+        """A member is live; its link may not be up yet."""
+        peer = self._peers.get(member.node)
+        if peer is None:
+            self._peers[member.node] = _Peer(member, self._rng)
+        else:
+            peer.member = member
+
+    def member_gone(self, node: NodeId, *, died: bool, now_s: float) -> None:
+        """A member died or left: what is owed to it is void, and what only some heard from it is repaired."""
+        peer = self._peers.pop(node, None)
+        if peer is None:
+            return
+        others = tuple(member for member in self._placement.holders(0) if member.node != self._myself)
+        self._outbox += self._confirmations.holders_changed(others)
+        self._outbox += self._fetches.holder_lost(node, self.table.records)
+        if died:
+            self._sync_all(now_s)
+            self._sync_all_at_s = now_s + SYNC_AGAIN_S
+        if not self.synced:
+            self._look_whether_synced()
+
+    def link_up(self, node: NodeId, link: int, now_s: float) -> None:
+        """A link to a live member is in use."""
+        peer = self._peers[node]
+        peer.link = link
+        peer.outbound.link_lost()
+        peer.sync.stop()
+        self._ask(peer, peer.sync.start(self.table, now_s))
+        self._flush_at(now_s, peer)
+
+    def link_down(self, node: NodeId) -> None:
+        """The link to a member is lost."""
+        peer = self._peers.get(node)
+        if peer is not None:
+            peer.link = None
+            peer.outbound.link_lost()
+            peer.sync.stop()
+
+    def abandon(self, now_s: float) -> None:
+        """End every wait, and owe nobody anything: no message comes or goes any more."""
+        self._peers.clear()
+        self.flush_at_s = None
+        self._outbox += self._confirmations.timeout(math.inf)
+        self._outbox += self._fetches.timeout(self.table.records, math.inf)
+
+    def nobody_there(self) -> None:
+        """No member was met for as long as one waits: this node has everything there is."""
+        self.synced = True
+
+    # --- what peers say -----------------------------------------------------------------------------------
+
+    def push(self, node: NodeId, message: Push, now_s: float) -> None:
+        """Merge a peer's deltas and acknowledge them.
+
+        Raises:
+            ClockAhead: a stamp lies too far in the future. Nothing of the push was taken in.
+        """
+        peer = self._peers[node]
+        self._hear_stamps(message, now_s)
+        time_ms = self.clock.time_ms(now_s)
+        records = self.table.records
+        gaps: list[Gap] = []
+        for delta in message.deltas:
+            sid = delta.sid
+            before = records.get(sid)
+            record, gap, absorbed = self.table.merge(delta, time_ms)
+            if gap:
+                # Once everything was sent and still something differs, only the whole record can tell.
+                claims = None if record.claims == delta.after else record.claims
+                gaps.append(Gap(sid, claims, record.state_hash))
+            elif absorbed:
+                peer.outbound.lacks(sid, None)
+            if record is not before:
+                if record.tombstone:
+                    self._died(sid)
+                self._outbox += self._fetches.merged(record)
+                if self._watched:
+                    self._notify_merged(before, record)
+            self._ask(peer, peer.sync.merged(sid, self.table, now_s))
+        # A tombstone that the peer lacks goes before the acknowledgement, so that its commit hears of it first.
+        self._flush(peer, now_s)
+        self._send(peer, PushAck(message.sequence, tuple(gaps)))
+
+    def push_ack(self, node: NodeId, message: PushAck, now_s: float) -> None:
+        """Confirm what a peer holds, and owe it what it lacks."""
+        peer = self._peers[node]
+        for sid, tickets in peer.outbound.acknowledged(message).items():
+            others = self._others(sid)
+            for ticket in tickets:
+                self._outbox += self._confirmations.held_by(ticket, peer.member, others)
+        self._flush(peer, now_s)
+
+    def pull(self, node: NodeId, message: Pull, now_s: float) -> None:
+        """Send what a peer wants; its request's verdict goes after the records."""
+        peer = self._peers[node]
+        held = False
+        for gap in message.wanted:
+            record = self.table.records.get(gap.sid)
+            if record is not None:
+                held = True
+                if record.state_hash != gap.state_hash:
+                    peer.outbound.lacks(gap.sid, gap.claims)
+        self._flush(peer, now_s)
+        if message.request:
+            self._send(peer, PullAnswer(message.request, held, self.synced))
+
+    def pull_answer(self, node: NodeId, message: PullAnswer, now_s: float) -> None:
+        """Take one holder's verdict on a session that a request waits for."""
+        self._outbox += self._fetches.answered(node, message, self.table.records)
+
+    def sync_ask(self, node: NodeId, message: SyncAsk, now_s: float) -> None:
+        """Show a peer what it lacks."""
+        self._send(self._peers[node], sync.answer(message, self.table, self.synced))
+
+    def sync_page(self, node: NodeId, message: SyncPage, now_s: float) -> None:
+        """Pull what a page shows missing."""
+        peer = self._peers[node]
+        for answer in peer.sync.page(message, self.table, now_s):
+            self._send(peer, answer)
+        self._look_whether_synced()
+
+    def touch(self, node: NodeId, message: Touch, now_s: float) -> None:
+        """Take over when sessions were last used elsewhere."""
+        latest_ms = self.clock.time_ms(now_s)
+        for sid, time_ms in message.accesses:
+            if sid in self.table.records:
+                self.table.touch(sid, min(time_ms, latest_ms))
+
+    # --- time ---------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float:
+        """Return when `timeout` has work to do at the latest."""
+        deadlines = [
+            self._expiry.next_deadline(),
+            self.flush_at_s,
+            self._confirmations.next_deadline(),
+            self._fetches.next_deadline(),
+            self._sync_all_at_s,
+        ]
+        for peer in self._peers.values():
+            if peer.link is not None:
+                deadlines.append(peer.outbound.next_resend_s())
+                deadlines.append(peer.sync.next_deadline())
+        return min(due_s for due_s in deadlines if due_s is not None)
+
+    def timeout(self, now_s: float) -> None:
+        """Do whatever is due."""
+        if self._sync_all_at_s is not None and self._sync_all_at_s <= now_s:
+            self._sync_all_at_s = None
+            self._sync_all(now_s)
+        for peer in self._peers.values():
+            if peer.link is not None:
+                peer.outbound.resend(now_s)
+                self._ask(peer, peer.sync.timeout(self.table, now_s))
+        if self.flush_at_s is not None and self.flush_at_s <= now_s:
+            self.flush(now_s)
+        self._outbox += self._confirmations.timeout(now_s)
+        self._outbox += self._fetches.timeout(self.table.records, now_s)
+        touches = self._expiry.timeout(now_s)
+        if touches is not None:
+            for peer in self._peers.values():
+                for touch in touches:
+                    self._send(peer, touch)
+            for record in self.table.expired(self.clock.time_ms(now_s)):
+                if self._watched and not record.tombstone:
+                    self._notify("expired", record.sid, remote=False)
+
+    def flush(self, now_s: float) -> None:
+        """Send every peer one Push of what it is owed; what does not fit goes with the next."""
+        self.flush_at_s = None
+        for peer in self._peers.values():
+            self._flush(peer, now_s)
+
+    # --- for status ---------------------------------------------------------------------------------------
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many session states are not known to be held by a peer that should hold them."""
+        return sum(peer.outbound.unacknowledged for peer in self._peers.values())
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _others(self, sid: Sid) -> tuple[Member, ...]:
+        holders = self._placement.holders(partition_of(sid))
+        return tuple([member for member in holders if member.node != self._myself])
+
+    def _replicate(self, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Confirmed | None:
+        others = self._others(before.sid)
+        if not others:
+            return Confirmed(0, 0)
+        waits = confirm != 0
+        ticket = self._confirmations.open(waiter, confirm, now_s) if waits else None
+        for member in others:
+            self._peers[member.node].outbound.wrote(before, ticket)
+        due_s = now_s if waits else now_s + FLUSH_DELAY_S
+        if self.flush_at_s is None or due_s < self.flush_at_s:
+            self.flush_at_s = due_s
+        return None if waits else Confirmed(0, 0)
+
+    def _hear_stamps(self, message: Push, now_s: float) -> None:
+        highest: Stamp = 0
+        for delta in message.deltas:
+            for stamp in delta.after.values():
+                if stamp > highest:
+                    highest = stamp
+            for entry in delta.entries:
+                if entry[1] > highest:
+                    highest = entry[1]
+            if delta.tombstone > highest:
+                highest = delta.tombstone
+        self.clock.hear(highest, now_s)
+
+    def _died(self, sid: Sid) -> None:
+        for peer in self._peers.values():
+            for ticket in peer.outbound.tickets_of(sid):
+                self._outbox += self._confirmations.gone(ticket)
+
+    def _flush(self, peer: _Peer, now_s: float) -> None:
+        if peer.link is None:
+            return
+        push = peer.outbound.flush(self.table.records, now_s)
+        if push is not None:
+            self._outbox.append(Send(peer.link, push))
+            self._flush_at(now_s, peer)
+
+    def _flush_at(self, due_s: float, peer: _Peer) -> None:
+        if peer.outbound.can_flush and (self.flush_at_s is None or due_s < self.flush_at_s):
+            self.flush_at_s = due_s
+
+    def _sync_all(self, now_s: float) -> None:
+        for peer in self._peers.values():
+            if peer.link is not None:
+                self._ask(peer, peer.sync.start(self.table, now_s))
+
+    def _look_whether_synced(self) -> None:
+        if self._peers and all(peer.sync.completed for peer in self._peers.values()):
+            self.synced = True
+
+    def _ask(self, peer: _Peer, ask: SyncAsk | None) -> None:
+        if ask is not None:
+            self._send(peer, ask)
+        elif peer.sync.completed and not self.synced:
+            self._look_whether_synced()
+
+    def _send(self, peer: _Peer, message: PushAck | Pull | PullAnswer | SyncAsk | SyncPage | Touch) -> None:
+        if peer.link is not None:
+            self._outbox.append(Send(peer.link, message))
+
+    def _notify(self, kind: ChangeKind, sid: Sid, *, remote: bool) -> None:
+        self._outbox.append(Notify(kind, sid, remote))
+
+    def _notify_merged(self, before: Record | None, record: Record) -> None:
+        if record.tombstone:
+            self._notify("invalidated", record.sid, remote=True)
+        else:
+            self._notify("changed" if before is not None else "created", record.sid, remote=True)

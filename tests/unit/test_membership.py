@@ -1,0 +1,79 @@
+"""The member table: what counts as news, who is live, and how long the gone are remembered."""
+
+import pytest
+
+from gossipsess.model.member import Member, MemberState
+from gossipsess.protocol import membership
+from gossipsess.protocol.effects import MemberChanged
+from gossipsess.protocol.membership import Membership
+
+ALIVE, SUSPECT, DEAD, LEFT = MemberState
+
+
+def member(name: str, state: MemberState = ALIVE, incarnation: int = 0) -> Member:
+    return Member(name.encode().ljust(8), incarnation, state, ("10.0.0.1", 7950), name, host=name)
+
+
+@pytest.mark.parametrize(
+    ("held", "told", "is_news"),
+    [
+        ((0, ALIVE), (0, ALIVE), False),
+        ((0, ALIVE), (0, SUSPECT), True),
+        ((0, SUSPECT), (0, ALIVE), False),
+        ((0, SUSPECT), (1, ALIVE), True),
+        ((0, DEAD), (0, SUSPECT), False),
+        ((0, DEAD), (1, ALIVE), True),
+        ((0, DEAD), (0, LEFT), True),
+        ((1, ALIVE), (0, DEAD), False),
+        ((0, LEFT), (0, DEAD), False),
+    ],
+)
+def test_only_a_greater_incarnation_or_a_later_state_is_news(held, told, is_news):
+    """The one rule of the table; everything that makes gossip's detours harmless follows from it."""
+    view = Membership()
+    before = member("a", held[1], held[0])
+    told = member("a", told[1], told[0])
+    view.merge(before, 0.0)
+    assert view.merge(told, 1.0) == (MemberChanged(told, before.state) if is_news else None)
+    assert view.get(told.node) == (told if is_news else before)
+
+
+def test_suspects_are_live_and_the_dead_and_left_are_not():
+    """A suspect keeps its place: moving its sessions for a lost datagram would be a waste."""
+    view = Membership()
+    for name, state in [("d", ALIVE), ("b", DEAD), ("c", SUSPECT), ("a", LEFT)]:
+        assert view.merge(member(name, state), 0.0) == MemberChanged(member(name, state), None)
+    assert view.live() == (member("c", SUSPECT), member("d"))
+    assert [known.name for known in view.all()] == ["a", "b", "c", "d"]
+
+
+def test_stale_gossip_does_not_revive_the_dead_until_the_memory_of_them_ends():
+    """A rumour of its life may be under way for long; a day later nobody can be left who spreads it."""
+    view = Membership()
+    view.merge(member("a"), 0.0)
+    view.merge(member("a", DEAD), 10.0)
+    view.merge(member("x", DEAD), 9.0 + membership.ENDED_KEPT_S)
+    assert view.merge(member("a"), 9.0 + membership.ENDED_KEPT_S) is None
+    view.merge(member("y", DEAD), 10.0 + membership.ENDED_KEPT_S)
+    assert view.get(member("a").node) is None
+
+
+def test_the_memory_of_the_dead_is_bounded_and_the_oldest_goes_first(monkeypatch):
+    """A crash loop makes a new id every few seconds and must not fill the memory of the others."""
+    monkeypatch.setattr(membership, "ENDED_MAX", 3)
+    view = Membership()
+    view.merge(member("live"), 0.0)
+    for number in range(5):
+        view.merge(member(f"d{number}", DEAD), float(number))
+    assert [known.name for known in view.all()] == ["d2", "d3", "d4", "live"]
+
+
+def test_a_node_that_came_back_is_not_forgotten_with_the_dead(monkeypatch):
+    """It refuted; the note of its death must not take its living record along."""
+    monkeypatch.setattr(membership, "ENDED_MAX", 1)
+    view = Membership()
+    view.merge(member("a", DEAD), 0.0)
+    view.merge(member("a", ALIVE, 1), 1.0)
+    view.merge(member("b", DEAD), 2.0)
+    view.merge(member("c", DEAD), 3.0)
+    assert view.live() == (member("a", ALIVE, 1),)
