@@ -1,0 +1,210 @@
+# Config: every setting, from arguments or from GOSSIPSESS_* in the environment; arguments win.
+#
+# A value that cannot work is refused here, with what to write instead, before a socket is opened.
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal, Self
+
+from gossipsess.errors import ConfigError
+from gossipsess.model.member import Address
+
+MULTICAST_GROUP: Final = ("239.255.79.50", 7949)
+"""Administratively scoped (RFC 2365), and below Linux's ephemeral ports."""
+PORT: Final = 7950
+PORT_RANGE: Final = 16
+_PREFIX: Final = "GOSSIPSESS_"
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Where to look for other nodes."""
+
+    multicast: Address | None
+    """The group to say and hear beacons on; None for no multicast."""
+    seeds: tuple[Address, ...]
+    """Addresses that are dialed until somebody there answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of one node.
+
+    Attributes:
+        cluster: nodes of other clusters are not heard. Any text; every node of one application has the same.
+        secret: what the nodes share, at least 16 characters. None: a random key in a file that only this user
+            can read, and loopback only.
+        secret_fallbacks: former secrets still accepted while a new one is rolled out.
+        discovery: ``auto`` (multicast on the default group), ``multicast://239.255.79.50:7949``,
+            ``static://10.0.0.1:7950,10.0.0.2:7950``, several of these joined by commas, or ``none``.
+        bind: the IP address to listen on, and the interface for multicast. None: 127.0.0.1 without a secret,
+            every interface with one.
+        advertise: the IP address at which others reach this node. None: `bind`, or where that is every
+            interface, the address from which this machine reaches the multicast group.
+        port: first port to try, for UDP and TCP both. 0: any free one.
+        port_range: how many ports to try; several workers on one machine take the next free one.
+        host: name of the machine or pod, for counting copies. None: the advertised address.
+        node_name: name of this node in logs and status. None: ``ip:port``.
+        confirm: how many other hosts must hold a write before `commit` returns, 0 or more, or ``all``.
+        confirm_timeout_s: how long that may take, seconds; then the outcome is Degraded.
+        idle_timeout_s: a session that nobody used for this long ends, seconds.
+        absolute_timeout_s: a session ends this long after its creation, whatever happens, seconds.
+    """
+
+    cluster: str = "default"
+    secret: str | None = None
+    secret_fallbacks: tuple[str, ...] = ()
+    discovery: str = "auto"
+    bind: str | None = None
+    advertise: str | None = None
+    port: int = PORT
+    port_range: int = PORT_RANGE
+    host: str | None = None
+    node_name: str | None = None
+    confirm: int | Literal["all"] = 1
+    confirm_timeout_s: float = 0.25
+    idle_timeout_s: float = 30 * 60
+    absolute_timeout_s: float = 12 * 3600
+
+    def __post_init__(self) -> None:
+        self._check_addresses()
+        self._check_numbers()
+        self.discovery_parts()
+
+    def __repr__(self) -> str:
+        shown = {field.name: getattr(self, field.name) for field in fields(self)}
+        shown["secret"] = "***" if self.secret else None
+        shown["secret_fallbacks"] = len(self.secret_fallbacks)
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **arguments: Any) -> Self:
+        """Return settings from `arguments`, then ``GOSSIPSESS_<NAME>``, then the defaults.
+
+        An argument that is None counts as not given. Lists are comma-joined in the environment.
+
+        Raises:
+            ConfigError: an unknown name, or a value that cannot work.
+        """
+        environ = os.environ if environ is None else environ
+        names = {field.name for field in fields(cls)}
+        values: dict[str, Any] = {}
+        for variable, text in environ.items():
+            if variable.startswith(_PREFIX):
+                name = variable[len(_PREFIX) :].lower()
+                if name not in names:
+                    raise ConfigError(f"{variable} is not a setting.{_nearest(name, names)}")
+                values[name] = _parsed(variable, name, text)
+        for name, value in arguments.items():
+            if name not in names:
+                raise ConfigError(f"{name} is not a setting.{_nearest(name, names)}")
+            if value is not None:
+                values[name] = value
+        return cls(**values)
+
+    @property
+    def bind_address(self) -> str:
+        """The IP address to listen on."""
+        if self.bind is not None:
+            return self.bind
+        return "0.0.0.0" if self.secret else "127.0.0.1"  # noqa: S104  # reachable only with the secret
+
+    def discovery_parts(self) -> Discovery:
+        """Return what `discovery` says.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        multicast: Address | None = None
+        seeds: list[Address] = []
+        scheme = ""
+        for item in self.discovery.split(","):
+            item = item.strip()
+            if "://" in item:
+                scheme, item = item.split("://", 1)
+            elif item in ("auto", "none"):
+                scheme = item
+            if scheme == "auto":
+                multicast = MULTICAST_GROUP
+            elif scheme == "multicast":
+                multicast = _address(self.discovery, item)
+                if not ipaddress.ip_address(multicast[0]).is_multicast:
+                    raise ConfigError(
+                        f"discovery={self.discovery!r}: {multicast[0]} is not a multicast address. "
+                        "Take one of 239.0.0.0/8, as in multicast://239.255.79.50:7949."
+                    )
+            elif scheme == "static":
+                seeds.append(_address(self.discovery, item))
+            elif scheme != "none":
+                raise ConfigError(
+                    f"discovery={self.discovery!r}: allowed are auto, none, multicast://GROUP:PORT and "
+                    "static://IP:PORT[,IP:PORT...], joined by commas."
+                )
+        return Discovery(multicast, tuple(seeds))
+
+    def _check_addresses(self) -> None:
+        for name in ("bind", "advertise"):
+            text = getattr(self, name)
+            if text is not None:
+                _check_ip(name, text)
+        if self.advertise is not None and ipaddress.ip_address(self.advertise).is_unspecified:
+            raise ConfigError(f"advertise={self.advertise!r}: name the one address at which others reach this node.")
+        if self.secret is None and not ipaddress.ip_address(self.bind_address).is_loopback:
+            raise ConfigError(
+                f"bind={self.bind!r} needs a secret: without one, anybody on that network could read and take over "
+                "sessions. Set GOSSIPSESS_SECRET to the same value on every node, or bind 127.0.0.1."
+            )
+
+    def _check_numbers(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"port={self.port!r} must lie between 0 and 65535; the default is {PORT}.")
+        if not 1 <= self.port_range <= 1000:
+            raise ConfigError(
+                f"port_range={self.port_range!r} must lie between 1 and 1000; the default is {PORT_RANGE}."
+            )
+        if self.confirm != "all" and not (isinstance(self.confirm, int) and self.confirm >= 0):
+            raise ConfigError(f"confirm={self.confirm!r} must be 0, 1, 2, ... or 'all'; the default is 1.")
+        for name in ("confirm_timeout_s", "idle_timeout_s", "absolute_timeout_s"):
+            value = getattr(self, name)
+            if not 0 < value < 10**9:
+                raise ConfigError(f"{name}={value!r} must be a positive number of seconds.")
+
+
+def _parsed(variable: str, name: str, text: str) -> Any:
+    try:
+        match name:
+            case "port" | "port_range":
+                return int(text)
+            case "confirm":
+                return "all" if text == "all" else int(text)
+            case "confirm_timeout_s" | "idle_timeout_s" | "absolute_timeout_s":
+                return float(text)
+            case "secret_fallbacks":
+                return tuple(part for part in text.split(",") if part)
+            case _:
+                return text
+    except ValueError:
+        raise ConfigError(f"{variable}={text!r} is not a number.") from None
+
+
+def _nearest(name: str, names: set[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(names), n=1)
+    return f" Did you mean {_PREFIX}{near[0].upper()} ({near[0]})?" if near else ""
+
+
+def _address(setting: str, item: str) -> Address:
+    host, _, port = item.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) <= 65535:
+        raise ConfigError(f"discovery={setting!r}: {item!r} is not IP:PORT, as in 10.0.0.1:{PORT}.")
+    _check_ip("discovery", host.strip("[]"))
+    return (host.strip("[]"), int(port))
+
+
+def _check_ip(name: str, text: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise ConfigError(f"{name}: {text!r} is not an IP address, as in 10.0.0.1.") from None

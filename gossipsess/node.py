@@ -1,0 +1,93 @@
+# Node: the state machine behind one lock, for any thread.
+#
+# `submit(event)` is the only way in, `take()` the only way out; the driver is the only one who takes. The driver
+# sleeps until `next_deadline`, and is woken at most once for everything that has gathered since it last took.
+# Reading a record needs no lock: records are immutable, and `records` maps sids to whole ones.
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import overload
+
+from gossipsess.model.identity import NodeId, Sid
+from gossipsess.model.record import Record
+from gossipsess.protocol.effects import Effect
+from gossipsess.protocol.events import Event, Fetch, Invalidate, Rotate, Write
+from gossipsess.protocol.outcomes import Found
+from gossipsess.protocol.replica import Replica
+from gossipsess.protocol.sessions import Written
+
+
+class Node:
+    """Thread-safe face of one `Replica`."""
+
+    def __init__(self, replica: Replica, now: Callable[[], float] = time.monotonic) -> None:
+        self.replica = replica
+        self.records: dict[Sid, Record] = replica.sessions.table.records
+        self.now = now
+        self._lock = threading.Lock()
+        self._wake: Callable[[], None] | None = None
+        self._woken = False
+        self._due_s = math.inf  # how long the driver sleeps
+
+    @property
+    def node_id(self) -> NodeId:
+        """This node's id."""
+        return self.replica.node
+
+    def time_ms(self) -> int:
+        """Return cluster time, Unix milliseconds."""
+        return self.replica.sessions.clock.time_ms(self.now())
+
+    @overload
+    def submit(self, event: Write | Invalidate | Rotate) -> Written: ...
+    @overload
+    def submit(self, event: Fetch) -> Found | None: ...
+    @overload
+    def submit(self, event: Event) -> Written | Found | None: ...
+    def submit(self, event: Event) -> Written | Found | None:
+        """Take one event, on any thread; return what is known at once."""
+        replica = self.replica
+        with self._lock:
+            answer = replica.handle(event, self.now())
+            wake = None
+            flush_at_s = replica.sessions.flush_at_s
+            if not self._woken and (replica.outbox or (flush_at_s is not None and flush_at_s < self._due_s)):
+                self._woken = True
+                wake = self._wake
+        if wake is not None:
+            wake()
+        return answer
+
+    @contextmanager
+    def locked(self) -> Iterator[Replica]:
+        """Give the state machine for reading while nothing changes."""
+        with self._lock:
+            yield self.replica
+
+    @property
+    def is_driven(self) -> bool:
+        """A driver carries out this node's effects."""
+        return self._wake is not None
+
+    def driven_by(self, wake: Callable[[], None] | None) -> None:
+        """Name the driver's alarm, callable from any thread; None when nobody drives this node any more."""
+        with self._lock:
+            self._wake = wake
+            self._woken = False
+
+    @property
+    def has_effects(self) -> bool:
+        """Effects wait for the driver."""
+        return bool(self.replica.outbox) or self.replica.sessions.flush_at_s is not None
+
+    def take(self) -> tuple[list[Effect], float]:
+        """Return the effects gathered, in order, and the time at which a `Tick` is due. For the driver only."""
+        with self._lock:
+            effects = self.replica.outbox[:]
+            self.replica.outbox.clear()
+            self._woken = False
+            self._due_s = self.replica.next_deadline()
+            return effects, self._due_s

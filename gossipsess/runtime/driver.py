@@ -1,0 +1,256 @@
+# Driver: carries out what the state machine asks for, and tells it what happens. It decides nothing.
+#
+# One task takes effects and rings the deadlines; one receives datagrams; one accepts links; each link has a task
+# that reads and one that writes. Everything runs in one Trio thread; other threads only ring the alarm.
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+
+import trio
+
+from gossipsess.errors import WireError
+from gossipsess.model.identity import short
+from gossipsess.model.member import Address, MemberState
+from gossipsess.node import Node
+from gossipsess.protocol.effects import (
+    CloseLink,
+    Dial,
+    Effect,
+    MemberChanged,
+    Notify,
+    Send,
+    SendBeacon,
+    SendDatagram,
+    Settle,
+    Warn,
+)
+from gossipsess.protocol.events import (
+    Abandon,
+    DialFailed,
+    Leave,
+    LinkClosed,
+    LinkOpened,
+    Received,
+    ReceivedDatagram,
+    Tick,
+)
+from gossipsess.runtime.links import Link, connect, greet, refused, tuned
+from gossipsess.runtime.sockets import Sockets
+from gossipsess.wire.codec import decode_untrusted, encode
+from gossipsess.wire.crypto import DATAGRAM_BYTES_MAX, DatagramOpener, DatagramSealer
+from gossipsess.wire.keyring import Keyring
+from gossipsess.wire.messages import Datagram, Message, is_datagram, is_link_message
+
+log = logging.getLogger("gossipsess")
+
+DIAL_TIMEOUT_S = 3.0
+HANDSHAKES_MAX = 64
+"""Connections that have not proved the secret yet. Strangers can open them; beyond this they are closed unread."""
+LEAVE_S = 0.5
+"""How long a leaving node waits for its last messages to go out."""
+
+
+class Driver:
+    """Runs one node on the current Trio loop."""
+
+    def __init__(self, node: Node, keyring: Keyring, sockets: Sockets, group: Address | None) -> None:
+        self.node = node
+        self.rejected: Counter[str] = Counter()
+        """Datagrams and links refused, by the kind of refusal."""
+        self.on_notify: dict[object, Callable[[Notify], None]] = {}
+        """Called, in the Trio thread, for each change to a session."""
+        self._keyring = keyring
+        self._sockets = sockets
+        self._group = group
+        self._sealer = DatagramSealer(keyring.primary, node.node_id)
+        self._opener = DatagramOpener(keyring)
+        self._links: dict[int, Link] = {}
+        self._link_count = 0
+        self._handshakes = 0
+        self._dialing: dict[Address, None] = {}
+        self._alarm = trio.Event()
+        self._leaving = trio.Event()
+
+    async def run(self, started: Callable[[], None] = lambda: None) -> None:
+        """Run until `leave` is called. The sockets are closed at the end, and no wait is left open."""
+        token = trio.lowlevel.current_trio_token()
+        thread = threading.get_ident()
+
+        def wake() -> None:
+            if threading.get_ident() == thread:
+                self._alarm.set()
+            else:
+                with suppress(trio.RunFinishedError):  # ended between the last look and now: `Abandon` settles
+                    token.run_sync_soon(self._ring)
+
+        udp = trio.socket.from_stdlib_socket(self._sockets.udp)
+        tcp = trio.socket.from_stdlib_socket(self._sockets.tcp)
+        self._udp = udp
+        try:
+            with udp, tcp:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    self.node.driven_by(wake)
+                    nursery.start_soon(self._receive_datagrams, udp)
+                    nursery.start_soon(self._accept, tcp)
+                    if self._sockets.beacon is not None:
+                        beacon = trio.socket.from_stdlib_socket(self._sockets.beacon)
+                        nursery.start_soon(self._receive_datagrams, beacon)
+                    nursery.start_soon(self._pump)
+                    started()
+                    await self._leaving.wait()
+                    self.node.submit(Leave())
+                    with trio.move_on_after(LEAVE_S):
+                        while any(not link.is_idle for link in self._links.values()) or self.node.has_effects:
+                            await trio.sleep(0.01)  # noqa: ASYNC110  # not worth an event for the last half second
+                    nursery.cancel_scope.cancel()
+        finally:
+            self.node.driven_by(None)
+            self._sockets.close()
+            self.node.submit(Abandon())
+            effects, _ = self.node.take()
+            for effect in effects:
+                if isinstance(effect, Settle):
+                    effect.waiter(effect.outcome)
+
+    def leave(self) -> None:
+        """End `run`, after telling the peers. In the Trio thread."""
+        self._leaving.set()
+
+    def _ring(self) -> None:
+        self._alarm.set()
+
+    # --- effects ------------------------------------------------------------------------------------------
+
+    async def _pump(self) -> None:
+        while True:
+            effects, due_s = self.node.take()
+            for effect in effects:
+                self._perform(effect)
+            if not effects:
+                with trio.move_on_after(max(0.0, due_s - self.node.now())):
+                    await self._alarm.wait()
+                self._alarm = trio.Event()
+                if self.node.now() >= due_s:
+                    self.node.submit(Tick())
+            await trio.lowlevel.checkpoint()
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Send(number, message):
+                link = self._links.get(number)
+                if link is not None:
+                    link.send(message)
+            case Settle(waiter, outcome):
+                waiter(outcome)
+            case SendDatagram(address, message):
+                self._send_datagram(address, message)
+            case SendBeacon(message):
+                if self._group is not None:
+                    self._send_datagram(self._group, message)
+            case Dial(address):
+                if address not in self._dialing:
+                    self._dialing[address] = None
+                    self._nursery.start_soon(self._dial, address)
+            case CloseLink(number):
+                link = self._links.get(number)
+                if link is not None:
+                    link.close_soon()
+            case Notify():
+                for listener in list(self.on_notify.values()):
+                    listener(effect)
+            case MemberChanged(member, before):
+                if before is None or member.state is not MemberState.SUSPECT:
+                    log.info("%s (%s) is %s", member.name, short(member.node), member.state.name.lower())
+            case Warn(text):
+                log.warning("%s", text)
+
+    def _send_datagram(self, address: Address, message: Datagram) -> None:
+        data = self._sealer.seal(encode(message))
+        try:
+            self._sockets.udp.sendto(data, address)
+        except OSError:
+            self.rejected["unsent"] += 1  # full buffer, no route: as lost on the way, and treated as such
+
+    # --- datagrams ----------------------------------------------------------------------------------------
+
+    async def _receive_datagrams(self, sock: trio.socket.SocketType) -> None:
+        with sock:
+            while True:
+                try:
+                    data, address = await sock.recvfrom(DATAGRAM_BYTES_MAX + 1)
+                except ConnectionError:
+                    continue  # an earlier datagram of ours was refused where it went
+                try:
+                    sender, body = self._opener.open_untrusted(data)
+                    if sender == self.node.node_id:
+                        continue  # multicast brings our own beacons back
+                    message = decode_untrusted(body)
+                except WireError as error:
+                    self._reject(error)  # never logged one by one: a flood must stay cheap
+                    continue
+                if is_datagram(message):
+                    self.node.submit(ReceivedDatagram(sender, (address[0], address[1]), message))
+
+    # --- links --------------------------------------------------------------------------------------------
+
+    async def _accept(self, tcp: trio.socket.SocketType) -> None:
+        while True:
+            try:
+                sock, _ = await tcp.accept()
+            except OSError:
+                await trio.sleep(0.1)  # out of descriptors, say: later is soon enough
+                continue
+            if self._handshakes >= HANDSHAKES_MAX:
+                self.rejected["busy"] += 1
+                sock.close()
+            else:
+                self._nursery.start_soon(self._serve, tuned(sock), None)
+
+    async def _dial(self, address: Address) -> None:
+        stream: trio.SocketStream | None = None
+        was_refused = False
+        try:
+            with trio.move_on_after(DIAL_TIMEOUT_S):
+                stream = await connect(*address)
+        except OSError as error:
+            was_refused = refused(error)
+        del self._dialing[address]
+        if stream is None:
+            self.node.submit(DialFailed(address, was_refused))
+        else:
+            await self._serve(stream, address)
+
+    async def _serve(self, stream: trio.SocketStream, dialed: Address | None) -> None:
+        self._handshakes += 1
+        try:
+            keys = await greet(stream, self._keyring, self.node.node_id, dialer=dialed is not None)
+        except (WireError, trio.BrokenResourceError) as error:
+            self._reject(error)
+            await trio.aclose_forcefully(stream)
+            if dialed is not None:
+                self.node.submit(DialFailed(dialed, refused=False))
+            return
+        finally:
+            self._handshakes -= 1
+        self._link_count += 1
+        link = Link(self._link_count, stream, keys)
+        self._links[link.number] = link
+        self.node.submit(LinkOpened(link.number, link.peer, dialed is not None))
+        try:
+            await link.run(lambda message: self._received(link, message))
+        except* WireError as group:
+            self._reject(group.exceptions[0])
+        finally:
+            del self._links[link.number]
+            self.node.submit(LinkClosed(link.number))
+
+    def _received(self, link: Link, message: Message) -> None:
+        if is_link_message(message):
+            self.node.submit(Received(link.number, message))
+
+    def _reject(self, error: BaseException) -> None:
+        self.rejected[type(error).__name__] += 1

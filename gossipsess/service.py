@@ -1,0 +1,193 @@
+# Service: settings in, running node and store out.
+#
+# start()         a node in a background thread, for callers that are not Trio
+# lone_node()     a node without network or thread: one process, for tests
+# process_node()  the node that everything in this process shares, a new one after a fork
+#
+# Nothing of a node survives a fork: its thread is gone, and with its id two processes would claim each other's
+# writes and seal with the same nonces. So the child forgets it, and starts its own when it first asks.
+
+import atexit
+import ipaddress
+import logging
+import os
+import random
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from gossipsess.config import Config
+from gossipsess.model.identity import NODE_ID_BYTES
+from gossipsess.model.member import Address, Member, MemberState
+from gossipsess.node import Node
+from gossipsess.protocol.replica import Replica, Settings
+from gossipsess.runtime import localkey
+from gossipsess.runtime.sockets import Sockets, bind, route_address
+from gossipsess.session import Session
+from gossipsess.status import Status, snapshot
+from gossipsess.store import SessionStore
+from gossipsess.tokens import Tokens
+from gossipsess.wire.keyring import Keyring
+
+if TYPE_CHECKING:  # a process that serves nothing never pays for importing Trio
+    from gossipsess.runtime.driver import Driver
+
+log = logging.getLogger("gossipsess")
+
+READY_STEP_S = 0.01
+
+
+class NodeService:
+    """One node and the stores over it; what runs it is the caller's, or a `RunningNode`'s."""
+
+    def __init__(self, config: Config, sockets: Sockets | None) -> None:
+        self.config = config
+        self.sockets = sockets
+        secret = config.secret
+        if secret is None:
+            secret, path = localkey.local_secret()
+            if sockets is not None:
+                log.info("no secret is set: loopback only, sealed with the key in %s", path)
+        self.keyring = Keyring.from_secrets(config.cluster, secret, config.secret_fallbacks)
+        self.node = Node(self._replica())
+        self.store = self.new_store()
+
+    def new_store(self, session_class: type[Session] = Session) -> SessionStore:
+        """Return a store over this node that makes sessions of that class."""
+        keys = (self.keyring.primary, *self.keyring.fallbacks)
+        return SessionStore(
+            self.node,
+            Tokens(tuple(key.token_key for key in keys)),
+            confirm=self.config.confirm,
+            idle_timeout_s=self.config.idle_timeout_s,
+            absolute_timeout_s=self.config.absolute_timeout_s,
+            session_class=session_class,
+        )
+
+    def status(self) -> Status:
+        """Return what the node can say of itself now."""
+        return snapshot(self.node)
+
+    @property
+    def synced(self) -> bool:
+        """The node has what the live members had when it met them, or has waited long enough alone."""
+        return self.node.replica.sessions.synced
+
+    def make_driver(self) -> "Driver":
+        """Return what runs the node on a Trio loop."""
+        from gossipsess.runtime.driver import Driver
+
+        assert self.sockets is not None, "a lone node has nothing to drive"
+        return Driver(self.node, self.keyring, self.sockets, self.config.discovery_parts().multicast)
+
+    def _replica(self) -> Replica:
+        config = self.config
+        now_s = time.monotonic()
+        parts = config.discovery_parts()
+        address = self._address()
+        myself = Member(
+            node=os.urandom(NODE_ID_BYTES),
+            incarnation=0,
+            state=MemberState.ALIVE,
+            address=address,
+            name=config.node_name or f"{address[0]}:{address[1]}",
+            host=config.host or address[0],
+        )
+        settings = Settings(
+            confirm_timeout_s=config.confirm_timeout_s,
+            seeds=tuple(seed for seed in parts.seeds if seed != address),
+            beacons=parts.multicast is not None,
+        )
+        replica = Replica(
+            myself,
+            settings,
+            clock_offset_ms=round((time.time() - now_s) * 1000),
+            rng=random.Random(os.urandom(16)),  # noqa: S311  # spreads probes and retries; ids come from os.urandom
+            now_s=now_s,
+        )
+        if self.sockets is None:
+            replica.sessions.nobody_there()
+        return replica
+
+    def _address(self) -> Address:
+        config = self.config
+        port = self.sockets.port if self.sockets is not None else 0
+        if config.advertise is not None:
+            return (config.advertise, port)
+        if ipaddress.ip_address(config.bind_address).is_unspecified:
+            return (route_address(config.discovery_parts().multicast), port)
+        return (config.bind_address, port)
+
+
+class RunningNode(NodeService):
+    """A node in a background thread of this process."""
+
+    def __init__(self, config: Config) -> None:
+        from gossipsess.runtime.portal import Portal
+
+        super().__init__(config, listen(config))
+        self._portal: Portal = Portal(self.make_driver())
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Block until the node is synced, or alone for two seconds; False when `timeout_s` ran out first."""
+        until_s = time.monotonic() + timeout_s
+        while not self.synced and time.monotonic() < until_s:
+            time.sleep(READY_STEP_S)
+        return self.synced
+
+    def close(self) -> None:
+        """Tell the others, and stop. Sessions stay readable in this process."""
+        self._portal.close()
+
+
+def listen(config: Config) -> Sockets:
+    """Bind what a node with these settings listens on.
+
+    Raises:
+        ConfigError: no port is free, or the address is not this machine's.
+    """
+    group = config.discovery_parts().multicast
+    return bind(config.bind_address, config.port, config.port_range, group)
+
+
+def lone_node(config: Config | None = None) -> NodeService:
+    """Return a node without network or thread. Commits never wait; nothing survives the process."""
+    return NodeService(config or Config(), None)
+
+
+_lock = threading.Lock()
+_of_process: dict[Config, RunningNode] = {}
+
+
+def process_node(config: Config | None = None) -> RunningNode:
+    """Return the node that everything in this process with these settings shares; the first call starts it.
+
+    It leaves the cluster when the process ends. None: the settings of the environment.
+
+    Raises:
+        ConfigError: a setting is wrong, or no port is free.
+    """
+    wanted = config or Config.from_env()
+    with _lock:
+        running = _of_process.get(wanted)
+        if running is None:
+            running = _of_process[wanted] = RunningNode(wanted)
+        return running
+
+
+def _leave_all() -> None:
+    for running in _of_process.values():
+        running.close()
+
+
+def _forget_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # the parent's may have been held at the moment of the fork
+    for running in _of_process.values():
+        if running.sockets is not None:
+            running.sockets.close()  # the parent's ports are not the child's to answer on
+    _of_process.clear()
+
+
+atexit.register(_leave_all)
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -1,0 +1,239 @@
+# Session: what the application sees, a mapping.
+#
+# It is one request's own copy: values are decoded when read, encoded when assigned, and never shared with another
+# request. A value that cannot travel is refused where it is assigned. A value that can be changed in place (a
+# list, say) is encoded once more when the request commits, and counts as changed if its bytes differ.
+
+from collections.abc import Iterator, MutableMapping
+from typing import Any, Final
+
+from gossipsess.errors import SessionTooLarge, UnreplicableValue
+from gossipsess.model.record import CREATED, RESERVED, Record
+from gossipsess.model.table import register
+from gossipsess.protocol.events import Changes, Dot
+from gossipsess.wire.values import decode_value, encode_value
+
+SESSION_BYTES_MAX: Final = 1024 * 1024
+KEYS_MAX: Final = 1024
+"""Keys of one session, deleted ones included: a deleted key must be remembered as long as the session lives."""
+KEY_CHARACTERS_MAX: Final = 256
+
+_UNCHANGEABLE: Final = frozenset({str, int, float, bool, type(None), bytes})
+
+
+class Session(MutableMapping[str, Any]):
+    """One session, as one request sees it.
+
+    Attributes:
+        id: 32 characters base36; changes when the session rotates.
+        created_at, accessed_at: Unix time, seconds. `accessed_at` is coarse, and is the last use before this one.
+        is_new: nothing of it has been stored yet.
+        stale: a write that the client's version token names was not found in time; what is here is older.
+        token: the version token, to be sent back with the id by the next request; "" where nothing was written.
+        accessed: anything of it was read or written by this request.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        record: Record,
+        *,
+        created_at: float,
+        accessed_at: float,
+        token: str = "",
+        unmet: tuple[Dot, ...] = (),
+    ) -> None:
+        self.id = session_id
+        self.created_at = created_at
+        self.accessed_at = accessed_at
+        self.token = token
+        self.accessed = False
+        self._record = record
+        self._unmet = unmet
+        self._live: dict[str, Any] = {}  # values decoded or assigned by this request
+        self._assigned: dict[str, bytes | None] = {}  # encoded; None: deleted
+        self._bytes: int | None = None  # of all values; counted at the first assignment
+
+    @property
+    def is_new(self) -> bool:
+        """Nothing of it has been stored yet."""
+        return not self._record.entries
+
+    @property
+    def stale(self) -> bool:
+        """A write that the version token names is not in here."""
+        return bool(self._unmet)
+
+    @property
+    def modified(self) -> bool:
+        """There is something to commit, changes inside values included."""
+        return bool(self.changes())
+
+    @property
+    def cookie(self) -> str:
+        """Id and version token in one opaque string, for `load`."""
+        return f"{self.id}.{self.token}" if self.token else self.id
+
+    def __getitem__(self, key: str) -> Any:
+        self.accessed = True
+        if key in self._live:
+            return self._live[key]
+        if key in self._assigned:
+            raise KeyError(key)  # deleted by this request
+        entry = self._record.entries.get(key)
+        if entry is None or entry.value is None or key[:1] == RESERVED:
+            raise KeyError(key)
+        value = self._live[key] = decode_value(entry.value)
+        return value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.accessed = True
+        self._check_key(key)
+        encoded = encode_value(value, f"session[{key!r}]")
+        self._check_room(key, encoded)
+        self._assigned[key] = encoded
+        self._live[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        self.accessed = True
+        if key not in self:
+            raise KeyError(key)
+        self._live.pop(key, None)
+        self._bytes = self._size() - self._size_of(key)
+        if key in self._record.entries:
+            self._assigned[key] = None
+        else:
+            del self._assigned[key]
+
+    def __iter__(self) -> Iterator[str]:
+        self.accessed = True
+        assigned = self._assigned
+        for key, entry in self._record.entries.items():
+            if key not in assigned:
+                if entry.value is not None and key[:1] != RESERVED:
+                    yield key
+            elif assigned[key] is not None:
+                yield key
+        for key in list(assigned):
+            if key not in self._record.entries:
+                yield key
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, key: object) -> bool:
+        self.accessed = True
+        if key in self._assigned:
+            return self._assigned[key] is not None
+        if not isinstance(key, str) or key[:1] == RESERVED:
+            return False
+        entry = self._record.entries.get(key)
+        return entry is not None and entry.value is not None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {dict(self)!r}>"
+
+    def changes(self) -> Changes:
+        """Return what this request changed: (key, encoded value or None where deleted).
+
+        Raises:
+            UnreplicableValue: something put inside a list, say, cannot travel.
+        """
+        changed: dict[str, bytes | None] = {}
+        entries = self._record.entries
+        for key, encoded in self._assigned.items():
+            entry = entries.get(key)
+            if entry is None or entry.value != encoded:
+                changed[key] = encoded
+        for key, value in self._live.items():
+            if type(value) in _UNCHANGEABLE:
+                continue
+            encoded = encode_value(value, f"session[{key!r}]")
+            entry = entries.get(key)
+            if entry is None or entry.value != encoded:
+                changed[key] = encoded
+            else:
+                changed.pop(key, None)
+        return tuple(changed.items())
+
+    # --- for the store --------------------------------------------------------------------------------------
+
+    @property
+    def record(self) -> Record:
+        """The replicated state that this request started from, or last committed."""
+        return self._record
+
+    @property
+    def unmet(self) -> tuple[Dot, ...]:
+        """The writes that the version token names and that are not in here."""
+        return self._unmet
+
+    def committed(self, record: Record, token: str) -> None:
+        """Go on from the state that a commit left."""
+        self._record = record
+        self._assigned.clear()
+        self._bytes = None
+        self.token = token
+
+    def moved(self, session_id: str, record: Record) -> None:
+        """Go on under a new id."""
+        self.id = session_id
+        self._record = record
+
+    def ended(self, record: Record) -> None:
+        """Become empty: the session is no more."""
+        self._record = record
+        self._assigned.clear()
+        self._live.clear()
+        self.token = ""
+
+    def _check_key(self, key: str) -> None:
+        if not isinstance(key, str):
+            raise UnreplicableValue(
+                f"session[{key!r}]: a key is a str, not {type(key).__name__}. Write session[{str(key)!r}].",
+                path=f"session[{key!r}]",
+                type_name=type(key).__name__,
+            )
+        if key[:1] == RESERVED:
+            raise UnreplicableValue(
+                f"session[{key!r}]: keys that begin with NUL belong to gossipsess. Choose another name.",
+                path=f"session[{key!r}]",
+                type_name="str",
+            )
+        if len(key) > KEY_CHARACTERS_MAX:
+            raise SessionTooLarge(
+                f"session[{key[:20]!r}...]: a key has at most {KEY_CHARACTERS_MAX} characters, not {len(key)}."
+            )
+
+    def _check_room(self, key: str, encoded: bytes) -> None:
+        entries = self._record.entries
+        if key not in entries and key not in self._assigned:
+            new_keys = sum(1 for name in self._assigned if name not in entries)
+            if len(entries) + new_keys >= KEYS_MAX:
+                raise SessionTooLarge(
+                    f"session[{key!r}]: a session has at most {KEYS_MAX} keys, deleted ones included. "
+                    "Keep many items in one value, or in the application's database."
+                )
+        size = self._size() + len(encoded) - self._size_of(key)
+        if size > SESSION_BYTES_MAX:
+            raise SessionTooLarge(
+                f"session[{key!r}] would make the session {size} bytes; at most {SESSION_BYTES_MAX} travel. "
+                "Keep large data in the application's database and its key in the session."
+            )
+        self._bytes = size
+
+    def _size(self) -> int:
+        if self._bytes is None:
+            self._bytes = sum(len(entry.value or b"") for entry in self._record.entries.values())
+        return self._bytes
+
+    def _size_of(self, key: str) -> int:
+        if key in self._assigned:
+            return len(self._assigned[key] or b"")
+        entry = self._record.entries.get(key)
+        return len(entry.value or b"") if entry is not None else 0
+
+
+def created_at(record: Record) -> float:
+    """Return when a session was created, Unix time in seconds."""
+    return register(record, CREATED) / 1000

@@ -1,0 +1,237 @@
+# Store: the sessions API in its plainest form, callable from any thread.
+#
+# What can be answered at once is returned at once; what must wait for other nodes is returned as a
+# `concurrent.futures.Future`. gossipsess.sync, gossipsess.aio and gossipsess.open_node differ only in how they
+# wait for one.
+#
+# A load of a session that is held here, with every write in it that the client has seen, is a lookup and touches
+# no lock and no network.
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final
+
+from gossipsess.errors import SessionUnavailable
+from gossipsess.model.identity import ENTROPY_BYTES, Sid, is_session_id, session_id, sid_of
+from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, Record, empty_record
+from gossipsess.model.table import register_value
+from gossipsess.node import Node
+from gossipsess.protocol.events import (
+    Accessed,
+    Changes,
+    Confirm,
+    Dot,
+    Fetch,
+    Invalidate,
+    Rotate,
+    Write,
+)
+from gossipsess.protocol.outcomes import Confirmed, Found, Gone, Outcome
+from gossipsess.protocol.sessions import Written
+from gossipsess.session import Session, created_at
+from gossipsess.tokens import Tokens
+
+ABSENT_FOR_S: Final = 5.0
+"""How long an id that nobody knew is not asked for again."""
+ABSENT_MAX: Final = 4096
+"""Such ids remembered, some 500 KB. A client that sends made-up ids fills it; then the oldest are asked again."""
+
+
+class SessionStore:
+    """The sessions of one node.
+
+    Every method may be called from any thread; a `Session` belongs to one request.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        tokens: Tokens,
+        *,
+        confirm: Confirm = 1,
+        idle_timeout_s: float = 30 * 60,
+        absolute_timeout_s: float = 12 * 3600,
+        session_class: type[Session] = Session,
+    ) -> None:
+        self._node = node
+        self._tokens = tokens
+        self._confirm: Confirm = confirm
+        self._idle_ms = round(idle_timeout_s * 1000)
+        self._absolute_ms = round(absolute_timeout_s * 1000)
+        self._session_class = session_class
+        self._absent: dict[Sid, float] = {}  # sid -> until when nobody is asked; oldest first
+
+    def create(self) -> Session:
+        """Return a new, empty session under an id made here. Nothing is stored until something is committed."""
+        new_id = session_id(os.urandom(ENTROPY_BYTES))
+        now = self._node.time_ms() / 1000
+        return self._session_class(new_id, empty_record(sid_of(new_id)), created_at=now, accessed_at=now)
+
+    def load(self, cookie: str) -> Session | Future[Session | None] | None:
+        """Return the session that a client's cookie names: ``id`` or ``id.token``.
+
+        None: there is no such session; give the client a new one under a new id. A Future where other nodes are
+        asked, for at most 150 ms; it may raise `SessionUnavailable`, or give a session that is `stale`.
+        """
+        name, _, token = cookie.partition(".")
+        if not is_session_id(name):
+            return None
+        sid = sid_of(name)
+        time_ms = self._node.time_ms()
+        dots = self._tokens.read_untrusted(sid, token, time_ms) if token else ()
+        record = self._node.records.get(sid)
+        if record is not None:
+            for origin, stamp in dots:
+                if not record.contains(origin, stamp):
+                    break
+            else:
+                return self._opened(name, record, token if dots else "", time_ms)
+        elif not dots and self._known_absent(sid):
+            return None
+        return self._fetched(name, sid, token if dots else "", dots)
+
+    def commit(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
+        """Store what the request changed; visible at once here, and on its way to the other holders.
+
+        `confirm` is how many other hosts must hold it (default: the node's setting); a Future where that is
+        waited for. Never rolled back: `Degraded` says that fewer confirmed in time, `Gone` that the session was
+        ended meanwhile.
+
+        Raises:
+            UnreplicableValue: a value was changed in place into something that cannot travel. Nothing is stored.
+        """
+        changes = session.changes()
+        if not changes:
+            return Confirmed(0, 0)
+        record = session.record
+        if not record.entries and not record.tombstone:
+            changes = self._registers() + changes
+        return self._written(
+            session,
+            confirm,
+            lambda confirm, waiter: Write(record.sid, changes, confirm, waiter),
+            lambda record: session.committed(record, self._token_after(session, record)),
+        )
+
+    def rotate(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
+        """Give the session a new id with the same data, changes of this request included; end the old id.
+
+        A session that was never stored only changes its id.
+        """
+        new_id = session_id(os.urandom(ENTROPY_BYTES))
+        new_sid = sid_of(new_id)
+        if session.is_new:
+            session.moved(new_id, empty_record(new_sid))
+            return Confirmed(0, 0)
+        old_sid, changes = session.record.sid, session.changes()
+
+        def moved(record: Record) -> None:
+            session.moved(new_id, record)
+            session.committed(record, self._token_after(session, record))
+
+        return self._written(
+            session,
+            confirm,
+            lambda confirm, waiter: Rotate(old_sid, new_sid, changes, confirm, waiter),
+            moved,
+        )
+
+    def invalidate(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
+        """End the session for good, on every node. By default all live holders are waited for.
+
+        The `Session` is empty afterwards, and a commit of it answers `Gone`.
+        """
+        if session.is_new:
+            session.ended(session.record)
+            return Confirmed(0, 0)
+        sid = session.record.sid
+        return self._written(
+            session,
+            "all" if confirm is None else confirm,
+            lambda confirm, waiter: Invalidate(sid, confirm, waiter),
+            session.ended,
+        )
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _opened(
+        self, name: str, record: Record, token: str, time_ms: int, unmet: tuple[Dot, ...] = ()
+    ) -> Session | None:
+        table = self._node.replica.sessions.table
+        if record.tombstone or table.deadline_ms(record) <= time_ms:
+            return None
+        accessed_ms = table.accessed_ms(record.sid)
+        if table.wants_touch(record, accessed_ms, time_ms):
+            self._node.submit(Accessed(record.sid))
+        return self._session_class(
+            name,
+            record,
+            created_at=created_at(record),
+            accessed_at=accessed_ms / 1000,
+            token=token,
+            unmet=unmet,
+        )
+
+    def _fetched(
+        self, name: str, sid: Sid, token: str, dots: tuple[Dot, ...]
+    ) -> Session | Future[Session | None] | None:
+        future: Future[Session | None] = Future()
+        future.set_running_or_notify_cancel()  # from here on nobody can cancel it, and it is set exactly once
+
+        def settle(found: Found) -> None:
+            try:
+                future.set_result(self._found(name, sid, token, dots, found))
+            except SessionUnavailable as unavailable:
+                future.set_exception(unavailable)
+
+        found = self._node.submit(Fetch(sid, dots, settle))
+        return future if found is None else self._found(name, sid, token, dots, found)
+
+    def _found(self, name: str, sid: Sid, token: str, dots: tuple[Dot, ...], found: Found) -> Session | None:
+        record = self._node.records.get(sid)
+        if record is None:
+            if found is Found.UNKNOWN:
+                raise SessionUnavailable(
+                    "a node that may hold this session did not answer in time. Keep the cookie, and try again."
+                )
+            self._note_absent(sid)
+            return None
+        unmet = tuple([dot for dot in dots if not record.contains(*dot)])
+        return self._opened(name, record, token, self._node.time_ms(), unmet)
+
+    def _written(
+        self,
+        session: Session,
+        confirm: Confirm | None,
+        event: Callable[[Confirm, Callable[[Outcome], None]], Write | Rotate | Invalidate],
+        take_over: Callable[[Record], None],
+    ) -> Outcome | Future[Outcome]:
+        future: Future[Outcome] = Future()
+        future.set_running_or_notify_cancel()  # from here on nobody can cancel it, and it is set exactly once
+        answer: Written = self._node.submit(event(self._confirm if confirm is None else confirm, future.set_result))
+        if not isinstance(answer.outcome, Gone):
+            take_over(answer.record)
+        return future if answer.outcome is None else answer.outcome
+
+    def _registers(self) -> Changes:
+        time_ms = self._node.time_ms()
+        return (
+            (CREATED, register_value(time_ms)),
+            (IDLE, register_value(self._idle_ms)),
+            (ABSOLUTE, register_value(time_ms + self._absolute_ms)),
+        )
+
+    def _token_after(self, session: Session, record: Record) -> str:
+        wrote = (self._node.node_id, record.claims[self._node.node_id])
+        return self._tokens.make(record.sid, (*session.unmet[:1], wrote))
+
+    def _known_absent(self, sid: Sid) -> bool:
+        until_s = self._absent.get(sid)
+        return until_s is not None and time.monotonic() < until_s
+
+    def _note_absent(self, sid: Sid) -> None:
+        while len(self._absent) >= ABSENT_MAX:
+            self._absent.pop(next(iter(self._absent)), None)
+        self._absent[sid] = time.monotonic() + ABSENT_FOR_S

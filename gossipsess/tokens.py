@@ -1,0 +1,56 @@
+# Version token: what a client has seen of its session, so that any replica can serve it no less.
+#
+# Text:  base64url(dot... | mac), a dot being origin (8 bytes) and stamp (8 bytes), one or two of them.
+# It is bound to the session and authenticated: unsigned, anybody could make replicas search for writes that never
+# were. A token that is damaged, too old or another session's counts as none; it never refuses a request.
+# At most two dots: what the request still missed, then what it wrote. Ten minutes is as long as claims live.
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from hashlib import blake2b
+from hmac import compare_digest
+from struct import Struct
+from typing import Final
+
+from gossipsess.model.clock import COUNTER_BITS
+from gossipsess.model.identity import Sid
+from gossipsess.protocol.events import Dot
+
+TOKEN_AGE_MS: Final = 600_000
+DOTS_MAX: Final = 2
+_MAC_BYTES: Final = 8
+_DOT = Struct(">8sQ")
+_CHARACTERS = {32: 24, 54: 40}  # characters of a token -> its bytes, for one dot and for two
+
+
+class Tokens:
+    """Makes and reads version tokens under one cluster's key (and reads those of former keys)."""
+
+    def __init__(self, keys: tuple[bytes, ...]) -> None:
+        self._keys = keys
+
+    def make(self, sid: Sid, dots: tuple[Dot, ...]) -> str:
+        """Return the token that names these writes; the last `DOTS_MAX` of them."""
+        body = b"".join([_DOT.pack(origin, stamp) for origin, stamp in dots[-DOTS_MAX:]])
+        token = urlsafe_b64encode(body + self._mac(self._keys[0], sid, body))
+        return token.rstrip(b"=").decode("ascii")
+
+    def read_untrusted(self, sid: Sid, token: str, time_ms: int) -> tuple[Dot, ...]:
+        """Return the writes that a client's token names; none for a token that proves nothing."""
+        size = _CHARACTERS.get(len(token))
+        if size is None or not token.isascii():
+            return ()
+        try:
+            data = urlsafe_b64decode(token + "==")
+        except ValueError:
+            return ()
+        if len(data) != size:
+            return ()
+        body, mac = data[:-_MAC_BYTES], data[-_MAC_BYTES:]
+        if not any(compare_digest(mac, self._mac(key, sid, body)) for key in self._keys):
+            return ()
+        oldest = (time_ms - TOKEN_AGE_MS) << COUNTER_BITS
+        return tuple([(origin, stamp) for origin, stamp in _DOT.iter_unpack(body) if stamp > oldest])
+
+    @staticmethod
+    def _mac(key: bytes, sid: Sid, body: bytes) -> bytes:
+        return blake2b(sid + body, key=key, digest_size=_MAC_BYTES).digest()
