@@ -20,12 +20,15 @@ from gossipsess.config import Config
 from gossipsess.model.identity import NODE_ID_BYTES
 from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.node import Node
+from gossipsess.protocol.effects import Notify
+from gossipsess.protocol.events import Watch
 from gossipsess.protocol.replica import Replica, Settings
 from gossipsess.runtime import localkey
 from gossipsess.runtime.sockets import Sockets, bind, route_address
 from gossipsess.session import Session
 from gossipsess.status import Status, snapshot
 from gossipsess.store import SessionStore
+from gossipsess.subscription import Subscription
 from gossipsess.tokens import Tokens
 from gossipsess.wire.keyring import Keyring
 
@@ -34,6 +37,8 @@ if TYPE_CHECKING:  # a process that serves nothing never pays for importing Trio
 
 log = logging.getLogger("gossipsess")
 
+READY_S = 10.0
+"""How long a start waits to be synced. Then it goes on: what is missing is pulled when it is asked for."""
 READY_STEP_S = 0.01
 
 
@@ -51,6 +56,7 @@ class NodeService:
         self.keyring = Keyring.from_secrets(config.cluster, secret, config.secret_fallbacks)
         self.node = Node(self._replica())
         self.store = self.new_store()
+        self._subscriptions: dict[Subscription, None] = {}
 
     def new_store(self, session_class: type[Session] = Session) -> SessionStore:
         """Return a store over this node that makes sessions of that class."""
@@ -68,6 +74,14 @@ class NodeService:
         """Return what the node can say of itself now."""
         return snapshot(self.node)
 
+    def subscribe(self) -> Subscription:
+        """Return an iterator over changes to sessions from now on, made here or elsewhere."""
+        assert self.sockets is not None, "a lone node has no driver to tell of changes"
+        subscription = Subscription(self._unsubscribe)
+        self._subscriptions[subscription] = None
+        self.node.submit(Watch(on=True))
+        return subscription
+
     @property
     def synced(self) -> bool:
         """The node has what the live members had when it met them, or has waited long enough alone."""
@@ -78,7 +92,16 @@ class NodeService:
         from gossipsess.runtime.driver import Driver
 
         assert self.sockets is not None, "a lone node has nothing to drive"
-        return Driver(self.node, self.keyring, self.sockets, self.config.discovery_parts().multicast)
+        return Driver(self.node, self.keyring, self.sockets, self.config.discovery_parts().multicast, self._notify)
+
+    def _notify(self, notify: Notify) -> None:
+        for subscription in list(self._subscriptions):
+            subscription.heard(notify)
+
+    def _unsubscribe(self, subscription: Subscription) -> None:
+        self._subscriptions.pop(subscription, None)
+        if not self._subscriptions:
+            self.node.submit(Watch(on=False))
 
     def _replica(self) -> Replica:
         config = self.config

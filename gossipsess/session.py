@@ -55,6 +55,11 @@ class Session(MutableMapping[str, Any]):
         self._bytes: int | None = None  # of all values; counted at the first assignment
 
     @property
+    def sid(self) -> str:
+        """The one-way hash of the id under which the session is replicated, 32 hexadecimal digits; safe to log."""
+        return self._record.sid.hex()
+
+    @property
     def is_new(self) -> bool:
         """Nothing of it has been stored yet."""
         return not self._record.entries

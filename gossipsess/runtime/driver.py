@@ -56,12 +56,18 @@ LEAVE_S = 0.5
 class Driver:
     """Runs one node on the current Trio loop."""
 
-    def __init__(self, node: Node, keyring: Keyring, sockets: Sockets, group: Address | None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        keyring: Keyring,
+        sockets: Sockets,
+        group: Address | None,
+        notify: Callable[[Notify], None],
+    ) -> None:
         self.node = node
         self.rejected: Counter[str] = Counter()
         """Datagrams and links refused, by the kind of refusal."""
-        self.on_notify: dict[object, Callable[[Notify], None]] = {}
-        """Called, in the Trio thread, for each change to a session."""
+        self._notify = notify
         self._keyring = keyring
         self._sockets = sockets
         self._group = group
@@ -160,8 +166,7 @@ class Driver:
                 if link is not None:
                     link.close_soon()
             case Notify():
-                for listener in list(self.on_notify.values()):
-                    listener(effect)
+                self._notify(effect)
             case MemberChanged(member, before):
                 if before is None or member.state is not MemberState.SUSPECT:
                     log.info("%s (%s) is %s", member.name, short(member.node), member.state.name.lower())

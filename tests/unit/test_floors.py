@@ -18,8 +18,8 @@ FLOORS = [
     ["config"],
     ["sim", "node", "session", "status", "tokens"],
     ["store", "runtime"],
-    ["service", "waiting"],
-    ["aio", "sync", "inline", "web", "cli"],
+    ["waiting", "subscription", "service"],
+    ["face", "aio", "sync", "inline", "web", "cli"],
     ["__init__"],
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -77,3 +77,4 @@ def test_a_node_that_came_back_is_not_forgotten_with_the_dead(monkeypatch):
     view.merge(member("b", DEAD), 2.0)
     view.merge(member("c", DEAD), 3.0)
     assert view.live() == (member("a", ALIVE, 1),)
+    assert [known.name for known in view.all()] == ["a", "c"]
