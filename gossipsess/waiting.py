@@ -75,5 +75,6 @@ def in_thread(function: Callable[[], T]) -> Future[T]:
 
 
 def _in_trio() -> bool:
-    trio = sys.modules.get("trio")
-    return trio is not None and bool(trio.lowlevel.in_trio_task())
+    # The node's thread may be importing Trio at this moment; a half-imported Trio runs no task.
+    in_trio_task = getattr(sys.modules.get("trio.lowlevel"), "in_trio_task", None)
+    return in_trio_task is not None and bool(in_trio_task())

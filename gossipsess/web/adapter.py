@@ -1,0 +1,158 @@
+# Adapter: what all adapters do alike, whatever their framework and however they wait.
+#
+#   NodeSessions.start / .store   the store over this process's node
+#   save                          store what the request changed; say which cookies follow from it
+#   launch_early                  start the node when the application is built, where that is right
+#
+# Nothing here waits for other nodes: where the store returns a Future, so do these, and the adapter waits in its
+# own way. Not here: header lines (cookie.py, or the framework).
+
+import os
+import sys
+import time
+from concurrent.futures import Future
+from types import FrameType
+from typing import Final, NamedTuple
+
+from gossipsess.config import Config
+from gossipsess.protocol.outcomes import Gone, Outcome
+from gossipsess.service import NodeService, RunningNode, process_node
+from gossipsess.session import Session
+from gossipsess.store import SessionStore
+from gossipsess.web.cookie import token_name
+
+READY_TIMEOUT_S: Final = 10.0
+"""A node that has not synced by then serves all the same: it asks the others for what it lacks."""
+REFRESH_AFTER: Final = 0.25
+"""Part of a cookie's life after which it is set again."""
+
+
+class NodeSessions:
+    """The sessions of this process's node, as one adapter sees them.
+
+    `node` takes the place of the process's own node where it is given (tests, several nodes in one process).
+    """
+
+    def __init__(self, session_class: type[Session], config: Config | None, node: NodeService | None) -> None:
+        self._session_class = session_class
+        self._config = config
+        self._node = node
+        self._of_process: tuple[int, SessionStore] | None = None  # process id: a store does not outlive a fork
+
+    @property
+    def store(self) -> SessionStore | None:
+        """The store; None where this process has yet to `start`."""
+        if self._of_process is None or self._of_process[0] != os.getpid():
+            return None
+        return self._of_process[1]
+
+    def launch(self) -> NodeService:
+        """Start the node unless it runs; do not wait until it has met the others.
+
+        Raises:
+            ConfigError: a setting is wrong, or no port is free.
+        """
+        return self._node or process_node(self._config)
+
+    def start(self) -> SessionStore:
+        """Start the node unless it runs, block until it can answer (at most `READY_TIMEOUT_S`); return the store.
+
+        Raises:
+            ConfigError: a setting is wrong, or no port is free.
+        """
+        node = self.launch()
+        if isinstance(node, RunningNode):
+            node.wait_ready(READY_TIMEOUT_S)
+        store = node.new_store(self._session_class)
+        self._of_process = (os.getpid(), store)
+        return store
+
+
+class Saving(NamedTuple):
+    """A write on its way."""
+
+    outcome: Outcome | Future[Outcome]
+    cookies: tuple[tuple[str, str], ...]
+    """(name, value) of each cookie to set; value "" removes it."""
+    ended: bool
+    """The request ended the session."""
+
+    def cookies_after(self, outcome: Outcome) -> tuple[tuple[str, str], ...]:
+        """Return the cookies to set, once the outcome is known.
+
+        None of them where the session was ended or rotated meanwhile: the answer to that request has set or removed the
+        cookies, and these would put the dead id back.
+        """
+        return () if isinstance(outcome, Gone) and not self.ended else self.cookies
+
+
+def save(store: SessionStore, session: Session, name: str, max_age_s: float | None) -> Saving | None:
+    """Store what a request changed; None where that is nothing, or the session is no more.
+
+    A stored session from which every key was deleted ends. `name` is the id cookie's; after a quarter of
+    `max_age_s` writes set the id cookie again, so that it outlasts a session in use.
+
+    Raises:
+        UnreplicableValue: a value was changed in place into something that cannot travel. Nothing is stored.
+    """
+    if not session.is_new and not session and session.modified:
+        return Saving(store.invalidate(session), ((name, ""), (token_name(name), "")), ended=True)
+    sets_id = session.is_new or wants_refresh(session, max_age_s)
+    before = session.record
+    outcome = store.commit(session)
+    if session.record is before:
+        return None
+    token = (token_name(name), session.token)
+    return Saving(outcome, ((name, session.id), token) if sets_id else (token,), ended=False)
+
+
+def wants_refresh(session: Session, max_age_s: float | None) -> bool:
+    """Say whether the id cookie of a stored session may be near its end."""
+    return max_age_s is not None and time.time() - session.created_at > max_age_s * REFRESH_AFTER
+
+
+def launch_early(sessions: NodeSessions) -> None:
+    """Start the node where the application is built, rather than with the first request.
+
+    For frameworks that do not say when serving begins. A replica must hold the sessions before anybody asks it:
+    the one who comes to it first may come because the others have died.
+    """
+    if _in_gunicorns_master():
+        master = os.getpid()
+
+        def launch_in_worker() -> None:
+            if os.getppid() == master:  # a worker, and not what a worker forks
+                sessions.launch()
+
+        os.register_at_fork(after_in_child=launch_in_worker)
+    elif not _only_builds():
+        sessions.launch()
+
+
+def _in_gunicorns_master() -> bool:
+    # gunicorn loads the application in each worker, or with --preload once in the master. It says nowhere which;
+    # but in a worker, its code is what called this. In the master a node's thread would die with each fork.
+    if "gunicorn.arbiter" not in sys.modules:
+        return False
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and not str(frame.f_globals.get("__name__")).startswith("gunicorn.workers."):
+        frame = frame.f_back
+    return frame is None
+
+
+def _only_builds() -> bool:
+    """Say whether this process is known to build the application without serving it.
+
+    Then its first request, if one should come all the same, starts the node.
+    """
+    uwsgi = sys.modules.get("uwsgi")
+    if uwsgi is not None:
+        return not uwsgi.worker_id()  # 0 in the master
+    if hasattr(sys, "ps1") or sys.flags.interactive:
+        return True
+    if os.environ.get("FLASK_RUN_FROM_CLI") != "true":
+        return False
+    if "run" not in sys.argv:
+        return True  # another of Flask's commands: a shell, a migration
+    reloads = os.environ.get("FLASK_DEBUG") or "--debug" in sys.argv or "--reload" in sys.argv
+    return bool(reloads) and "--no-reload" not in sys.argv and os.environ.get("WERKZEUG_RUN_MAIN") != "true"

@@ -1,0 +1,219 @@
+# ASGI: the session middleware for any ASGI application, on asyncio and on Trio.
+#
+# In:    lifespan, http and websocket scopes.   Out: `scope["session"]`, a Session; cookies on what the app sends.
+# The session is loaded before the application runs, so that using it never waits; what the request changed is
+# stored, and confirmed by another host, before the first header leaves. So a login that a browser has seen
+# succeed is held elsewhere too.
+# Not here: which cookies follow from a request (adapter.py), and how they are written (cookie.py).
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from gossipsess.config import Config
+from gossipsess.errors import SessionUnavailable
+from gossipsess.model.clock import time_ms_of
+from gossipsess.service import NodeService
+from gossipsess.session import Session
+from gossipsess.store import SessionStore
+from gossipsess.waiting import in_thread, on_any_loop
+from gossipsess.web.adapter import NodeSessions, save
+from gossipsess.web.cookie import CookieSettings, SameSite
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+TRY_AGAIN_LATER: Final = 1013
+"""Close code of a websocket whose session is not available (RFC 6455's registry)."""
+_UNAVAILABLE_BODY: Final = b"The session is not available right now. Please try again.\n"
+
+
+class SessionMiddleware:
+    """Give every request and websocket ``scope["session"]``, a `Session`.
+
+    A request that writes nothing stores nothing and sets no cookie; the first write stores the session and sets
+    the id cookie, and deleting every key ends it. Changes count that are made before the response starts.
+
+    A websocket's session is read once, when it opens. What is written before the accept sets cookies there; what
+    is written later is stored when the application returns, provided that the client already has the id.
+
+    Where it cannot be known in time whether the session exists, the application does not run: the answer is 503
+    with Retry-After (a websocket: close code 1013), and the cookie stays.
+
+    The node starts with the lifespan, whose startup completes once the node has met the others, or nobody for two
+    seconds; without a lifespan it starts with the first request.
+
+    Arguments:
+        config: the node's settings; None: those of the environment.
+        node: a node to use instead of this process's own.
+        The others: see `CookieSettings`. The default cookie needs HTTPS (or a browser on localhost); elsewhere
+        give another `cookie_name` and ``secure=False``. A session that nobody wrote to for `max_age_s` is over
+        even if its cookie still comes.
+
+    Raises:
+        ConfigError: the cookie settings cannot work.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        config: Config | None = None,
+        node: NodeService | None = None,
+        cookie_name: str = "__Host-gsid",
+        max_age_s: int | None = None,
+        path: str = "/",
+        domain: str | None = None,
+        same_site: SameSite = "lax",
+        secure: bool = True,
+        partitioned: bool = False,
+        session_class: type[Session] = Session,
+    ) -> None:
+        self.app = app
+        self._cookie = CookieSettings(
+            name=cookie_name,
+            max_age_s=max_age_s,
+            path=path,
+            domain=domain,
+            same_site=same_site,
+            secure=secure,
+            partitioned=partitioned,
+        )
+        self._sessions = NodeSessions(session_class, config, node)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        match scope["type"]:
+            case "http":
+                await self._http(scope, receive, send)
+            case "websocket":
+                await self._websocket(scope, receive, send)
+            case "lifespan":
+                await self._lifespan(scope, receive, send)
+            case _:
+                await self.app(scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = in_thread(self._sessions.start)
+        answered = False
+
+        async def wait_until_started() -> SessionStore:
+            try:
+                return await on_any_loop(started)
+            except Exception as error:
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                raise
+
+        async def send_when_started(message: Message) -> None:
+            nonlocal answered
+            if message["type"].startswith("lifespan.startup."):
+                if answered:
+                    return  # we have told the server of a failure, and the application tells it once more
+                answered = True
+                if message["type"] == "lifespan.startup.complete":
+                    await wait_until_started()
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_when_started)
+        finally:
+            # An application without a lifespan raises or returns; only then does the server open its port.
+            if not answered:
+                await wait_until_started()
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        store = await self._store()
+        try:
+            session = await self._load(store, scope)
+        except SessionUnavailable:
+            await _answer_unavailable(send)
+            return
+        scope["session"] = session
+
+        async def send_with_session(message: Message) -> None:
+            if message["type"] == "http.response.start" and session.accessed:
+                headers: Headers = list(message.get("headers", ()))
+                _vary_by_cookie(headers)
+                await self._save(store, session, headers)
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self.app(scope, receive, send_with_session)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        store = await self._store()
+        try:
+            session = await self._load(store, scope)
+        except SessionUnavailable:
+            await receive()  # the connect, which is to be answered
+            await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
+            return
+        scope["session"] = session
+
+        async def send_with_session(message: Message) -> None:
+            if message["type"] == "websocket.accept" and session.accessed:
+                headers: Headers = list(message.get("headers", ()))
+                await self._save(store, session, headers)
+                message = {**message, "headers": headers}
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_session)
+        finally:
+            # Many applications end by the exception that the client's disconnect raises.
+            if not session.is_new:
+                await self._save(store, session, [])
+
+    async def _store(self) -> SessionStore:
+        store = self._sessions.store
+        return store if store is not None else await on_any_loop(in_thread(self._sessions.start))
+
+    async def _load(self, store: SessionStore, scope: Scope) -> Session:
+        cookie = self._cookie.session_untrusted(scope["headers"])
+        session = None if cookie is None else await on_any_loop(store.load(cookie))
+        return store.create() if session is None or self._outlived(session) else session
+
+    def _outlived(self, session: Session) -> bool:
+        max_age_s = self._cookie.max_age_s
+        return max_age_s is not None and time.time() - time_ms_of(session.record.newest) / 1000 > max_age_s
+
+    async def _save(self, store: SessionStore, session: Session, headers: Headers) -> None:
+        saving = save(store, session, self._cookie.name, self._cookie.max_age_s)
+        if saving is None:
+            return
+        cookies = saving.cookies_after(await on_any_loop(saving.outcome))
+        headers += [(b"set-cookie", self._cookie.header(*cookie).encode("ascii")) for cookie in cookies]
+        if not _has(headers, b"cache-control"):
+            headers.append((b"cache-control", b"private"))
+
+
+def _has(headers: Headers, name: bytes) -> bool:
+    return any(header.lower() == name for header, _ in headers)
+
+
+def _vary_by_cookie(headers: Headers) -> None:
+    """Tell caches that the answer depends on the cookie."""
+    for position, (header, line) in enumerate(headers):
+        if header.lower() != b"vary":
+            continue
+        names = {name.strip().lower() for name in line.split(b",")}
+        if names & {b"*", b"cookie"}:
+            return
+        headers[position] = (header, line + b", Cookie")
+        return
+    headers.append((b"vary", b"Cookie"))
+
+
+async def _answer_unavailable(send: Send) -> None:
+    headers: Headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(_UNAVAILABLE_BODY)).encode("ascii")),
+        (b"cache-control", b"no-store"),
+        (b"retry-after", b"1"),
+    ]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": _UNAVAILABLE_BODY})

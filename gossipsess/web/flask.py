@@ -1,0 +1,178 @@
+# Flask: `flask.session`, held by the cluster.
+#
+# In:    Flask's session interface and its SESSION_* settings.   Out: a session that is Flask's and ours.
+# Opening may block while other nodes are asked, saving blocks until another host confirms; both are bounded.
+# A session that is not available cannot be refused where Flask opens it: an error raised there is answered with
+# 500. So an empty stand-in is opened, and the request is refused at the first hook, before any view.
+# Not here: which cookies follow from a request (adapter.py).
+
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from flask import Flask, Request, Response, request
+from flask.sessions import SessionInterface, SessionMixin
+from werkzeug.exceptions import ServiceUnavailable
+
+from gossipsess.config import Config
+from gossipsess.errors import SessionUnavailable
+from gossipsess.model.record import Record
+from gossipsess.service import NodeService
+from gossipsess.session import Session
+from gossipsess.store import SessionStore
+from gossipsess.waiting import blocking
+from gossipsess.web.adapter import NodeSessions, launch_early, save, wants_refresh
+from gossipsess.web.cookie import session_of_untrusted, token_name
+
+_UNAVAILABLE: Final = "gossipsess.unavailable"  # key in the WSGI environ of a request that is to be refused
+
+
+class GossipSessions:
+    """Keep the sessions of a Flask application in the cluster: ``GossipSessions(app)``.
+
+    Flask's settings of the cookie count: SESSION_COOKIE_NAME, _DOMAIN, _PATH, _SECURE, _HTTPONLY, _SAMESITE,
+    _PARTITIONED, and for a session that is `permanent`, PERMANENT_SESSION_LIFETIME. The id cookie of a permanent
+    session is set anew after a quarter of that time, by every response with SESSION_REFRESH_EACH_REQUEST (Flask's
+    default), else by those that wrote. The version token's cookie is ``<name>-v``. No SECRET_KEY is needed.
+
+    Where it cannot be known in time whether the session exists, no view runs: the answer is 503 with Retry-After,
+    and the cookie stays.
+
+    The node starts when this is called; under gunicorn --preload in each worker, after its fork. It does not start in
+    a process that is known not to serve: a Python shell, a command of Flask's other than ``run``, the parent of the
+    reloader, uWSGI's master.
+
+    Arguments:
+        config: the node's settings; None: those of the environment.
+        node: a node to use instead of this process's own.
+
+    Raises:
+        ConfigError: a setting of the node is wrong, or no port is free.
+    """
+
+    def __init__(self, app: Flask | None = None, *, config: Config | None = None, node: NodeService | None = None):
+        self._sessions = NodeSessions(FlaskSession, config, node)
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Put the sessions of one more application into the cluster."""
+        app.session_interface = GossipSessionInterface(self._sessions)
+        app.url_value_preprocessor(_refuse_if_unavailable)  # comes before every `before_request`
+        launch_early(self._sessions)
+
+
+class FlaskSession(Session, SessionMixin):
+    """What `flask.session` is: a `Session` with the attributes that Flask's have."""
+
+    def __init__(self, session_id: str, record: Record, **rest: Any) -> None:
+        super().__init__(session_id, record, **rest)
+        self.opened_permanent = self.permanent
+        self.accessed = False
+
+    @property
+    def new(self) -> bool:  # type: ignore[override]  # Flask's is a plain attribute that it never sets
+        """Nothing of it has been stored yet."""
+        return self.is_new
+
+    @property
+    def modified(self) -> bool:
+        """There is something to commit, changes inside values included. Assigning to it is harmless."""
+        return super().modified
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        pass  # what applications say by ``session.modified = True`` is noticed anyway
+
+
+class UnavailableSession(dict[str, Any], SessionMixin):
+    """Stands in for a session that could not be had in time; seen by hooks only, never by a view, never saved."""
+
+
+class GossipSessionInterface(SessionInterface):
+    """Flask's way to open and save a session."""
+
+    def __init__(self, sessions: NodeSessions) -> None:
+        self._sessions = sessions
+
+    def open_session(self, app: Flask, request: Request) -> FlaskSession | UnavailableSession:
+        """Return the session that the request's cookies name, or a new one. May block for at most 150 ms."""
+        store = self._store()
+        name = self.get_cookie_name(app)
+        cookie = session_of_untrusted(request.cookies.getlist(name), request.cookies.getlist(token_name(name)))
+        try:
+            session = None if cookie is None else blocking(store.load(cookie))
+        except SessionUnavailable:
+            request.environ[_UNAVAILABLE] = True
+            return UnavailableSession()
+        session = store.create() if session is None else session
+        assert isinstance(session, FlaskSession), "the store was made for this class"
+        return session
+
+    def is_null_session(self, obj: object) -> bool:
+        """Say whether this session is not to be saved."""
+        return isinstance(obj, UnavailableSession)
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Store what the request changed, and set the cookies. Blocks until confirmed, at most 250 ms by default.
+
+        Raises:
+            UnreplicableValue: a value was changed in place into something that cannot travel. Nothing is stored.
+        """
+        assert isinstance(session, FlaskSession), "opened by this interface"
+        if session.accessed:
+            response.vary.add("Cookie")
+        name = self.get_cookie_name(app)
+        expires = self.get_expiration_time(app, session)
+        max_age_s = (expires - datetime.now(UTC)).total_seconds() if expires is not None else None
+        store = self._store()
+        cookies: dict[str, str] = {}
+        saving = save(store, session, name, max_age_s)
+        if saving is not None:
+            outcome = saving.outcome.result() if isinstance(saving.outcome, Future) else saving.outcome
+            cookies.update(saving.cookies_after(outcome))
+            if cookies and not saving.ended and session.permanent != session.opened_permanent:
+                cookies[name] = session.id  # with another expiry date
+        elif self._refreshes(app, store, session, max_age_s):
+            cookies[name] = session.id
+        for cookie, value in cookies.items():
+            self._set_cookie(app, response, cookie, value, expires)
+        if cookies:
+            response.vary.add("Cookie")
+            response.headers.setdefault("Cache-Control", "private")
+
+    def _store(self) -> SessionStore:
+        store = self._sessions.store
+        return store if store is not None else self._sessions.start()
+
+    def _refreshes(self, app: Flask, store: SessionStore, session: FlaskSession, max_age_s: float | None) -> bool:
+        return (
+            app.config["SESSION_REFRESH_EACH_REQUEST"]
+            and not session.is_new
+            and wants_refresh(session, max_age_s)
+            # Another request may have ended or rotated it since; its answer has set the cookies.
+            and isinstance(store.load(session.id), FlaskSession)
+        )
+
+    def _set_cookie(self, app: Flask, response: Response, name: str, value: str, expires: datetime | None) -> None:
+        response.set_cookie(
+            name,
+            value,
+            expires=expires if value else 0,
+            max_age=None if value else 0,
+            httponly=self.get_cookie_httponly(app),
+            domain=self.get_cookie_domain(app),
+            path=self.get_cookie_path(app),
+            secure=self.get_cookie_secure(app),
+            samesite=self.get_cookie_samesite(app),
+            **self._partitioned(app),
+        )
+
+    def _partitioned(self, app: Flask) -> dict[str, Any]:
+        # Flask knows the setting from 3.1 on.
+        return {"partitioned": True} if app.config.get("SESSION_COOKIE_PARTITIONED") else {}
+
+
+def _refuse_if_unavailable(endpoint: str | None, values: dict[str, Any] | None) -> None:
+    if _UNAVAILABLE in request.environ:
+        raise ServiceUnavailable("The session is not available right now. Please try again.", retry_after=1)

@@ -1,0 +1,354 @@
+"""Flask's session, held by a real node without network; the application stays as it is."""
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+from flask import Flask, session
+from flask.sessions import SessionMixin
+
+from gossipsess.errors import UnreplicableValue
+from gossipsess.service import lone_node
+from gossipsess.web.flask import GossipSessions
+from tests.unit.web_support import (
+    UNKNOWN_ID,
+    TestUser,
+    node_flooded_with_fetches,
+    node_that_misses_a_peer,
+    set_cookies,
+)
+
+
+@pytest.fixture
+def node():
+    return lone_node()
+
+
+def app_of(node, **config):
+    app = Flask("shop")
+    app.config.update(TESTING=True, **config)
+    GossipSessions(app, node=node)
+
+    @app.get("/append")
+    def append():
+        session.setdefault("cart", []).append("book")
+        return str(len(session["cart"]))
+
+    @app.get("/permanent")
+    def permanent():
+        session.permanent = True
+        return ""
+
+    @app.get("/put/<key>")
+    def put(key):
+        session[key] = 1
+        session.modified = True
+        return ""
+
+    @app.get("/pop/<key>")
+    def pop(key):
+        session.pop(key, None)
+        return str(session.modified)
+
+    @app.get("/clear")
+    def clear():
+        session.clear()
+        return ""
+
+    @app.get("/view")
+    def view():
+        return dict(session)
+
+    @app.get("/untouched")
+    def untouched():
+        return ""
+
+    @app.get("/bad")
+    def bad():
+        session["good"] = "kept"
+        try:
+            session["user"] = {"profile": TestUser()}
+        except UnreplicableValue as error:
+            return str(error)
+        return "accepted"
+
+    @app.get("/crash")
+    def crash():
+        session["cart"].append(TestUser())
+        return ""
+
+    return app
+
+
+def test_what_one_request_wrote_the_next_one_reads(node):
+    """The change inside the list is one that Flask's own session loses without ``session.modified = True``."""
+    client = app_of(node).test_client()
+    assert [client.get("/append").text for _ in range(3)] == ["1", "2", "3"]
+    assert client.get("/view").json == {"cart": ["book"] * 3}
+
+
+def test_another_application_object_over_the_same_node_reads_it_too(node):
+    one, other = app_of(node).test_client(), app_of(node).test_client()
+    one.get("/append")
+    other.set_cookie("session", one.get_cookie("session").value)
+    assert other.get("/append").text == "2"
+
+
+def test_the_session_is_flasks_and_ours(node):
+    with app_of(node).test_request_context():
+        assert isinstance(session, SessionMixin)
+        assert session.new
+        assert not session.permanent
+        assert not session.modified
+        session["a"] = 1
+        assert session.modified
+        session.modified = False
+        assert session.modified, "what was changed is stored whatever the application says"
+
+
+def test_the_id_is_set_once_and_the_token_by_every_response_that_wrote(node):
+    """A slow response that set the id again could put back an id that a login has retired meanwhile."""
+    client = app_of(node).test_client()
+    assert set(set_cookies(client.get("/append"))) == {"session", "session-v"}
+    assert set(set_cookies(client.get("/append"))) == {"session-v"}
+    assert set_cookies(client.get("/view")) == {}
+
+
+def test_nothing_written_means_nothing_stored_and_no_cookie(node):
+    client = app_of(node).test_client()
+    for path in ("/view", "/untouched", "/clear", "/pop/a"):
+        assert set_cookies(client.get(path)) == {}
+    assert not node.node.records
+
+
+def test_caches_are_told_where_the_session_was_used(node):
+    """A page without Vary may be shown to another user; one with it for nothing cannot be cached."""
+    client = app_of(node).test_client()
+    wrote = client.get("/append")
+    assert (wrote.headers["Vary"], wrote.headers["Cache-Control"]) == ("Cookie", "private")
+    assert client.get("/view").headers["Vary"] == "Cookie"
+    assert "Vary" not in client.get("/untouched").headers
+    assert "Cache-Control" not in client.get("/view").headers
+
+
+def test_deleting_every_key_ends_the_session_and_removes_both_cookies(node):
+    """This is how applications log out; the id must be dead everywhere, not only in this browser."""
+    client = app_of(node).test_client()
+    client.get("/append")
+    stolen = client.get_cookie("session").value
+    assert set(set_cookies(client.get("/clear"))) == {"session", "session-v"}
+    assert client.get_cookie("session") is None
+    assert client.get_cookie("session-v") is None
+    assert node.store.load(stolen) is None
+
+
+@pytest.mark.parametrize("cookie", [UNKNOWN_ID, "garbage", "x" * 4000, "é" * 32])
+def test_an_id_that_we_did_not_make_is_never_adopted(node, cookie):
+    """An attacker who chooses the victim's id would share the victim's login."""
+    client = app_of(node).test_client()
+    client.set_cookie("session", cookie)
+    client.get("/append")
+    assert client.get_cookie("session").value != cookie
+    assert node.store.load(cookie) is None
+
+
+def test_the_cookies_have_flasks_settings(node):
+    app = app_of(
+        node,
+        SESSION_COOKIE_NAME="sid",
+        SESSION_COOKIE_DOMAIN="localhost",
+        SESSION_COOKIE_PATH="/",
+        SESSION_COOKIE_SECURE=True,
+        SESSION_COOKIE_HTTPONLY=False,
+        SESSION_COOKIE_SAMESITE="Strict",
+        SESSION_COOKIE_PARTITIONED=True,
+    )
+    lines = set_cookies(app.test_client().get("/append", base_url="https://localhost"))
+    assert set(lines) == {"sid", "sid-v"}
+    for line in lines.values():
+        attributes = {part.strip() for part in line.split(";")[1:]}
+        assert attributes == {"Domain=localhost", "Path=/", "Secure", "SameSite=Strict", "Partitioned"}
+
+
+def test_a_session_that_becomes_permanent_gets_its_cookie_anew_with_an_expiry_date(node):
+    """Otherwise it would still end when the browser closes."""
+    client = app_of(node).test_client()
+    assert "Expires" not in set_cookies(client.get("/append"))["session"]
+    lines = set_cookies(client.get("/permanent"))
+    assert all("Expires" in lines[name] for name in ("session", "session-v"))
+    assert client.get("/view").json["_permanent"] is True
+    assert set_cookies(client.get("/permanent")) == {}
+
+
+@pytest.mark.parametrize(
+    ("lifetime_s", "refresh", "of_read", "of_write"),
+    [
+        (390, True, {"session"}, {"session", "session-v"}),
+        (390, False, set(), {"session", "session-v"}),
+        (410, True, set(), {"session-v"}),
+    ],
+)
+def test_the_cookie_of_a_permanent_session_is_renewed_after_a_quarter_of_its_life(
+    node, lifetime_s, refresh, of_read, of_write
+):
+    """PERMANENT_SESSION_LIFETIME counts from the last request in Flask; a user who is active stays logged in."""
+    node.node.replica.sessions.clock.offset_ms -= 100_000  # what is created now is 100 seconds old
+    app = app_of(node, PERMANENT_SESSION_LIFETIME=timedelta(seconds=lifetime_s), SESSION_REFRESH_EACH_REQUEST=refresh)
+    client = app.test_client()
+    client.get("/permanent")
+    assert set(set_cookies(client.get("/untouched"))) == of_read
+    assert set(set_cookies(client.get("/append"))) == of_write
+
+
+def test_a_session_that_was_ended_meanwhile_stays_ended(node):
+    """A slow request must not log the user in again, and must not put the dead id back into the browser."""
+    node.node.replica.sessions.clock.offset_ms -= 100_000
+    app = app_of(node, PERMANENT_SESSION_LIFETIME=timedelta(seconds=200))
+
+    @app.get("/slow/<path:change>")
+    def slow(change):
+        node.store.invalidate(node.store.load(client.get_cookie("session").value))
+        if change == "write":
+            session["late"] = True
+        return ""
+
+    for change in ("write", "read"):
+        client = app.test_client()
+        client.get("/permanent")
+        cookie = client.get_cookie("session").value
+        assert set_cookies(client.get(f"/slow/{change}")) == {}
+        assert node.store.load(cookie) is None
+
+
+def test_flasks_test_client_can_prepare_and_inspect_a_session(node):
+    client = app_of(node).test_client()
+    with client.session_transaction() as prepared:
+        prepared["cart"] = ["pen"]
+    assert client.get("/append").text == "2"
+    with client.session_transaction() as left:
+        assert left["cart"] == ["pen", "book"]
+
+
+def test_a_value_that_cannot_travel_is_refused_where_it_is_assigned_and_the_rest_is_kept(node):
+    """Found in the request that made it, and by name; not in production when the second replica is added."""
+    client = app_of(node).test_client()
+    refusal = client.get("/bad").text
+    assert "session['user']" in refusal
+    assert "TestUser" in refusal
+    assert client.get("/view").json == {"good": "kept"}
+
+
+def test_a_value_that_cannot_travel_inside_a_list_fails_its_request_and_changes_nothing(node):
+    app = app_of(node, PROPAGATE_EXCEPTIONS=False)
+    client = app.test_client()
+    client.get("/append")
+    assert client.get("/crash").status_code == 500
+    assert client.get("/view").json == {"cart": ["book"]}
+
+
+@pytest.mark.parametrize("unreachable", [node_that_misses_a_peer, node_flooded_with_fetches])
+def test_a_session_that_is_not_available_is_refused_and_the_cookie_kept(unreachable):
+    """It may well exist: to run the view without it would show a logged-in user the login page.
+
+    Hooks of other extensions use the session, some after a refusal too; they must not turn it into a 500.
+    """
+    ran = []
+    with unreachable() as node:
+        app = Flask("shop")
+        app.before_request(lambda: ran.append(session.get("user")))
+        app.add_url_rule("/view", view_func=lambda: ran.append("view"))
+
+        @app.after_request
+        def remember(response):
+            session.setdefault("_remember", "no")
+            return response
+
+        GossipSessions(app, node=node)
+        client = app.test_client()
+        client.set_cookie("session", UNKNOWN_ID)
+        response = client.get("/view")
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "1"
+    assert set_cookies(response) == {}
+    assert not ran
+
+
+def test_a_write_that_nobody_confirms_in_time_counts_all_the_same():
+    with node_that_misses_a_peer() as node:
+        client = app_of(node).test_client()
+        assert set(set_cookies(client.get("/append"))) == {"session", "session-v"}
+        assert client.get("/append").text == "2"
+
+
+def test_one_extension_object_serves_several_applications(node):
+    sessions = GossipSessions(node=node)
+    for name in ("one", "two"):
+        app = Flask(name)
+        sessions.init_app(app)
+        app.add_url_rule("/", view_func=lambda: session.update(a=1) or "")
+        assert set(set_cookies(app.test_client().get("/"))) == {"session", "session-v"}
+
+
+# --- when the node starts -----------------------------------------------------------------------------------
+
+_BUILDS_AN_APP = """
+import os, sys, threading
+{before}
+from flask import Flask
+from gossipsess.config import Config
+from gossipsess.web.flask import GossipSessions
+def build():
+    GossipSessions(Flask("shop"), config=Config(discovery="none", port=0))
+{build}
+def nodes():
+    return sum(thread.name == "gossipsess" for thread in threading.enumerate())
+print(nodes())
+{after}
+"""
+
+
+def nodes_started(*, before="", build="build()", after="", **environ):
+    script = _BUILDS_AN_APP.format(before=before, build=build, after=after)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, **environ},
+        check=True,
+    )
+    return done.stdout.split()
+
+
+def test_a_process_that_only_builds_the_application_does_not_join_the_cluster():
+    """A shell or a migration would hold sessions that nobody asks it for; the reloader's parent too."""
+    assert nodes_started(FLASK_RUN_FROM_CLI="true", before="sys.argv = ['flask', 'shell']") == ["0"]
+    assert nodes_started(FLASK_RUN_FROM_CLI="true", before="sys.argv = ['flask', 'run', '--debug']") == ["0"]
+    assert nodes_started(before="sys.ps1 = '>>> '") == ["0"]
+
+
+def test_the_node_starts_with_the_application():
+    """A replica that nobody has asked yet may be the only one left when its first request comes."""
+    assert nodes_started() == ["1"]
+    assert nodes_started(FLASK_RUN_FROM_CLI="true", before="sys.argv = ['flask', 'run']") == ["1"]
+    reloaded = {"FLASK_RUN_FROM_CLI": "true", "WERKZEUG_RUN_MAIN": "true"}
+    assert nodes_started(before="sys.argv = ['flask', 'run', '--debug']", **reloaded) == ["1"]
+    in_a_worker = "exec('build()', {'__name__': 'gunicorn.workers.base', 'build': build})"
+    assert nodes_started(before="import gunicorn.arbiter", build=in_a_worker) == ["1"]
+
+
+def test_gunicorns_master_starts_no_node_but_its_workers_do():
+    """Under --preload the master builds the application; a thread that it started would be dead in the workers."""
+    fork_twice = """
+if os.fork() == 0:
+    print(nodes(), flush=True)
+    if os.fork() == 0:
+        print(nodes(), flush=True)
+        os._exit(0)
+    os.wait()
+    os._exit(0)
+os.wait()
+"""
+    assert nodes_started(before="import gunicorn.arbiter", after="sys.stdout.flush()" + fork_twice) == ["0", "1", "0"]
