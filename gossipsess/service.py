@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 from gossipsess.config import Config
+from gossipsess.errors import ConfigError
 from gossipsess.model.identity import NODE_ID_BYTES
 from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.node import Node
@@ -48,15 +49,16 @@ class NodeService:
     def __init__(self, config: Config, sockets: Sockets | None) -> None:
         self.config = config
         self.sockets = sockets
-        secret = config.secret
-        if secret is None:
-            secret, path = localkey.local_secret()
+        try:
+            self.keyring = self._keyring()
+        except ConfigError:
             if sockets is not None:
-                log.info("no secret is set: loopback only, sealed with the key in %s", path)
-        self.keyring = Keyring.from_secrets(config.cluster, secret, config.secret_fallbacks)
+                sockets.close()
+            raise
         self.node = Node(self._replica())
         self.store = self.new_store()
         self._subscriptions: dict[Subscription, None] = {}
+        self._watching = threading.Lock()  # so that of two threads, the one that goes does not silence the other
 
     def new_store(self, session_class: type[Session] = Session) -> SessionStore:
         """Return a store over this node that makes sessions of that class."""
@@ -75,11 +77,17 @@ class NodeService:
         return snapshot(self.node)
 
     def subscribe(self) -> Subscription:
-        """Return an iterator over changes to sessions from now on, made here or elsewhere."""
+        """Return an iterator over changes to sessions from now on, made here or elsewhere.
+
+        It comes to its end when the node does.
+        """
         assert self.sockets is not None, "a lone node has no driver to tell of changes"
         subscription = Subscription(self._unsubscribe)
-        self._subscriptions[subscription] = None
-        self.node.submit(Watch(on=True))
+        with self._watching:
+            self._subscriptions[subscription] = None
+            self.node.submit(Watch(on=True))
+        if not self.node.is_driven:
+            subscription.close()  # nobody would tell it of anything
         return subscription
 
     @property
@@ -92,16 +100,31 @@ class NodeService:
         from gossipsess.runtime.driver import Driver
 
         assert self.sockets is not None, "a lone node has nothing to drive"
-        return Driver(self.node, self.keyring, self.sockets, self.config.discovery_parts().multicast, self._notify)
+        return Driver(
+            self.node, self.keyring, self.sockets, self.config.discovery_parts().multicast, self._notify, self._ended
+        )
 
     def _notify(self, notify: Notify) -> None:
         for subscription in list(self._subscriptions):
             subscription.heard(notify)
 
+    def _ended(self) -> None:
+        for subscription in list(self._subscriptions):
+            subscription.close()
+
     def _unsubscribe(self, subscription: Subscription) -> None:
-        self._subscriptions.pop(subscription, None)
-        if not self._subscriptions:
-            self.node.submit(Watch(on=False))
+        with self._watching:
+            self._subscriptions.pop(subscription, None)
+            if not self._subscriptions:
+                self.node.submit(Watch(on=False))
+
+    def _keyring(self) -> Keyring:
+        secret = self.config.secret
+        if secret is None:
+            secret, path = localkey.local_secret()
+            if self.sockets is not None:
+                log.info("no secret is set: loopback only, sealed with the key in %s", path)
+        return Keyring.from_secrets(self.config.cluster, secret, self.config.secret_fallbacks)
 
     def _replica(self) -> Replica:
         config = self.config
@@ -150,6 +173,8 @@ class RunningNode(NodeService):
 
         super().__init__(config, listen(config))
         self._portal: Portal = Portal(self.make_driver())
+        self.closed = False
+        """It has left, or is leaving."""
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Block until the node is synced, or alone for two seconds; False when `timeout_s` ran out first."""
@@ -160,6 +185,7 @@ class RunningNode(NodeService):
 
     def close(self) -> None:
         """Tell the others, and stop. Sessions stay readable in this process."""
+        self.closed = True
         self._portal.close()
 
 
@@ -193,7 +219,7 @@ def process_node(config: Config | None = None) -> RunningNode:
     wanted = config or Config.from_env()
     with _lock:
         running = _of_process.get(wanted)
-        if running is None:
+        if running is None or running.closed:
             running = _of_process[wanted] = RunningNode(wanted)
         return running
 

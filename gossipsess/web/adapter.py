@@ -37,14 +37,17 @@ class NodeSessions:
         self._session_class = session_class
         self._config = config
         self._node = node
-        self._of_process: tuple[int, SessionStore] | None = None  # process id: a store does not outlive a fork
+        self._of_process: tuple[int, NodeService, SessionStore] | None = None  # process id: none outlives a fork
 
     @property
     def store(self) -> SessionStore | None:
-        """The store; None where this process has yet to `start`."""
-        if self._of_process is None or self._of_process[0] != os.getpid():
+        """The store; None where this process has yet to `start`, or its node was stopped."""
+        if self._of_process is None:
             return None
-        return self._of_process[1]
+        process, node, store = self._of_process
+        if process != os.getpid() or (isinstance(node, RunningNode) and node.closed and node is not self._node):
+            return None
+        return store
 
     def launch(self) -> NodeService:
         """Start the node unless it runs; do not wait until it has met the others.
@@ -64,8 +67,15 @@ class NodeSessions:
         if isinstance(node, RunningNode):
             node.wait_ready(READY_TIMEOUT_S)
         store = node.new_store(self._session_class)
-        self._of_process = (os.getpid(), store)
+        self._of_process = (os.getpid(), node, store)
         return store
+
+    def stop(self) -> None:
+        """Let this process's node leave the cluster; another request would start a new one. Blocks for a moment."""
+        if self._node is None and self._of_process is not None:
+            process, node, _ = self._of_process
+            if process == os.getpid() and isinstance(node, RunningNode):
+                node.close()
 
 
 class Saving(NamedTuple):

@@ -45,7 +45,7 @@ class SessionMiddleware:
     with Retry-After (a websocket: close code 1013), and the cookie stays.
 
     The node starts with the lifespan, whose startup completes once the node has met the others, or nobody for two
-    seconds; without a lifespan it starts with the first request.
+    seconds, and leaves with the lifespan's shutdown; without a lifespan it starts with the first request.
 
     Arguments:
         config: the node's settings; None: those of the environment.
@@ -116,6 +116,10 @@ class SessionMiddleware:
                 answered = True
                 if message["type"] == "lifespan.startup.complete":
                     await wait_until_started()
+            elif message["type"].startswith("lifespan.shutdown."):
+                # Left to the end of the process, it might never come: uvicorn ends by the signal it was sent.
+                stopped = in_thread(self._sessions.stop)
+                await on_any_loop(stopped)
             await send(message)
 
         try:
