@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 VENV   ?= .venv
 
-.PHONY: test
+.PHONY: test demo
 
 test: $(VENV)/.ready-tests
 	$(VENV)/bin/ruff check .
@@ -11,8 +11,12 @@ test: $(VENV)/.ready-tests
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest
 
+# On a terminal: a page to click, until Ctrl-C. Elsewhere: kill a replica once, exit code 0 if nothing was lost.
+demo: $(VENV)/.ready-demo
+	$(VENV)/bin/gossipsess demo
+
 $(VENV)/.ready-%: pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(VENV)/bin/python -m pip install --quiet --editable . $(if $(filter tests,$*),--group dev)
+	$(VENV)/bin/python -m pip install --quiet --editable ".$(if $(filter demo,$*),[demo])" $(if $(filter tests,$*),--group dev)
 	touch $@

@@ -1,0 +1,1 @@
+"""The command line; nothing is imported before a command needs it."""

@@ -1,0 +1,102 @@
+# Command line: `gossipsess COMMAND`, also `python -m gossipsess.cli COMMAND`.
+#
+# In:    arguments.    Out: text, or with --json one JSON object a line; an exit code.
+# Choice: argparse, and each command imports what it needs when it runs, so that --help costs no import of Trio.
+# Not here: what a command does (demo/).
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+EXIT_CODES: Final = """\
+exit codes:
+  0    done; for a scenario: nothing was lost
+  1    a scenario lost something
+  2    wrong arguments, or it could not start
+  130  interrupted before a scenario's verdict
+"""
+
+DEMO: Final = f"""\
+A small shop in three app processes, with nothing else to run: no Redis, no sticky sessions. In front of them
+stands a plain round-robin balancer. The terminal shows who knows of whom, and where sessions are held.
+
+On a terminal it serves until Ctrl-C: log in on the page, fill the cart, kill a replica with the command that is
+shown, reload. The killed replica is started again after two seconds, and you see it catch up.
+
+Without a terminal (a pipe, a CI job) it plays --scenario kill once, and ends.
+
+The scenario 'kill' logs in through the balancer, puts two things into the cart, kills with SIGKILL the replica
+that took the last of them, reads the session on every replica that is left, and waits for the killed one to come
+back and catch up. Everything stays on 127.0.0.1.
+
+examples:
+  gossipsess demo
+  gossipsess demo --scenario kill
+  gossipsess demo --scenario kill --json | tail -n 1
+
+JSON events, in order: started, members, login, cart, killed, survived (for each replica left), restarted,
+caught_up, verdict; among them up, sees and holds, as they happen. Every line has at_ms, since the start.
+
+{EXIT_CODES}"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; None: with the arguments of this process.
+
+    Raises:
+        SystemExit: the arguments are wrong (2), or only help was wanted (0).
+    """
+    options = _parser().parse_args(arguments)
+    match options.command:
+        case "demo":
+            from gossipsess.cli.demo.run import run
+
+            return run(scenario=options.scenario, as_json=options.json, port=options.port)
+        case _:
+            return _print_version(as_json=options.json)
+
+
+def _print_version(*, as_json: bool) -> int:
+    from importlib.metadata import version
+
+    installed = version("gossipsess")
+    print(json.dumps({"version": installed}) if as_json else f"gossipsess {installed}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gossipsess",
+        description="Web sessions replicated between app processes, peer to peer, with no server to run.",
+        epilog=f"Start with: gossipsess demo\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo",
+        help="three replicas of a small shop: kill one, and stay logged in",
+        description=DEMO,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demo.add_argument("--scenario", choices=["kill"], help="play this by itself, then end")
+    demo.add_argument("--json", action="store_true", help="one JSON object a line")
+    demo.add_argument(
+        "--port", type=_port, default=8000, help="first port to try, for page and replicas (default: %(default)s)"
+    )
+
+    version = commands.add_parser("version", help="print which version is installed")
+    version.add_argument("--json", action="store_true", help="as a JSON object")
+    return parser
+
+
+def _port(text: str) -> int:
+    if text.isdecimal() and 0 < int(text) <= 65535:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port; take 1 to 65535")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+# App: one replica of the shop, an ordinary Starlette application; `uvicorn gossipsess.cli.demo.app:app`.
+#
+# In:    requests; GOSSIPSESS_* from crew.py, GOSSIPSESS_NODE_NAME being "replica-<number>".
+# Out:   pages and JSON to browsers; on standard output one JSON object a line for crew.py: what this replica
+#        knows of the cluster whenever that changes, and what people clicked.
+# It ends with the process that started it: that one holds the other end of standard input.
+# Not here: HTML (page.py).
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Final
+from urllib.parse import parse_qs
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from gossipsess.cli.demo.page import COOKIE, PRODUCTS, Peer, Replica, View, cluster, page
+from gossipsess.model.identity import short, sid_of
+from gossipsess.service import process_node
+from gossipsess.session import Session
+from gossipsess.web.starlette import SessionMiddleware
+
+LOOK_EVERY_S: Final = 0.1
+USER_CHARACTERS_MAX: Final = 40
+
+NUMBER: Final = int(os.environ.get("GOSSIPSESS_NODE_NAME", "replica-0").removeprefix("replica-"))
+REPLICA_HEADER: Final = {"X-Replica": str(NUMBER)}
+
+
+async def home(request: Request) -> Response:
+    seen = view(request)
+    tell_click("view", seen)
+    return HTMLResponse(page(seen), headers=REPLICA_HEADER)
+
+
+async def login(request: Request) -> Response:
+    form = await form_of(request)
+    request.session["user"] = form.get("user", "").strip()[:USER_CHARACTERS_MAX] or "somebody"
+    tell_click("login", view(request))
+    return back_home()
+
+
+async def logout(request: Request) -> Response:
+    tell_click("logout", view(request))
+    request.session.clear()
+    return back_home()
+
+
+async def add_to_cart(request: Request) -> Response:
+    item = (await form_of(request)).get("item")
+    if item not in PRODUCTS:
+        return PlainTextResponse("No such thing in this shop.", 400)
+    request.session.setdefault("cart", []).append(item)
+    tell_click("cart", view(request))
+    return back_home()
+
+
+async def session(request: Request) -> Response:
+    return JSONResponse(asdict(view(request)), headers=REPLICA_HEADER)
+
+
+async def cluster_panel(request: Request) -> Response:
+    return HTMLResponse(cluster(replica(request)))
+
+
+async def form_of(request: Request) -> dict[str, str]:
+    """Return the fields of a posted form; Starlette's own reader would need one more package."""
+    return {name: values[-1] for name, values in parse_qs((await request.body()).decode("utf-8", "replace")).items()}
+
+
+def back_home() -> Response:
+    return RedirectResponse("/", 303, headers=REPLICA_HEADER)
+
+
+def view(request: Request) -> View:
+    own: Session = request.scope["session"]
+    stored = bool(own)
+    return View(
+        user=own.get("user"),
+        cart=tuple(own.get("cart", ())),
+        session=short(sid_of(own.id)) if stored else None,
+        created=own.created_at,
+        accessed=own.accessed_at,
+        stale=own.stale,
+        replica=replica(request),
+    )
+
+
+def replica(request: Request) -> Replica:
+    return Replica(NUMBER, os.getpid(), request.scope["server"][1], peers(), held())
+
+
+def peers() -> tuple[Peer, ...]:
+    """Return the other replicas; of one that was started again, its present life."""
+    status = process_node().status()
+    latest = {
+        member.name: Peer(member.name, member.state, member.linked, f"{member.address[0]}:{member.address[1]}")
+        for member in reversed(status.members)  # live ones come first there, so the last one wins
+        if member.name != status.name  # a former life of this replica
+    }
+    return tuple(latest[name] for name in sorted(latest))
+
+
+def held() -> tuple[str, ...]:
+    node = process_node().node
+    with node.locked():
+        return tuple(short(sid) for sid, record in node.records.items() if not record.tombstone)
+
+
+def tell(kind: str, **fields: object) -> None:
+    print(json.dumps({"kind": kind, **fields}), flush=True)
+
+
+def tell_click(what: str, seen: View) -> None:
+    tell("click", what=what, user=seen.user, items=len(seen.cart), session=seen.session, stale=seen.stale)
+
+
+async def tell_changes() -> None:
+    """Tell what this replica knows of the others and how many sessions it holds, whenever that changes."""
+    before = None
+    while True:
+        now = (peers(), len(held()))
+        if now != before:
+            before = now
+            tell(
+                "knows",
+                peers={peer.name: peer.state for peer in now[0]},
+                linked=[peer.name for peer in now[0] if peer.linked],
+                sessions=now[1],
+            )
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+def end_with_parent() -> None:
+    sys.stdin.buffer.read()  # returns when the parent is gone, however it went
+    os._exit(0)
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    telling = asyncio.create_task(tell_changes())
+    yield
+    telling.cancel()
+
+
+app = Starlette(
+    routes=[
+        Route("/", home),
+        Route("/login", login, methods=["POST"]),
+        Route("/logout", logout, methods=["POST"]),
+        Route("/cart", add_to_cart, methods=["POST"]),
+        Route("/session", session),
+        Route("/cluster", cluster_panel),
+    ],
+    middleware=[Middleware(SessionMiddleware, session_cookie=COOKIE)],
+    lifespan=lifespan,
+)

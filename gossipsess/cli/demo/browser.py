@@ -1,0 +1,71 @@
+# Browser: as much of one as a scenario needs, from the standard library: cookies, forms, one request at a time.
+
+import asyncio
+import http.client
+import http.cookies
+import json
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from gossipsess.cli.demo.ports import LOOPBACK
+
+REQUEST_S: Final = 5.0
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    replica: int
+    """Number of the replica that answered; 0 where none did."""
+    body: bytes
+
+
+class Browser:
+    """A client of the page at `port`, with its cookies. Redirects are not followed."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.cookies: dict[str, str] = {}
+
+    async def post(self, path: str, form: Mapping[str, str]) -> Answer:
+        """Send a form.
+
+        Raises:
+            OSError, HTTPException: no answer.
+        """
+        return await asyncio.to_thread(self._request, "POST", path, self._port, form)
+
+    async def session(self, port: int | None = None, *, with_cookies: bool = True) -> dict[str, Any]:
+        """Return the session as JSON, through the balancer, or from the replica at `port` itself.
+
+        Raises:
+            OSError, HTTPException, ValueError: no answer, or not the session.
+        """
+        answer = await asyncio.to_thread(
+            self._request, "GET", "/session", port or self._port, with_cookies=with_cookies
+        )
+        if answer.status != http.client.OK:
+            raise ValueError(f"GET /session answered {answer.status}: {answer.body[:200]!r}")
+        seen: dict[str, Any] = json.loads(answer.body)
+        return seen
+
+    def _request(
+        self, method: str, path: str, port: int, form: Mapping[str, str] | None = None, *, with_cookies: bool = True
+    ) -> Answer:
+        headers = {}
+        if form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        if with_cookies and self.cookies:
+            headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=REQUEST_S)
+        try:
+            connection.request(method, path, urllib.parse.urlencode(form) if form is not None else None, headers)
+            response = connection.getresponse()
+            for line in response.headers.get_all("Set-Cookie", ()):
+                for name, cookie in http.cookies.SimpleCookie(line).items():
+                    self.cookies[name] = cookie.value
+            return Answer(response.status, int(response.headers.get("X-Replica", "0")), response.read())
+        finally:
+            connection.close()

@@ -1,0 +1,41 @@
+# Narrator: what happens, one line at a time, for a person or for a program.
+#
+# In:    an event's name, its sentence and its fields.    Out: the sentence, or with `as_json` an object.
+# Not here: which events there are (crew.py, scenario.py, run.py).
+
+import json
+import time
+from typing import TextIO
+
+
+class Narrator:
+    """Writes each event to `out` at once, with the time since the narrator was made."""
+
+    def __init__(self, out: TextIO, *, as_json: bool) -> None:
+        self._out = out
+        self._as_json = as_json
+        self._began_s = time.monotonic()
+
+    def say(self, event: str, sentence: str, **fields: object) -> None:
+        """Tell one event. `fields` are for programs, and JSON can carry them; `sentence` is for people."""
+        at_s = time.monotonic() - self._began_s
+        if self._as_json:
+            line = json.dumps({"event": event, "at_ms": round(at_s * 1000), **fields})
+        else:
+            line = f"{at_s:7.2f} s  {sentence}"
+        print(line, file=self._out, flush=True)
+
+    def advise(self, text: str) -> None:
+        """Tell a person, and no program, what to do now."""
+        if not self._as_json:
+            print(f"\n{text}\n", file=self._out, flush=True)
+
+
+def took_ms(since_s: float) -> int:
+    """Return how long ago `since_s` (monotonic clock) was, whole milliseconds."""
+    return round((time.monotonic() - since_s) * 1000)
+
+
+def things(count: int, noun: str) -> str:
+    """Return a count with its noun: 1 session, 2 sessions."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

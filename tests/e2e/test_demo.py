@@ -1,0 +1,185 @@
+# The demo as a newcomer runs it: processes, a terminal, signals, and nothing left behind.
+
+import asyncio
+import contextlib
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import pytest
+
+from gossipsess.cli.demo.balancer import Balancer
+from gossipsess.cli.demo.scenario import lost
+
+from .harness import wait_until
+
+COMMAND = [sys.executable, "-m", "gossipsess.cli", "demo", "--json"]
+STOPPED_S = 10.0
+
+
+@contextmanager
+def demo(
+    *arguments: str, stdin: int = subprocess.DEVNULL, stderr: TextIO | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A demo, which is killed at the end if it still runs."""
+    environ = {name: value for name, value in os.environ.items() if name != "CI"}
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environ
+    ) as popen:
+        try:
+            yield popen
+        finally:
+            popen.kill()
+
+
+def events(popen: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    assert popen.stdout is not None
+    for line in popen.stdout:
+        yield json.loads(line)
+
+
+def until(stream: Iterator[dict[str, Any]], event: str) -> dict[str, Any]:
+    """Return the next event of that name."""
+    for one in stream:
+        if one["event"] == event:
+            return one
+    raise AssertionError(f"the demo ended before it said {event!r}")
+
+
+def running(pids: list[int]) -> list[int]:
+    """Return which of these are still the demo's replicas."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError):
+            if b"gossipsess.cli.demo.app" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
+def test_the_kill_scenario_keeps_the_login_and_ends_with_exit_code_0() -> None:
+    """It is the first thing that a newcomer or a CI job sees of the promise."""
+    with demo("--scenario", "kill") as popen:
+        told = list(events(popen))
+        code = popen.wait(STOPPED_S)
+    names = [one["event"] for one in told]
+    steps = [
+        "started",
+        "members",
+        "login",
+        "cart",
+        "cart",
+        "killed",
+        "survived",
+        "survived",
+        "restarted",
+        "caught_up",
+        "verdict",
+    ]
+    assert [name for name in names if name in steps] == steps
+    verdict = told[-1]
+    assert verdict["event"] == "verdict"
+    assert (verdict["ok"], verdict["why"], code) == (True, "", 0)
+    pids = [one["pid"] for one in told if "pid" in one]
+    assert len(set(pids)) == 4, "three replicas, and one that was started again"
+    assert running(pids) == []
+
+
+def test_on_a_terminal_it_serves_survives_a_kill_and_ends_with_ctrl_c(tmp_path: Path) -> None:
+    """A person kills whenever they like; only Ctrl-C is to end the demo, and that is no failure."""
+    terminal, stdin = pty.openpty()
+    errors = tmp_path / "errors"
+    try:
+        with errors.open("w") as stderr, demo(stdin=stdin, stderr=stderr) as popen:
+            stream = events(popen)
+            started = until(stream, "started")
+            replicas = started["replicas"]
+            until(stream, "members")
+            idle = socket.create_connection(("127.0.0.1", int(started["page"].rpartition(":")[2])))
+            os.kill(replicas[1]["pid"], signal.SIGKILL)
+            killed = until(stream, "killed")
+            assert (killed["replica"], killed["how"]) == (2, "SIGKILL")
+            again = until(stream, "restarted")
+            assert again["replica"] == 2
+            popen.send_signal(signal.SIGINT)
+            assert popen.wait(STOPPED_S) == 0
+            idle.close()  # browsers keep connections open; the demo does not wait for them
+            assert errors.read_text() == ""
+            assert running([replica["pid"] for replica in replicas] + [again["pid"]]) == []
+    finally:
+        os.close(terminal)
+        os.close(stdin)
+
+
+def test_replicas_end_with_a_demo_that_gets_no_chance_to_end_them() -> None:
+    """Three forgotten servers on a developer's machine would be worse than no demo."""
+    with demo("--scenario", "kill") as popen:
+        pids = [replica["pid"] for replica in until(events(popen), "started")["replicas"]]
+        assert running(pids) == pids
+        popen.kill()
+        wait_until(lambda: not running(pids), "the replicas end", STOPPED_S)
+
+
+@pytest.mark.parametrize(
+    ("after", "missing"),
+    [
+        ({"user": "kim", "cart": ["tea"], "session": "aa"}, []),
+        ({"user": None, "cart": ["tea"], "session": "aa"}, ["login"]),
+        ({"user": "kim", "cart": [], "session": "aa"}, ["cart"]),
+        ({"user": "kim", "cart": ["tea"], "session": "bb"}, ["session_id"]),
+        ({"user": None, "cart": [], "session": None}, ["login", "cart", "session_id"]),
+    ],
+)
+def test_a_scenario_names_what_was_lost(after: dict[str, Any], missing: list[str]) -> None:
+    """A verdict that cannot be bad proves nothing."""
+    assert lost({"user": "kim", "cart": ["tea"], "session": "aa"}, after) == missing
+
+
+@pytest.mark.parametrize(("method", "status", "asked"), [(b"GET", b"200", 1), (b"POST", b"502", 0)])
+def test_only_what_changes_nothing_is_sent_to_a_second_replica(method: bytes, status: bytes, asked: int) -> None:
+    """A replica that dies with a POST in its hands may have carried it out: twice would be two things in the cart."""
+    answered = 0
+
+    async def dies(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal answered
+        answered += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async def play() -> bytes:
+        servers = [await asyncio.start_server(serve, "127.0.0.1", 0) for serve in (dies, answers)]
+        ports = [server.sockets[0].getsockname()[1] for server in servers]
+        servers.append(await asyncio.start_server(Balancer(ports).serve, "127.0.0.1", 0))
+        reader, writer = await asyncio.open_connection(*servers[-1].sockets[0].getsockname())
+        writer.write(method + b" / HTTP/1.1\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        for server in servers:
+            server.close()
+        return answer
+
+    assert asyncio.run(play()).split()[1] == status
+    assert answered == asked
+
+
+def test_importing_the_command_line_imports_no_server_and_no_trio() -> None:
+    """``--help`` and ``version`` work without the demo's extra, and at once."""
+    code = """
+import sys, gossipsess.cli, gossipsess.cli.__main__ as command
+command.main(["version"])
+heavy = {"trio", "uvicorn", "starlette"} & set(sys.modules)
+assert not heavy, f"imported: {heavy}"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
