@@ -10,7 +10,7 @@
 
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
-from typing import Final
+from typing import Final, NamedTuple
 
 from gossipsess.model.clock import COUNTER_BITS, Stamp
 from gossipsess.model.delta import Applied, Delta, apply
@@ -41,6 +41,17 @@ def touch_grain_ms(idle_ms: int) -> int:
     twenty seconds, as tests have them, take a quarter.
     """
     return min(60_000, max(idle_ms // 20, min(5_000, idle_ms // 4)))
+
+
+class Life(NamedTuple):
+    """Times of one record, milliseconds of cluster time."""
+
+    accessed_ms: int
+    """The last known access, a write being one too."""
+    grain_ms: int
+    """How much later an access must be to be noted."""
+    ends_ms: int
+    """When it may be dropped: idle or absolute timeout, or the end of a tombstone."""
 
 
 class Table:
@@ -81,38 +92,29 @@ class Table:
         applied = apply(old or empty_record(sid), delta)
         new = applied.record
         if new is not old and (new.entries or new.tombstone):
-            if old is None and self.deadline_ms(new) <= time_ms:
+            if old is None and self.life(new).ends_ms <= time_ms:
                 return Applied(empty_record(sid), gap=False)
             self._replace(old, new)
         return applied
 
     def touch(self, sid: Sid, time_ms: int) -> bool:
         """Note an access; return whether it is news. Accesses only move forward."""
-        if time_ms <= self.accessed_ms(sid):
+        record = self.records.get(sid)
+        if record is None or time_ms <= self.life(record).accessed_ms:
             return False
         self._accesses[sid] = time_ms
         return True
 
-    @staticmethod
-    def wants_touch(record: Record, accessed_ms: int, time_ms: int) -> bool:
-        """Say whether an access now is late enough after the last known one to be noted."""
-        return time_ms - accessed_ms >= touch_grain_ms(register(record, IDLE))
-
-    def accessed_ms(self, sid: Sid) -> int:
-        """Return the last known access, a write being one too; 0 for a session not held."""
-        record = self.records.get(sid)
-        written_ms = record.newest >> COUNTER_BITS if record else 0
-        return max(self._accesses.get(sid, 0), written_ms)
-
-    def deadline_ms(self, record: Record) -> int:
-        """Return when a record may be dropped: idle or absolute timeout, or the end of a tombstone."""
+    def life(self, record: Record) -> Life:
+        """Return when a record was last used, and when it ends."""
+        written_ms = record.newest >> COUNTER_BITS
         if record.tombstone:
-            return (record.tombstone >> COUNTER_BITS) + TOMBSTONE_MS
+            return Life(written_ms, 0, written_ms + TOMBSTONE_MS)
+        accessed_ms = max(self._accesses.get(record.sid, 0), written_ms)
         idle_ms = register(record, IDLE)
+        grain_ms = touch_grain_ms(idle_ms)
         # The grain is added because an access within it is not told to anyone.
-        accessed_ms = max(self._accesses.get(record.sid, 0), record.newest >> COUNTER_BITS)
-        idle_end_ms = accessed_ms + idle_ms + touch_grain_ms(idle_ms)
-        return min(register(record, ABSOLUTE), idle_end_ms)
+        return Life(accessed_ms, grain_ms, min(register(record, ABSOLUTE), accessed_ms + idle_ms + grain_ms))
 
     def expired(self, time_ms: int) -> Iterator[Record]:
         """Drop every record whose deadline has passed, and yield it."""
@@ -121,16 +123,12 @@ class Table:
             record = self.records.get(sid)
             if record is None:
                 continue
-            deadline_ms = self.deadline_ms(record)
-            if deadline_ms > time_ms:
-                heappush(self._checks, (deadline_ms, sid))
+            ends_ms = self.life(record).ends_ms
+            if ends_ms > time_ms:
+                heappush(self._checks, (ends_ms, sid))
                 continue
             self._drop(record)
             yield record
-
-    def next_check_ms(self) -> int | None:
-        """Return when `expired` should be asked next, in cluster time."""
-        return self._checks[0][0] if self._checks else None
 
     def in_partition(self, partition: int) -> Iterable[Sid]:
         """Return the sids held in a partition, in the order they came."""
@@ -142,7 +140,7 @@ class Table:
         self.sums.replace(sid, old.state_hash if old is not None else 0, new.state_hash)
         if old is None:
             self._partitions[partition_of(sid)][sid] = None
-            heappush(self._checks, (self.deadline_ms(new), sid))
+            heappush(self._checks, (self.life(new).ends_ms, sid))
         elif new.tombstone and not old.tombstone:
             self._accesses.pop(sid, None)
 

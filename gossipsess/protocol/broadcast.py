@@ -43,28 +43,32 @@ class Broadcast:
         return bool(self._pending)
 
     def add(self, member: Member) -> None:
-        """Pass `member` on from now on, in place of anything older about the same node."""
-        self._pending[member.node] = (member, 0)
+        """Pass `member` on from now on, in place of anything older about the same node.
+
+        A record too large for any datagram is left to the lists of Hellos.
+        """
+        if update_bytes(member) <= UPDATE_BYTES_MAX:
+            self._pending[member.node] = (member, 0)
 
     def clear(self) -> None:
         """Drop everything: nobody is left to hear it, and who joins later gets the whole view."""
         self._pending.clear()
 
     def take(self, first: Iterable[Member], member_count: int) -> tuple[Member, ...]:
-        """Return the updates for one message: `first` in any case, then pending ones while they fit.
-
-        The first update always goes, even when it is too large on its own: a datagram that may be split on
-        its way is better than an update that blocks all others for ever.
-        """
-        chosen = {member.node: member for member in first}
-        room = UPDATE_BYTES_MAX - sum(update_bytes(member) for member in chosen.values())
+        """Return the updates for one message, at most `UPDATE_BYTES_MAX`: `first`, then pending ones."""
+        chosen: dict[NodeId, Member] = {}
+        room = UPDATE_BYTES_MAX
+        for member in first:
+            if update_bytes(member) <= room:
+                chosen[member.node] = member
+                room -= update_bytes(member)
         most = UPDATE_BYTES_MAX // _UPDATE_FIXED_BYTES
         for member, sent in nsmallest(most, self._pending.values(), key=lambda pending: pending[1]):
             if member.node not in chosen:
-                room -= update_bytes(member)
-                if room < 0 and chosen:
-                    break
+                if update_bytes(member) > room:
+                    continue
                 chosen[member.node] = member
+                room -= update_bytes(member)
             self._sent(member, sent + 1, member_count)
         return tuple(chosen.values())
 

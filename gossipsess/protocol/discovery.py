@@ -111,6 +111,7 @@ class Discovery:
             attempts.open = False
             attempts.delay_s = SEED_RETRY_S
             self._postpone(attempts, now_s)
+        self._heard.pop(address, None)  # its next beacon is news again
 
     def next_deadline(self) -> float | None:
         """Return when timeout() wants to be called; None when there is nothing to send or dial by itself."""

@@ -82,8 +82,8 @@ class LinkOpened(NamedTuple):
 
     link: int
     node: NodeId
-    dialed: bool
-    """This side opened it."""
+    dialed: Address | None
+    """The address this side dialed; None where the other side did."""
 
 
 class LinkClosed(NamedTuple):

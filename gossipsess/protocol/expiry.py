@@ -24,8 +24,10 @@ class Expiry:
     def accessed(self, sid: Sid, table: Table, time_ms: int) -> None:
         """A request used a session here."""
         record = table.records.get(sid)
-        if record is not None and table.wants_touch(record, table.accessed_ms(sid), time_ms):
-            table.touch(sid, time_ms)
+        if record is None:
+            return
+        life = table.life(record)
+        if time_ms - life.accessed_ms >= life.grain_ms and table.touch(sid, time_ms):
             self._untold[sid] = time_ms
 
     def next_deadline(self) -> float:

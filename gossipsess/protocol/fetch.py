@@ -38,6 +38,12 @@ def satisfies(record: Record | None, dots: Iterable[Dot]) -> bool:
     return record is not None and all(record.contains(origin, stamp) for origin, stamp in dots)
 
 
+def _known_alone(synced: bool) -> Found:
+    """Return what a node that can ask nobody says of a session it does not hold: before it has met the others or
+    waited for them, they may hold it, and taking the session for absent would end a login."""
+    return Found.ABSENT if synced else Found.UNKNOWN
+
+
 class Fetches:
     """Every request of this node that waits for a session."""
 
@@ -53,12 +59,14 @@ class Fetches:
         waiter: Waiter,
         record: Record,
         holders: tuple[NodeId, ...],
+        *,
+        synced: bool,
         now_s: float,
     ) -> Pull | Found:
         """Begin a wait, and return what to ask every holder; or the outcome where there is nothing to wait for."""
         held = bool(record.entries or record.tombstone)
         if not holders:
-            return Found.STALE if held else Found.ABSENT
+            return Found.STALE if held else _known_alone(synced)
         if len(self._waiting) >= FETCHES_MAX:
             return Found.STALE if held else Found.UNKNOWN
         self._request += 1
@@ -91,7 +99,7 @@ class Fetches:
         # Held there but not here: the record itself is still on the way.
         return [] if waiting.held else [self._end(answer.request, Found.ABSENT)]
 
-    def holder_lost(self, peer: NodeId, held_here: dict[Sid, Record]) -> list[Settle]:
+    def holder_lost(self, peer: NodeId, held_here: dict[Sid, Record], *, synced: bool) -> list[Settle]:
         """A holder is no more: nobody waits for it."""
         settled: list[Settle] = []
         for request, waiting in list(self._waiting.items()):
@@ -100,7 +108,8 @@ class Fetches:
             del waiting.asked[peer]
             waiting.heard.pop(peer, None)
             if len(waiting.heard) >= len(waiting.asked) and not waiting.held:
-                found = Found.STALE if waiting.sid in held_here else Found.ABSENT
+                absent = Found.ABSENT if waiting.heard else _known_alone(synced)
+                found = Found.STALE if waiting.sid in held_here else absent
                 settled.append(self._end(request, found))
         return settled
 

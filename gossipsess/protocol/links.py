@@ -20,7 +20,7 @@ GREATER_ID_WAITS_S: Final = 1.0
 class _Link:
     __slots__ = ("dialed", "node", "opened_at_s")
 
-    def __init__(self, node: NodeId, dialed: bool, opened_at_s: float) -> None:
+    def __init__(self, node: NodeId, dialed: Address | None, opened_at_s: float) -> None:
         self.node = node
         self.dialed = dialed
         self.opened_at_s = opened_at_s
@@ -35,7 +35,7 @@ class Links:
         self._of_node: dict[NodeId, int] = {}  # the link in use, once its Hello came
         self._dials: dict[NodeId, tuple[float, float]] = {}  # live members without a link: (due, next delay)
 
-    def opened(self, link: int, node: NodeId, dialed: bool, now_s: float) -> None:
+    def opened(self, link: int, node: NodeId, dialed: Address | None, now_s: float) -> None:
         """A link stands; it is in use from its Hello on."""
         self._open[link] = _Link(node, dialed, now_s)
 
@@ -43,6 +43,11 @@ class Links:
         """Return who is at the other end."""
         opened = self._open.get(link)
         return opened.node if opened is not None else None
+
+    def dialed_of(self, link: int) -> Address | None:
+        """Return the address this side dialed for a link."""
+        opened = self._open.get(link)
+        return opened.dialed if opened is not None else None
 
     def of(self, node: NodeId) -> int | None:
         """Return the link in use to a node."""
@@ -99,4 +104,4 @@ class Links:
         return min((due_s for due_s, _ in self._dials.values()), default=None)
 
     def _dialed_by_smaller(self, link: _Link) -> bool:
-        return link.dialed == (self._myself < link.node)
+        return (link.dialed is not None) == (self._myself < link.node)

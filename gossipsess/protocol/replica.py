@@ -92,6 +92,7 @@ class Replica:
         )
         self._alone_s = settings.alone_s
         self._alone_until_s: float | None = now_s + settings.alone_s
+        self._reached: dict[Address, NodeId] = {}  # addresses behind which a linked node was found
         self._leaving: list[NodeId] = []  # nodes that said Bye; their link's end proves nothing
 
     def handle(self, event: Event, now_s: float) -> Written | Found | None:
@@ -188,7 +189,10 @@ class Replica:
         if hello.member.node != node:
             self.outbox.append(CloseLink(link))
             return
-        self._discovery.linked(hello.member.address)
+        for address in (hello.member.address, self._links.dialed_of(link)):
+            if address is not None:
+                self._reached[address] = node
+                self._discovery.linked(address)
         self._route(self.swim.heard_members((*hello.members, hello.member), now_s), now_s)
         member = self.swim.view.get(node)
         if member is None or not member.is_live:
@@ -202,16 +206,24 @@ class Replica:
             self.sessions.link_up(node, link, now_s)
 
     def _link_closed(self, link: int, now_s: float) -> None:
+        peer, dialed = self._links.node_of(link), self._links.dialed_of(link)
         node = self._links.closed(link)
+        if peer is not None and self._links.of(peer) is None:
+            # Also where this link was no more in use, its member being dead: a seed there is tried again.
+            lost = [address for address, reached in self._reached.items() if reached == peer]
+            for address in lost:
+                del self._reached[address]
+                self._discovery.unlinked(address, now_s)
+            if dialed is not None and dialed not in lost:
+                self._discovery.unlinked(dialed, now_s)  # it ended before its Hello
+        if peer in self._leaving:
+            self._leaving.remove(peer)
+            if node is not None:
+                self.sessions.link_down(node)
+            return
         if node is None:
             return
         self.sessions.link_down(node)
-        known = self.swim.view.get(node)
-        if known is not None:
-            self._discovery.unlinked(known.address, now_s)
-        if node in self._leaving:
-            self._leaving.remove(node)
-            return
         member = self.swim.view.get(node)
         if member is not None and member.is_live:
             self._links.wanted(node, now_s, at_once=True)

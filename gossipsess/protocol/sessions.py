@@ -128,6 +128,8 @@ class SessionProtocol:
         kept.update(event.changes)
         self.table.kill(event.sid, self.clock.tick(now_s, before.newest))
         self._replicate(before, 0, event.waiter, now_s)  # only the new record is waited for
+        if self._watched:
+            self._notify("invalidated", event.sid, remote=False)
         born = Write(event.new_sid, tuple(kept.items()), event.confirm, event.waiter)
         return self.write(born, now_s)
 
@@ -139,7 +141,10 @@ class SessionProtocol:
         if satisfies(self.table.records.get(event.sid), event.dots):
             return Found.FRESH
         others = tuple([member.node for member in self._others(event.sid)])
-        begun = self._fetches.start(event.sid, event.dots, event.waiter, self.table.get(event.sid), others, now_s)
+        record = self.table.get(event.sid)
+        begun = self._fetches.start(
+            event.sid, event.dots, event.waiter, record, others, synced=self.synced, now_s=now_s
+        )
         if isinstance(begun, Found):
             return begun
         for node in others:
@@ -171,7 +176,7 @@ class SessionProtocol:
             return
         others = tuple(member for member in self._placement.holders(0) if member.node != self._myself)
         self._outbox += self._confirmations.holders_changed(others)
-        self._outbox += self._fetches.holder_lost(node, self.table.records)
+        self._outbox += self._fetches.holder_lost(node, self.table.records, synced=self.synced)
         if died:
             self._sync_all(now_s)
             self._sync_all_at_s = now_s + SYNC_AGAIN_S
@@ -229,7 +234,7 @@ class SessionProtocol:
                 gaps.append(Gap(sid, claims, record.state_hash))
             elif absorbed:
                 peer.outbound.lacks(sid, None)
-            if record is not before:
+            if records.get(sid) is not before:  # what was refused, or is not held yet, is no news
                 if record.tombstone:
                     self._died(sid)
                 self._outbox += self._fetches.merged(record)
@@ -282,8 +287,7 @@ class SessionProtocol:
         """Take over when sessions were last used elsewhere."""
         latest_ms = self.clock.time_ms(now_s)
         for sid, time_ms in message.accesses:
-            if sid in self.table.records:
-                self.table.touch(sid, min(time_ms, latest_ms))
+            self.table.touch(sid, min(time_ms, latest_ms))
 
     # --- time ---------------------------------------------------------------------------------------------
 
@@ -310,6 +314,7 @@ class SessionProtocol:
         for peer in self._peers.values():
             if peer.link is not None:
                 peer.outbound.resend(now_s)
+                self._flush_at(now_s, peer)
                 self._ask(peer, peer.sync.timeout(self.table, now_s))
         if self.flush_at_s is not None and self.flush_at_s <= now_s:
             self.flush(now_s)

@@ -59,7 +59,7 @@ class Sync:
         wanted: list[Gap] = []
         for sid, state_hash in page.sessions:
             record = table.get(sid)
-            if record.state_hash != state_hash and not record.tombstone:
+            if record.state_hash != state_hash:  # of two tombstones too: the later one must come everywhere
                 wanted.append(Gap(sid, record.claims, record.state_hash))
         self._resume = page.resume
         if not wanted:
