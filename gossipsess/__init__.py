@@ -1,10 +1,10 @@
 """Web sessions replicated between app processes, peer to peer, with no server to run.
 
-    async with gossipsess.open_node(config) as node:       # on Trio; gossipsess.aio and gossipsess.sync: same names
-        session = node.sessions.create()
-        session["user"] = "kim"
-        outcome = await node.sessions.commit(session)
-        again = await node.sessions.load(session.cookie)
+async with gossipsess.open_node(config) as node:       # on Trio; gossipsess.aio and gossipsess.sync: same names
+    session = node.sessions.create()
+    session["user"] = "kim"
+    outcome = await node.sessions.commit(session)
+    again = await node.sessions.load(session.cookie)
 """
 
 from typing import TYPE_CHECKING, Any

@@ -197,7 +197,7 @@ def _nearest(name: str, names: set[str]) -> str:
 
 def _address(setting: str, item: str) -> Address:
     host, _, port = item.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) <= 65535:
+    if not host or not port.isdecimal() or not 0 < int(port) <= 65535:
         raise ConfigError(f"discovery={setting!r}: {item!r} is not IP:PORT, as in 10.0.0.1:{PORT}.")
     _check_ip("discovery", host.strip("[]"))
     return (host.strip("[]"), int(port))

@@ -27,8 +27,8 @@ async def open_node(config: Config | None = None) -> AsyncIterator[RunningFace]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(driver.run)
         with trio.move_on_after(READY_S):
-            while not service.synced:
-                await trio.sleep(READY_STEP_S)  # noqa: ASYNC110  # becomes true in the driver, on whatever path
+            while not service.synced:  # noqa: ASYNC110  # becomes true in the driver, on whatever path
+                await trio.sleep(READY_STEP_S)
         try:
             yield RunningFace(service)
         finally:

@@ -89,5 +89,6 @@ class Node:
             effects = self.replica.outbox[:]
             self.replica.outbox.clear()
             self._woken = False
-            self._due_s = self.replica.next_deadline()
+            if not effects:  # else it will ask again
+                self._due_s = self.replica.next_deadline()
             return effects, self._due_s

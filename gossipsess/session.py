@@ -143,8 +143,10 @@ class Session(MutableMapping[str, Any]):
 
         Raises:
             UnreplicableValue: something put inside a list, say, cannot travel.
+            SessionTooLarge: values have grown over a bound in place.
         """
         changed: dict[str, bytes | None] = {}
+        grown_by = 0
         entries = self._record.entries
         for key, encoded in self._assigned.items():
             entry = entries.get(key)
@@ -157,6 +159,9 @@ class Session(MutableMapping[str, Any]):
             entry = entries.get(key)
             if entry is None or entry.value != encoded:
                 changed[key] = encoded
+                grown_by += len(encoded) - self._size_of(key)
+                if grown_by > 0:
+                    self._check_size(key, self._size() + grown_by)
             else:
                 changed.pop(key, None)
         return tuple(changed.items())
@@ -173,8 +178,16 @@ class Session(MutableMapping[str, Any]):
         """The writes that the version token names and that are not in here."""
         return self._unmet
 
-    def committed(self, record: Record, token: str) -> None:
-        """Go on from the state that a commit left."""
+    def committed(self, record: Record, token: str, changes: Changes) -> None:
+        """Go on from the state that a commit of `changes` left."""
+        # What another request has changed meanwhile is in that state. A value read before it would differ from
+        # it, count as changed in place, and undo the other's change with the next commit.
+        mine = dict(changes)
+        old, new = self._record.entries, record.entries
+        for key in list(self._live):
+            known = mine[key] if key in mine else old[key].value
+            if key not in new or new[key].value != known:
+                del self._live[key]
         self._record = record
         self._assigned.clear()
         self._bytes = None
@@ -190,6 +203,7 @@ class Session(MutableMapping[str, Any]):
         self._record = record
         self._assigned.clear()
         self._live.clear()
+        self._bytes = None
         self.token = ""
 
     def _check_key(self, key: str) -> None:
@@ -202,6 +216,12 @@ class Session(MutableMapping[str, Any]):
         if key[:1] == RESERVED:
             raise UnreplicableValue(
                 f"session[{key!r}]: keys that begin with NUL belong to gossipsess. Choose another name.",
+                path=f"session[{key!r}]",
+                type_name="str",
+            )
+        if not _is_unicode(key):
+            raise UnreplicableValue(
+                f"session[{key!r}]: the key holds a lone surrogate, which UTF-8 cannot carry. Choose another name.",
                 path=f"session[{key!r}]",
                 type_name="str",
             )
@@ -219,17 +239,23 @@ class Session(MutableMapping[str, Any]):
                     f"session[{key!r}]: a session has at most {KEYS_MAX} keys, deleted ones included. "
                     "Keep many items in one value, or in the application's database."
                 )
-        size = self._size() + len(encoded) - self._size_of(key)
+        grows_by = len(encoded) - self._size_of(key)
+        if grows_by > 0:
+            self._check_size(key, self._size() + grows_by)
+        if self._bytes is not None:  # where nothing grows it need not even be known
+            self._bytes += grows_by
+
+    def _check_size(self, key: str, size: int) -> None:
         if size > SESSION_BYTES_MAX:
             raise SessionTooLarge(
                 f"session[{key!r}] would make the session {size} bytes; at most {SESSION_BYTES_MAX} travel. "
                 "Keep large data in the application's database and its key in the session."
             )
-        self._bytes = size
 
     def _size(self) -> int:
         if self._bytes is None:
-            self._bytes = sum(len(entry.value or b"") for entry in self._record.entries.values())
+            keys = {**dict.fromkeys(self._record.entries), **dict.fromkeys(self._assigned)}
+            self._bytes = sum(self._size_of(key) for key in keys)
         return self._bytes
 
     def _size_of(self, key: str) -> int:
@@ -237,6 +263,14 @@ class Session(MutableMapping[str, Any]):
             return len(self._assigned[key] or b"")
         entry = self._record.entries.get(key)
         return len(entry.value or b"") if entry is not None else 0
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def created_at(record: Record) -> float:

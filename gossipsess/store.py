@@ -8,7 +8,7 @@
 # no lock and no network.
 
 import os
-import time
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
@@ -62,6 +62,7 @@ class SessionStore:
         self._absolute_ms = round(absolute_timeout_s * 1000)
         self._session_class = session_class
         self._absent: dict[Sid, float] = {}  # sid -> until when nobody is asked; oldest first
+        self._noting = threading.Lock()  # requests and the driver note absences
 
     def create(self) -> Session:
         """Return a new, empty session under an id made here. Nothing is stored until something is committed."""
@@ -108,12 +109,11 @@ class SessionStore:
         record = session.record
         if not record.entries and not record.tombstone:
             changes = self._registers() + changes
-        return self._written(
-            session,
-            confirm,
-            lambda confirm, waiter: Write(record.sid, changes, confirm, waiter),
-            lambda record: session.committed(record, self._token_after(session, record)),
-        )
+        wait = _Wait(self._confirm if confirm is None else confirm)
+        written = self._node.submit(Write(record.sid, changes, wait.confirm, wait.waiter))
+        if not isinstance(written.outcome, Gone):
+            session.committed(written.record, self._token_after(session, written.record), changes)
+        return wait.outcome(written)
 
     def rotate(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
         """Give the session a new id with the same data, changes of this request included; end the old id.
@@ -125,18 +125,13 @@ class SessionStore:
         if session.is_new:
             session.moved(new_id, empty_record(new_sid))
             return Confirmed(0, 0)
-        old_sid, changes = session.record.sid, session.changes()
-
-        def moved(record: Record) -> None:
-            session.moved(new_id, record)
-            session.committed(record, self._token_after(session, record))
-
-        return self._written(
-            session,
-            confirm,
-            lambda confirm, waiter: Rotate(old_sid, new_sid, changes, confirm, waiter),
-            moved,
-        )
+        changes = session.changes()
+        wait = _Wait(self._confirm if confirm is None else confirm)
+        written = self._node.submit(Rotate(session.record.sid, new_sid, changes, wait.confirm, wait.waiter))
+        if not isinstance(written.outcome, Gone):
+            session.committed(written.record, self._token_after(session, written.record), changes)
+            session.moved(new_id, written.record)
+        return wait.outcome(written)
 
     def invalidate(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
         """End the session for good, on every node. By default all live holders are waited for.
@@ -146,30 +141,26 @@ class SessionStore:
         if session.is_new:
             session.ended(session.record)
             return Confirmed(0, 0)
-        sid = session.record.sid
-        return self._written(
-            session,
-            "all" if confirm is None else confirm,
-            lambda confirm, waiter: Invalidate(sid, confirm, waiter),
-            session.ended,
-        )
+        wait = _Wait("all" if confirm is None else confirm)
+        written = self._node.submit(Invalidate(session.record.sid, wait.confirm, wait.waiter))
+        session.ended(written.record)
+        return wait.outcome(written)
 
     # --- inside -------------------------------------------------------------------------------------------
 
     def _opened(
         self, name: str, record: Record, token: str, time_ms: int, unmet: tuple[Dot, ...] = ()
     ) -> Session | None:
-        table = self._node.replica.sessions.table
-        if record.tombstone or table.deadline_ms(record) <= time_ms:
+        life = self._node.replica.sessions.table.life(record)
+        if record.tombstone or life.ends_ms <= time_ms:
             return None
-        accessed_ms = table.accessed_ms(record.sid)
-        if table.wants_touch(record, accessed_ms, time_ms):
+        if time_ms - life.accessed_ms >= life.grain_ms:
             self._node.submit(Accessed(record.sid))
         return self._session_class(
             name,
             record,
             created_at=created_at(record),
-            accessed_at=accessed_ms / 1000,
+            accessed_at=life.accessed_ms / 1000,
             token=token,
             unmet=unmet,
         )
@@ -201,20 +192,6 @@ class SessionStore:
         unmet = tuple([dot for dot in dots if not record.contains(*dot)])
         return self._opened(name, record, token, self._node.time_ms(), unmet)
 
-    def _written(
-        self,
-        session: Session,
-        confirm: Confirm | None,
-        event: Callable[[Confirm, Callable[[Outcome], None]], Write | Rotate | Invalidate],
-        take_over: Callable[[Record], None],
-    ) -> Outcome | Future[Outcome]:
-        future: Future[Outcome] = Future()
-        future.set_running_or_notify_cancel()  # from here on nobody can cancel it, and it is set exactly once
-        answer: Written = self._node.submit(event(self._confirm if confirm is None else confirm, future.set_result))
-        if not isinstance(answer.outcome, Gone):
-            take_over(answer.record)
-        return future if answer.outcome is None else answer.outcome
-
     def _registers(self) -> Changes:
         time_ms = self._node.time_ms()
         return (
@@ -229,9 +206,40 @@ class SessionStore:
 
     def _known_absent(self, sid: Sid) -> bool:
         until_s = self._absent.get(sid)
-        return until_s is not None and time.monotonic() < until_s
+        return until_s is not None and self._node.now() < until_s
 
     def _note_absent(self, sid: Sid) -> None:
-        while len(self._absent) >= ABSENT_MAX:
-            self._absent.pop(next(iter(self._absent)), None)
-        self._absent[sid] = time.monotonic() + ABSENT_FOR_S
+        with self._noting:
+            self._absent.pop(sid, None)
+            if len(self._absent) >= ABSENT_MAX:
+                del self._absent[next(iter(self._absent))]
+            self._absent[sid] = self._node.now() + ABSENT_FOR_S
+
+
+class _Wait:
+    """The wait for a write's confirmation; nothing at all where none is wanted."""
+
+    __slots__ = ("_future", "confirm")
+
+    def __init__(self, confirm: Confirm) -> None:
+        self.confirm = confirm
+        self._future: Future[Outcome] | None = None
+        if confirm != 0:
+            self._future = Future()
+            self._future.set_running_or_notify_cancel()  # nobody can cancel it, and it is set exactly once
+
+    @property
+    def waiter(self) -> Callable[[Outcome], None]:
+        """What `Settle` is to call."""
+        return self._future.set_result if self._future is not None else _nobody_waits
+
+    def outcome(self, written: Written) -> Outcome | Future[Outcome]:
+        """Return what is known at once, or the Future of it."""
+        if written.outcome is not None:
+            return written.outcome
+        assert self._future is not None, "a write that nobody waits for is settled at once"
+        return self._future
+
+
+def _nobody_waits(outcome: Outcome) -> None:
+    raise AssertionError("a write that nobody waits for is settled at once")

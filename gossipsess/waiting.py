@@ -15,10 +15,6 @@ from typing import TypeVar, overload
 T = TypeVar("T")
 
 
-@overload
-async def on_any_loop(answer: Future[T]) -> T: ...
-@overload
-async def on_any_loop(answer: T) -> T: ...
 async def on_any_loop(answer: T | Future[T]) -> T:
     """Return the answer on the loop that runs the caller, asyncio's or Trio's.
 

@@ -4,9 +4,10 @@
 # that reads and one that writes. Everything runs in one Trio thread; other threads only ring the alarm.
 
 import logging
+import math
 import threading
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import trio
@@ -30,6 +31,7 @@ from gossipsess.protocol.effects import (
 from gossipsess.protocol.events import (
     Abandon,
     DialFailed,
+    Event,
     Leave,
     LinkClosed,
     LinkOpened,
@@ -37,7 +39,7 @@ from gossipsess.protocol.events import (
     ReceivedDatagram,
     Tick,
 )
-from gossipsess.runtime.links import Link, connect, greet, refused, tuned
+from gossipsess.runtime.links import Link, connect, greet, opened_of, refused, tuned
 from gossipsess.runtime.sockets import Sockets
 from gossipsess.wire.codec import decode_untrusted, encode
 from gossipsess.wire.crypto import DATAGRAM_BYTES_MAX, DatagramOpener, DatagramSealer
@@ -49,6 +51,8 @@ log = logging.getLogger("gossipsess")
 DIAL_TIMEOUT_S = 3.0
 HANDSHAKES_MAX = 64
 """Connections that have not proved the secret yet. Strangers can open them; beyond this they are closed unread."""
+TURN_ROUNDS_MAX = 64
+"""Rounds of effects and deadlines in one go. A flood of them must leave the other tasks their turn."""
 LEAVE_S = 0.5
 """How long a leaving node waits for its last messages to go out."""
 
@@ -63,11 +67,13 @@ class Driver:
         sockets: Sockets,
         group: Address | None,
         notify: Callable[[Notify], None],
+        ended: Callable[[], None],
     ) -> None:
         self.node = node
         self.rejected: Counter[str] = Counter()
         """Datagrams and links refused, by the kind of refusal."""
         self._notify = notify
+        self._ended = ended
         self._keyring = keyring
         self._sockets = sockets
         self._group = group
@@ -77,7 +83,11 @@ class Driver:
         self._link_count = 0
         self._handshakes = 0
         self._dialing: dict[Address, None] = {}
-        self._alarm = trio.Event()
+        self._taken: deque[Effect] = deque()  # from the node, not carried out yet
+        self._turning = False
+        self._due_s = self._asleep_until_s = math.inf  # the node's next deadline, and how long the pump sleeps
+        self._alarm = trio.Event()  # ends that sleep
+        self._failure: Exception | None = None  # of a turn outside any task
         self._leaving = trio.Event()
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
@@ -87,14 +97,14 @@ class Driver:
 
         def wake() -> None:
             if threading.get_ident() == thread:
-                self._alarm.set()
+                if not self._turning:
+                    self._alarm.set()
             else:
                 with suppress(trio.RunFinishedError):  # ended between the last look and now: `Abandon` settles
                     token.run_sync_soon(self._ring)
 
         udp = trio.socket.from_stdlib_socket(self._sockets.udp)
         tcp = trio.socket.from_stdlib_socket(self._sockets.tcp)
-        self._udp = udp
         try:
             with udp, tcp:
                 async with trio.open_nursery() as nursery:
@@ -108,41 +118,91 @@ class Driver:
                     nursery.start_soon(self._pump)
                     started()
                     await self._leaving.wait()
+                    # Who has heard of the leave closes the link, and takes in no more of what is on its way.
+                    with trio.move_on_after(LEAVE_S):
+                        while self._unacknowledged():  # noqa: ASYNC110  # as below
+                            await trio.sleep(0.005)
                     self.node.submit(Leave())
                     with trio.move_on_after(LEAVE_S):
-                        while any(not link.is_idle for link in self._links.values()) or self.node.has_effects:
-                            await trio.sleep(0.01)  # noqa: ASYNC110  # not worth an event for the last half second
+                        while self._has_unsent():  # noqa: ASYNC110  # not worth an event for the last half second
+                            await trio.sleep(0.005)
                     nursery.cancel_scope.cancel()
         finally:
             self.node.driven_by(None)
             self._sockets.close()
             self.node.submit(Abandon())
             effects, _ = self.node.take()
-            for effect in effects:
+            for effect in (*self._taken, *effects):
                 if isinstance(effect, Settle):
                     effect.waiter(effect.outcome)
+            self._ended()
+
+    def _has_unsent(self) -> bool:
+        return self.node.has_effects or any(not link.is_idle for link in self._links.values())
+
+    def _unacknowledged(self) -> int:
+        with self.node.locked() as replica:
+            return replica.sessions.unacknowledged
 
     def leave(self) -> None:
         """End `run`, after telling the peers. In the Trio thread."""
         self._leaving.set()
 
     def _ring(self) -> None:
-        self._alarm.set()
+        try:
+            self._tell(())
+        except Exception as error:  # raised here it would end the whole loop, and no wait would be settled
+            self._failure = error
+            self._alarm.set()
 
     # --- effects ------------------------------------------------------------------------------------------
 
     async def _pump(self) -> None:
         while True:
-            effects, due_s = self.node.take()
-            for effect in effects:
-                self._perform(effect)
-            if not effects:
-                with trio.move_on_after(max(0.0, due_s - self.node.now())):
-                    await self._alarm.wait()
-                self._alarm = trio.Event()
-                if self.node.now() >= due_s:
+            self._turn()
+            self._asleep_until_s = self._due_s
+            with trio.move_on_after(max(0.0, self._due_s - self.node.now())):
+                await self._alarm.wait()
+            self._alarm = trio.Event()
+            if self._failure is not None:
+                raise self._failure
+
+    def _turn(self) -> None:
+        """Carry out effects and ring deadlines until nothing is left to do now; then let every link send.
+
+        All in one go and without a pass of the loop in between: a commit that waits pays for each of those.
+        """
+        if self._turning:
+            return  # called from within: the turn under way goes on
+        self._turning = True
+        try:
+            for _ in range(TURN_ROUNDS_MAX):
+                effects, self._due_s = self.node.take()
+                self._taken.extend(effects)
+                while self._taken:
+                    self._perform(self._taken.popleft())
+                if not effects:
+                    if self._due_s > self.node.now():
+                        break
                     self.node.submit(Tick())
-            await trio.lowlevel.checkpoint()
+            else:
+                self._alarm.set()  # go on after the other tasks have had theirs
+        finally:
+            self._turning = False
+        for link in self._links.values():
+            link.flush()
+
+    def _tell(self, events: Iterable[Event]) -> None:
+        """Take what happened in the Trio thread, and carry out what follows."""
+        self._turning = True  # so that the node does not ring for each
+        try:
+            for event in events:
+                self.node.submit(event)
+        finally:
+            self._turning = False
+        self._turn()
+        if self._due_s < self._asleep_until_s:
+            self._alarm.set()
 
     def _perform(self, effect: Effect) -> None:
         match effect:
@@ -198,7 +258,7 @@ class Driver:
                     self._reject(error)  # never logged one by one: a flood must stay cheap
                     continue
                 if is_datagram(message):
-                    self.node.submit(ReceivedDatagram(sender, (address[0], address[1]), message))
+                    self._tell([ReceivedDatagram(sender, (address[0], address[1]), message)])
 
     # --- links --------------------------------------------------------------------------------------------
 
@@ -225,37 +285,38 @@ class Driver:
             was_refused = refused(error)
         del self._dialing[address]
         if stream is None:
-            self.node.submit(DialFailed(address, was_refused))
+            self._tell([DialFailed(address, was_refused)])
         else:
             await self._serve(stream, address)
 
     async def _serve(self, stream: trio.SocketStream, dialed: Address | None) -> None:
         self._handshakes += 1
+        keys = None
         try:
             keys = await greet(stream, self._keyring, self.node.node_id, dialer=dialed is not None)
         except (WireError, trio.BrokenResourceError) as error:
             self._reject(error)
-            await trio.aclose_forcefully(stream)
             if dialed is not None:
-                self.node.submit(DialFailed(dialed, refused=False))
+                self._tell([DialFailed(dialed, refused=False)])
             return
         finally:
             self._handshakes -= 1
+            if keys is None:  # refused, or this node ends meanwhile
+                stream.socket.close()
         self._link_count += 1
-        link = Link(self._link_count, stream, keys)
+        link = Link(self._link_count, opened_of(stream), keys)
         self._links[link.number] = link
-        self.node.submit(LinkOpened(link.number, link.peer, dialed is not None))
+        self._tell([LinkOpened(link.number, link.peer, dialed)])
         try:
-            await link.run(lambda message: self._received(link, message))
+            await link.run(lambda messages: self._received(link, messages))
         except* WireError as group:
             self._reject(group.exceptions[0])
         finally:
             del self._links[link.number]
-            self.node.submit(LinkClosed(link.number))
+            self._tell([LinkClosed(link.number)])
 
-    def _received(self, link: Link, message: Message) -> None:
-        if is_link_message(message):
-            self.node.submit(Received(link.number, message))
+    def _received(self, link: Link, messages: list[Message]) -> None:
+        self._tell([Received(link.number, message) for message in messages if is_link_message(message)])
 
     def _reject(self, error: BaseException) -> None:
         self.rejected[type(error).__name__] += 1

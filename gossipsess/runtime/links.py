@@ -29,70 +29,97 @@ _PROOF = b""
 
 
 class Link:
-    """An authenticated connection."""
+    """An authenticated connection.
 
-    def __init__(self, number: int, stream: trio.SocketStream, keys: Keys) -> None:
+    Messages are queued by `send` and leave with `flush`, sealed together and with one system call, on the caller's
+    turn; only what the kernel does not take at once waits for a task.
+    """
+
+    def __init__(self, number: int, sock: socket.socket, keys: Keys) -> None:
         self.number = number
         self.peer: NodeId = keys.peer
-        self._stream = stream
+        self._sock = sock
         self._sealer: FrameSealer = keys.sealer
         self._opener: FrameOpener = keys.opener
         self._queue: list[LinkMessage] = []
-        self._something = trio.Event()
+        self._unsent = memoryview(b"")
+        self._blocked = trio.Event()
         self._closing = False
-        self._writing = False
+        self._scope = trio.CancelScope()
 
     @property
     def is_idle(self) -> bool:
         """Everything that was to be sent is with the kernel."""
-        return not self._queue and not self._writing
+        return not self._queue and not self._unsent
 
     def send(self, message: LinkMessage) -> None:
-        """Queue a message."""
+        """Queue a message for the next `flush`."""
         if len(self._queue) >= QUEUE_MESSAGES_MAX:
-            self._closing = True
-            self._queue.clear()
-        self._queue.append(message)
-        self._something.set()
+            self._scope.cancel()
+        else:
+            self._queue.append(message)
+
+    def flush(self) -> None:
+        """Send what is queued, as far as the kernel takes it now."""
+        if self._queue and not self._unsent:
+            queue, self._queue = self._queue, []
+            self._send_some(memoryview(b"".join([self._sealer.seal(encode(message)) for message in queue])))
+        if self._closing and self.is_idle:
+            self._scope.cancel()
 
     def close_soon(self) -> None:
         """Close once what is queued has left."""
         self._closing = True
-        self._something.set()
 
-    async def run(self, received: Callable[[Message], None]) -> None:
+    async def run(self, received: Callable[[list[Message]], None]) -> None:
         """Carry messages both ways until the link ends.
 
         Raises:
             WireError: the peer sent bytes that are refused; the link is over.
         """
-        async with self._stream:
-            try:
+        try:
+            with self._scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write, nursery.cancel_scope)
+                    nursery.start_soon(self._write_on)
                     await self._read(received)
                     nursery.cancel_scope.cancel()
-            except* (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
+        except* OSError:
+            pass  # the connection broke: the same as its end
+        finally:
+            trio.lowlevel.notify_closing(self._sock.fileno())
+            self._sock.close()
 
-    async def _read(self, received: Callable[[Message], None]) -> None:
-        while data := await self._stream.receive_some(READ_BYTES):
-            for body in self._opener.feed_untrusted(data):
-                received(decode_untrusted(body))
-
-    async def _write(self, link_scope: trio.CancelScope) -> None:
+    async def _read(self, received: Callable[[list[Message]], None]) -> None:
         while True:
-            queue, self._queue = self._queue, []
-            if queue:
-                self._writing = True
-                await self._stream.send_all(b"".join([self._sealer.seal(encode(message)) for message in queue]))
-                self._writing = False
-            elif self._closing:
-                link_scope.cancel()
+            await trio.lowlevel.wait_readable(self._sock.fileno())
+            try:
+                data = self._sock.recv(READ_BYTES)
+            except BlockingIOError:
+                continue
+            if not data:
                 return
-            else:
-                await self._something.wait()
-                self._something = trio.Event()
+            received([decode_untrusted(body) for body in self._opener.feed_untrusted(data)])
+
+    async def _write_on(self) -> None:
+        while True:
+            await self._blocked.wait()
+            self._blocked = trio.Event()
+            while self._unsent:
+                await trio.lowlevel.wait_writable(self._sock.fileno())
+                self._send_some(self._unsent)
+            self.flush()
+
+    def _send_some(self, data: memoryview) -> None:
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._scope.cancel()
+            return
+        self._unsent = data[sent:]
+        if self._unsent:
+            self._blocked.set()
 
 
 async def greet(stream: trio.SocketStream, keyring: Keyring, node: NodeId, *, dialer: bool) -> Keys:
@@ -113,6 +140,13 @@ async def greet(stream: trio.SocketStream, keyring: Keyring, node: NodeId, *, di
             return keys
         raise SealError("the peer's first message is no proof")
     raise SealError(f"no greeting within {GREETING_TIMEOUT_S:.0f} s")
+
+
+def opened_of(stream: trio.SocketStream) -> socket.socket:
+    """Take the socket out of a stream that has been greeted."""
+    sock = socket.socket(fileno=stream.socket.detach())
+    sock.setblocking(False)
+    return sock
 
 
 async def connect(host: str, port: int) -> trio.SocketStream:

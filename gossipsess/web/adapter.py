@@ -70,12 +70,17 @@ class NodeSessions:
         self._of_process = (os.getpid(), node, store)
         return store
 
-    def stop(self) -> None:
-        """Let this process's node leave the cluster; another request would start a new one. Blocks for a moment."""
+    def stop(self) -> bool:
+        """Let this process's node leave the cluster; another request would start a new one. Blocks for a moment.
+
+        Returns whether there was one to stop.
+        """
         if self._node is None and self._of_process is not None:
             process, node, _ = self._of_process
             if process == os.getpid() and isinstance(node, RunningNode):
                 node.close()
+                return True
+        return False
 
 
 class Saving(NamedTuple):

@@ -118,8 +118,7 @@ class SessionMiddleware:
                     await wait_until_started()
             elif message["type"].startswith("lifespan.shutdown."):
                 # Left to the end of the process, it might never come: uvicorn ends by the signal it was sent.
-                stopped = in_thread(self._sessions.stop)
-                await on_any_loop(stopped)
+                _ = await on_any_loop(in_thread(self._sessions.stop))
             await send(message)
 
         try:

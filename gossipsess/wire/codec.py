@@ -7,6 +7,7 @@
 # Deltas have a form of their own (delta_codec.py), since there are thousands a second of them.
 
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 from typing import Any, Final, NamedTuple, TypeVar
 
 import cbor2
@@ -146,7 +147,12 @@ def _flat_address(address: Address) -> list[Any]:
 
 
 def _address(fields: _Fields) -> Address:
-    return (fields.text(), fields.number(U16))
+    host = fields.text()
+    try:
+        ip_address(host)
+    except ValueError:  # the socket would look a name up, or refuse it in ways of its own
+        raise DecodeError("an address is not an IP address") from None
+    return (host, fields.number(U16))
 
 
 def _flat_member(member: Member) -> list[Any]:
