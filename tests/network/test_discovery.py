@@ -1,0 +1,119 @@
+"""Nodes find each other by seeds and by multicast, and nobody else finds them."""
+
+import time
+
+import pytest
+
+from gossipsess.errors import ConfigError
+from tests.network.nodes import (
+    alive,
+    all_linked,
+    committed,
+    eventually,
+    loaded,
+    multicast_group,
+    rejected,
+    settings,
+    static,
+)
+
+
+def test_nodes_that_know_one_seed_come_to_know_each_other(start):
+    """One address in the settings is enough for any number of nodes."""
+    seed = start()
+    others = [start(discovery=static(seed)) for _ in range(3)]
+    all_linked(seed, *others)
+
+
+def test_nodes_on_one_multicast_group_find_each_other(start):
+    """The default needs no setting at all."""
+    group = multicast_group()
+    nodes = [start(discovery=group) for _ in range(3)]
+    all_linked(*nodes)
+
+
+def test_two_clusters_on_one_multicast_group_do_not_mix(start):
+    """Staging and production of one office share a network, and sometimes a group."""
+    group = multicast_group()
+    shop = [start(discovery=group, cluster="shop") for _ in range(2)]
+    blog = [start(discovery=group, cluster="blog") for _ in range(2)]
+    all_linked(*shop)
+    all_linked(*blog)
+    for node in (*shop, *blog):
+        eventually(lambda node=node: rejected(node)["SealError"], "the other cluster's beacons are heard and refused")
+        assert len(node.status().members) == 1
+    session = committed(shop[0], confirm="all", user="kim")
+    assert loaded(shop[1], session.cookie) is not None
+    assert all(session.record.sid not in node.node.records for node in blog)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"secret": "another-horse-battery"}, {"cluster": "another"}], ids=["secret", "cluster"]
+)
+def test_a_stranger_that_dials_is_counted_and_becomes_no_member(start, changes):
+    """A wrong secret is a mistake of every second deployment; it must be visible, and harmless."""
+    node = start()
+    stranger = start(discovery=static(node), **changes)
+    eventually(lambda: rejected(node) and rejected(stranger), "both sides count a refusal")
+    assert not node.status().members
+    assert not stranger.status().members
+    assert node.status().running
+    friend = start(discovery=static(node))
+    all_linked(node, friend)
+
+
+def test_a_former_secret_is_accepted_while_a_new_one_is_rolled_out(start):
+    """Otherwise changing the secret would log everybody out, or take the whole cluster down at once."""
+    old = start(secret_fallbacks=("tomorrows-horse-battery",))
+    new = start(secret="tomorrows-horse-battery", secret_fallbacks=(old.config.secret,), discovery=static(old))
+    all_linked(old, new)
+    session = committed(old, confirm="all", user="kim")
+    assert loaded(new, session.cookie)["user"] == "kim"
+
+
+def test_several_nodes_of_one_machine_take_the_next_free_ports(start):
+    """Four workers of one server share one setting."""
+    first = start()
+    port = first.sockets.port
+    try:
+        others = [start(port=port, port_range=4) for _ in range(2)]
+    except ConfigError:
+        pytest.skip("another process took the ports behind the first node's")
+    ports = [node.sockets.port for node in (first, *others)]
+    assert len(set(ports)) == 3
+    assert all(port <= taken < port + 4 for taken in ports)
+
+
+def test_no_free_port_is_a_config_error_that_names_the_setting(start):
+    """The process says so at its start, and not by a cluster that never forms."""
+    taken = start().sockets.port
+    with pytest.raises(ConfigError, match="port_range"):
+        start(port=taken, port_range=1)
+
+
+def test_an_address_of_another_machine_is_a_config_error(start):
+    """A copied setting, usually."""
+    with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
+        start(bind="192.0.2.1")
+
+
+def test_a_node_that_comes_back_at_a_seeds_address_is_found_again(start):
+    """A restart in place: the seed's address is all that the others know of it."""
+    seed = start()
+    other = start(discovery=static(seed))
+    all_linked(seed, other)
+    port = seed.sockets.port
+    seed.close()
+    eventually(lambda: alive(other) == 0, "the seed is gone")
+    again = start(port=port, port_range=1)
+    all_linked(again, other)
+
+
+def test_a_lone_node_is_ready_after_its_two_seconds(start):
+    """The first node of a deployment must not wait for others for ever, nor claim to know all at once."""
+    started_s = time.monotonic()
+    node = start()
+    assert not node.synced
+    assert node.wait_ready(10)
+    assert 1.9 < time.monotonic() - started_s < 4
+    assert node.config == settings()

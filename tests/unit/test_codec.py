@@ -1,0 +1,135 @@
+"""The codec's refusals, one by one, and what a message costs on the wire."""
+
+import cbor2
+import pytest
+
+from gossipsess.errors import DecodeError
+from gossipsess.model.delta import changes_since, not_covered
+from gossipsess.model.digest import PARTITIONS
+from gossipsess.model.record import CLAIMS_MAX, dead_record
+from gossipsess.wire.codec import TEXT_CHARACTERS_MAX, U64, decode_untrusted, encode
+from gossipsess.wire.delta_codec import KEY_CHARACTERS_MAX, VALUE_BYTES_MAX, packed_claims
+from gossipsess.wire.messages import Gossip, Ping, Push
+from tests.unit.machines import ALICE, BOB, SID, member, record, registers, stamp
+
+PING, GOSSIP, BEACON, PUSH, PUSH_ACK, SYNC_ASK, BYE = 1, 6, 7, 17, 18, 21, 24
+LIVE = record((stamp(0), ALICE, registers()))
+
+
+def refused(*fields) -> str:
+    with pytest.raises(DecodeError) as error:
+        decode_untrusted(cbor2.dumps(list(fields)))
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x00", b"\xff", cbor2.dumps({}), cbor2.dumps([]), cbor2.dumps(["x"]), cbor2.dumps([True])]
+)
+def test_what_is_not_a_list_with_a_kind_is_refused(data):
+    """The first look, before any field."""
+    with pytest.raises(DecodeError):
+        decode_untrusted(data)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ((99,), "unknown kind"),
+        ((PING, 1, ALICE), "early"),
+        ((PING, -1, ALICE, 0), "number"),
+        ((PING, 2**32, ALICE, 0), "number"),
+        ((PING, True, ALICE, 0), "number"),
+        ((PING, 1.0, ALICE, 0), "number"),
+        ((PING, 1, ALICE[:-1], 0), "8 bytes"),
+        ((PING, 1, ALICE.decode(), 0), "8 bytes"),
+        ((PING, 1, ALICE, 1), "early"),
+        ((PING, 1, ALICE, 0, 0), "too many"),
+        ((BYE, 0), "too many"),
+        ((BEACON, 65536, False), "number"),
+        ((BEACON, 1, 0), "flag"),
+        ((GOSSIP, 1, ALICE, 0, 4, "10.0.0.1", 1, "n", "h"), "number"),
+        ((GOSSIP, 1, ALICE, 0, 0, "10.0.0.1", 1, "n" * (TEXT_CHARACTERS_MAX + 1), "h"), "text"),
+        ((GOSSIP, 1, ALICE, 0, 0, b"10.0.0.1", 1, "n", "h"), "text"),
+        ((GOSSIP, 1, ALICE, 0, 0, "shop", 1, "n", "h"), "IP address"),
+        ((SYNC_ASK, 1, PARTITIONS + 1, PARTITIONS, 0), "number"),
+        ((SYNC_ASK, 1, 0, PARTITIONS, 1, PARTITIONS, bytes(16)), "number"),
+        ((PUSH_ACK, 1, 1, SID, b"x", bytes(16)), "claims"),
+        ((PUSH_ACK, 1, 1, SID, [], bytes(16)), "claims"),
+        ((PUSH_ACK, 1, 1, SID, bytes(16 * (CLAIMS_MAX + 1)), bytes(16)), "claims"),
+        ((PUSH, 1, {}), "no deltas"),
+        ((PUSH, 1, ["x"]), "head"),
+        ((PUSH, 1, [b"short"]), "head"),
+    ],
+)
+def test_every_field_is_checked(fields, says):
+    """The bytes are a member's by then, but it may be of another version, or broken."""
+    assert says in refused(*fields)
+
+
+def flat_push(made=LIVE) -> list:
+    return cbor2.loads(encode(Push(1, (not_covered(made, {}),))))
+
+
+def spoiled(position: int, change) -> list:
+    message = flat_push()
+    message[2][position] = change(message[2][position])
+    return message
+
+
+FORM, BASE, AFTER, COUNT = 32, 33, 34, 36
+
+
+def byte(position: int, value: int):
+    return lambda head: head[:position] + bytes([value]) + head[position + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("position", "change"),
+    [
+        pytest.param(0, lambda head: head + b"x", id="longer head"),
+        pytest.param(0, lambda head: head[:-1], id="shorter head"),
+        pytest.param(0, byte(FORM, 1), id="form: hash"),
+        pytest.param(0, byte(FORM, 2), id="form: tombstone"),
+        pytest.param(0, byte(FORM, 3), id="unknown form"),
+        pytest.param(0, byte(BASE, 1), id="more base claims"),
+        pytest.param(0, byte(AFTER, CLAIMS_MAX + 1), id="too many claims"),
+        pytest.param(0, byte(COUNT, 99), id="more entries"),
+        pytest.param(1, lambda key: "", id="empty key"),
+        pytest.param(1, lambda key: b"k", id="key of bytes"),
+        pytest.param(1, lambda key: "k" * (KEY_CHARACTERS_MAX + 1), id="long key"),
+        pytest.param(2, lambda value: "v", id="value of text"),
+        pytest.param(2, lambda value: bytes(VALUE_BYTES_MAX + 1), id="large value"),
+    ],
+)
+def test_a_delta_that_is_not_whole_is_refused(position, change):
+    """Half a delta would bring claims to writes that it does not carry."""
+    refused(*spoiled(position, change))
+
+
+@pytest.mark.parametrize("stamp_bytes", [bytes(8)])
+def test_a_tombstone_without_a_stamp_is_refused(stamp_bytes):
+    """Stamp 0 means alive."""
+    message = cbor2.loads(encode(Push(1, (not_covered(dead_record(SID, stamp(1)), {}),))))
+    message[2][0] = message[2][0][:-8] + stamp_bytes
+    assert "tombstone" in refused(*message)
+
+
+def test_a_delta_over_a_hash_comes_back_as_one():
+    """The form that is taken where claims were dropped."""
+    delta = changes_since(LIVE.written([("a", b"1")], stamp(1), ALICE), LIVE)
+    by_hash = delta._replace(base_claims=None, base_hash=LIVE.state_hash)
+    assert decode_untrusted(encode(Push(1, (by_hash, delta)))) == Push(1, (by_hash, delta))
+
+
+def test_a_small_change_is_a_small_message():
+    """The usual write: one value of 32 bytes, in a session that two nodes have written."""
+    base = LIVE.written([("b", b"2")], stamp(1), BOB)
+    delta = changes_since(base.written([("cart", bytes(32))], stamp(2), ALICE), base)
+    assert len(encode(Push(1, (delta,)))) <= 190
+    assert len(encode(Ping(1, ALICE))) <= 16
+    assert len(encode(Gossip((member(ALICE),)))) <= 50
+
+
+def test_claims_are_packed_tight():
+    """Sixteen bytes each, in every acknowledgement of a gap."""
+    assert len(packed_claims({ALICE: 1, BOB: U64})) == 32

@@ -1,0 +1,97 @@
+"""When a write's response may leave: the table of who counts."""
+
+import pytest
+
+from gossipsess.protocol.confirmation import Confirmations
+from gossipsess.protocol.effects import Settle
+from gossipsess.protocol.outcomes import Confirmed, Degraded, Gone
+from tests.unit.machines import member
+
+HERE = "here"
+NAMES = {"a": HERE, "b": HERE, "x": "hx", "y": "hx", "z": "hz"}
+"""Other nodes and their hosts: a and b are in this node's own machine, x and y share one."""
+
+
+def node(name: str):
+    return member(name.encode() * 8, NAMES[name])
+
+
+def others(names: str):
+    return tuple(node(name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("confirm", "live", "acks", "settles_at"),
+    [
+        (1, "x", "x", 1),
+        (1, "xz", "x", 1),
+        (2, "xz", "xz", 2),
+        (2, "xyz", "xyz", 3),  # y is in x's machine
+        (9, "xz", "xz", 2),  # as many as there are
+        (1, "ax", "ax", 2),  # a is in this machine, and another is live
+        (1, "ab", "a", 1),  # only this machine is: nodes count
+        (2, "ab", "ab", 2),
+        (9, "ab", "ab", 2),
+        ("all", "axz", "axz", 3),
+        ("all", "xz", "zx", 2),
+    ],
+)
+def test_a_wait_ends_with_the_holder_that_makes_it_enough(confirm, live, acks, settles_at):
+    """Two copies in one machine die together, so hosts count; and nobody waits for hosts that do not exist."""
+    confirmations = Confirmations(HERE, 0.25)
+    ticket = confirmations.open(print, confirm, 0.0)
+    for number, name in enumerate(acks, start=1):
+        settled = confirmations.held_by(ticket, node(name), others(live))
+        assert bool(settled) == (number == settles_at), name
+    hosts = {NAMES[name] for name in acks} - {HERE}
+    assert settled == [Settle(print, Confirmed(len(hosts), len(acks)))]
+
+
+def test_one_holder_that_says_it_twice_is_one():
+    """Pushes are sent again."""
+    confirmations = Confirmations(HERE, 0.25)
+    ticket = confirmations.open(print, 2, 0.0)
+    assert not confirmations.held_by(ticket, node("x"), others("xz"))
+    assert not confirmations.held_by(ticket, node("x"), others("xz"))
+
+
+def test_a_wait_ends_at_its_deadline_and_says_how_many_hold_it():
+    """The write stands; only its confirmation is missing."""
+    confirmations = Confirmations(HERE, 0.25)
+    ticket = confirmations.open(print, 2, 10.0)
+    confirmations.held_by(ticket, node("x"), others("xz"))
+    assert confirmations.next_deadline() == 10.25
+    assert confirmations.timeout(10.24) == []
+    assert confirmations.timeout(10.25) == [Settle(print, Degraded(1, 1))]
+    assert confirmations.timeout(99.0) == []
+    assert confirmations.next_deadline() is None
+
+
+def test_a_wait_ends_once_whatever_comes_after():
+    """The waiter is a future; a second outcome would be an error in the node's thread."""
+    confirmations = Confirmations(HERE, 0.25)
+    ticket = confirmations.open(print, 1, 0.0)
+    assert confirmations.held_by(ticket, node("x"), others("xz"))
+    assert confirmations.held_by(ticket, node("z"), others("xz")) == []
+    assert confirmations.gone(ticket) == []
+    assert confirmations.holders_changed(others("x")) == []
+    assert confirmations.timeout(99.0) == []
+
+
+def test_a_holder_that_dies_is_not_waited_for():
+    """Nor must it end a wait that others still can."""
+    confirmations = Confirmations(HERE, 0.25)
+    both = confirmations.open("both".__len__, 2, 0.0)
+    every = confirmations.open("every".__len__, "all", 0.0)
+    confirmations.held_by(both, node("x"), others("xz"))
+    assert confirmations.holders_changed(others("xz")) == []
+    assert confirmations.holders_changed(others("x")) == [Settle(both.waiter, Confirmed(1, 1))]
+    assert confirmations.holders_changed(()) == [Settle(every.waiter, Confirmed(0, 0))]
+
+
+def test_a_wait_for_a_dead_session_ends_as_gone():
+    """The logout came between the write and its confirmation."""
+    confirmations = Confirmations(HERE, 0.25)
+    ticket = confirmations.open(print, 1, 0.0)
+    assert confirmations.gone(ticket) == [Settle(print, Gone())]
+    assert confirmations.held_by(ticket, node("x"), others("x")) == []

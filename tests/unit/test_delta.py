@@ -1,0 +1,71 @@
+"""Deltas: how they are cut, and the bug that a base of "since my stamp" would have."""
+
+from gossipsess.model.delta import apply, changes_since, not_covered
+from gossipsess.model.record import CLAIM_AGE, dead_record, empty_record
+from tests.unit.machines import ALICE, BOB, SID, record, stamp
+
+
+def test_a_delta_carries_only_what_changed():
+    """A cart of a hundred items is not sent again for one more."""
+    base = record((stamp(1), ALICE, {"a": b"1", "b": b"1"}))
+    delta = changes_since(base.written([("a", b"2")], stamp(2), ALICE), base)
+    assert [entry[0] for entry in delta.entries] == ["a"]
+    assert delta.base_claims == {ALICE: stamp(1)}
+
+
+def test_an_overwritten_write_of_another_is_not_claimed_by_who_missed_it():
+    """Alice writes k, Bob overwrites it, Alice sends what is left of her own: nothing. With a base of "since my
+    stamp" Carol would now claim a write that she holds neither itself nor as what replaced it."""
+    first = record((stamp(1), ALICE, {"k": b"alice"}))
+    at_alice = first.written([("k", b"bob")], stamp(2), BOB)
+    at_carol = empty_record(SID)
+    applied = apply(at_carol, changes_since(at_alice, first))
+    assert applied.gap
+    assert applied.record is at_carol
+    assert not applied.record.contains(ALICE, stamp(1))
+
+
+def test_a_base_that_is_not_covered_by_its_claims_is_named_by_its_hash():
+    """Claims that were dropped say too little about what the base held."""
+    base = record((stamp(1), BOB, {"a": b"1"}), (stamp(1) + CLAIM_AGE + 1, ALICE, {"b": b"2"}))
+    after = base.written([("b", b"3")], base.newest + 1, ALICE)
+    delta = changes_since(after, base)
+    assert delta.base_claims is None
+    assert delta.base_hash == base.state_hash
+    assert apply(base, delta).record.state_hash == after.state_hash
+    other = record((stamp(1), BOB, {"a": b"1"}))
+    assert apply(other, delta) == (other, True, False)
+
+
+def test_who_holds_the_outcome_already_reports_no_gap():
+    """A doubled push must not be asked for once more."""
+    base = record((stamp(1), BOB, {"a": b"1"}), (stamp(1) + CLAIM_AGE + 1, ALICE, {"b": b"2"}))
+    after = base.written([("b", b"3")], base.newest + 1, ALICE)
+    assert apply(after, changes_since(after, base)) == (after, False, False)
+
+
+def test_the_outcome_is_compared_where_the_claims_are_the_senders():
+    """The one check that finds a base which claimed more than it held."""
+    sender = record((stamp(1), ALICE, {"a": b"1"}), (stamp(2), ALICE, {"b": b"2"}))
+    delta = not_covered(sender.written([("c", b"3")], stamp(3), ALICE), {ALICE: stamp(2)})
+    liar = empty_record(SID).written([("b", b"2")], stamp(2), ALICE)  # claims all up to 2, and holds half
+    applied = apply(liar, delta)
+    assert applied.gap
+    assert "c" in applied.record.entries
+
+
+def test_a_tombstone_beats_entries_and_a_later_tombstone_an_earlier():
+    """And the sender of anything else is told that the session is dead."""
+    live = record((stamp(5), ALICE, {"a": b"1"}))
+    dead, later = dead_record(SID, stamp(1)), dead_record(SID, stamp(2))
+    assert apply(live, not_covered(dead, {})).record.tombstone == stamp(1)
+    assert apply(dead, not_covered(live, {})) == (dead, False, True)
+    assert apply(dead, not_covered(later, {})).record.tombstone == stamp(2)
+    assert apply(later, not_covered(dead, {})) == (later, False, True)
+    assert apply(later, not_covered(later, {})) == (later, False, False)
+
+
+def test_everything_is_sent_to_who_claims_nothing():
+    """A joiner's first pull."""
+    made = record((stamp(1), ALICE, {"a": b"1", "b": None}))
+    assert {entry[0] for entry in not_covered(made, {}).entries} == {"a", "b"}

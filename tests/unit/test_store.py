@@ -1,0 +1,229 @@
+"""The store on a lone node, with the clock in the test's hand; and what it remembers of ids nobody made."""
+
+from concurrent.futures import Future
+
+import pytest
+
+from gossipsess import Confirmed, Degraded, Gone, SessionUnavailable
+from gossipsess.model.identity import is_session_id, sid_of
+from gossipsess.protocol.events import Tick
+from gossipsess.store import ABSENT_FOR_S, ABSENT_MAX
+from gossipsess.wire.messages import Pull, PullAnswer
+from tests.unit.machines import BOB, EPOCH_MS, Clocked
+
+FOREIGN = "f" * 32
+TICK = Tick()
+
+
+@pytest.fixture
+def lone() -> Clocked:
+    """A lone node whose sessions idle for a minute and live for an hour."""
+    return Clocked(idle_timeout_s=60, absolute_timeout_s=3600).alone()
+
+
+def stored(here: Clocked, **values):
+    session = here.store.create()
+    session.update(values)
+    assert here.store.commit(session) == Confirmed(0, 0)
+    return session
+
+
+def test_what_is_committed_is_loaded(lone):
+    """At once, and without waiting for anybody."""
+    session = stored(lone, user="kim")
+    again = lone.store.load(session.cookie)
+    assert dict(again) == {"user": "kim"}
+    assert (again.created_at, again.is_new, again.stale) == (EPOCH_MS / 1000, False, False)
+    assert again.id == session.id
+    assert again.token == session.token
+
+
+def test_nothing_is_stored_for_a_session_that_nobody_wrote(lone):
+    """Crawlers make a session with every request."""
+    session = lone.store.create()
+    assert lone.store.commit(session) == Confirmed(0, 0)
+    assert lone.store.load(session.id) is None
+    assert lone.node.records == {}
+
+
+def test_every_id_is_made_here_and_no_two_are_the_same(lone):
+    """165 random bits; only their hash is stored."""
+    ids = {lone.store.create().id for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(is_session_id(name) for name in ids)
+    session = stored(lone, user="kim")
+    assert list(lone.node.records) == [sid_of(session.id)]
+
+
+@pytest.mark.parametrize(
+    "cookie", ["", ".", "x", FOREIGN, FOREIGN + ".", FOREIGN.upper(), FOREIGN + "0", "é" * 32, FOREIGN + ".token", "\0"]
+)
+def test_a_foreign_id_is_never_adopted(lone, cookie):
+    """A cookie that an attacker has planted must not become the victim's session."""
+    assert lone.store.load(cookie) is None
+    assert lone.node.records == {}
+
+
+def test_a_rotation_moves_the_data_and_ends_the_old_id(lone):
+    """Whoever knew the id before the login knows nothing after it."""
+    session = stored(lone, user="kim", cart=["book"])
+    old, created_at = session.cookie, lone.store.load(session.cookie).created_at
+    lone.now_s += 10
+    session["role"] = "admin"
+    del session["cart"]
+    assert lone.store.rotate(session) == Confirmed(0, 0)
+    assert session.id != old
+    assert lone.store.load(old) is None
+    again = lone.store.load(session.cookie)
+    assert dict(again) == {"user": "kim", "role": "admin"}
+    assert again.created_at == created_at, "the absolute timeout counts from the first beginning"
+
+
+def test_the_rotation_of_a_session_that_was_never_stored_only_changes_its_id(lone):
+    """A login as the first thing in a session."""
+    session = lone.store.create()
+    session["user"] = "kim"
+    old = session.id
+    assert lone.store.rotate(session) == Confirmed(0, 0)
+    assert session.id != old
+    assert lone.store.commit(session) == Confirmed(0, 0)
+    assert dict(lone.store.load(session.cookie)) == {"user": "kim"}
+
+
+def test_an_invalidated_session_is_gone_for_loads_and_for_late_writes(lone):
+    """Logged out stays logged out, also for the request that was still running."""
+    session = stored(lone, user="kim")
+    slow = lone.store.load(session.cookie)
+    assert lone.store.invalidate(session) == Confirmed(0, 0)
+    assert dict(session) == {}
+    assert lone.store.load(slow.cookie) is None
+    slow["cart"] = ["book"]
+    assert lone.store.commit(slow) == Gone()
+    assert lone.store.rotate(slow) == Gone()
+    session["cart"] = ["book"]
+    assert lone.store.commit(session) == Gone()
+    assert lone.store.load(slow.id) is None
+
+
+def test_an_idle_session_ends(lone):
+    """After a minute, and the five seconds by which accesses are coarse."""
+    session = stored(lone, user="kim")
+    lone.now_s += 64.9
+    assert session.record.sid in lone.node.records
+    lone.now_s += 0.2
+    assert lone.store.load(session.cookie) is None
+
+
+def test_a_session_in_use_goes_on_and_ends_after_its_last_use(lone):
+    """A read is a use, as coarse as five seconds."""
+    session = stored(lone, user="kim")
+    for _ in range(10):
+        lone.now_s += 60
+        assert lone.store.load(session.cookie) is not None
+    assert lone.store.load(session.cookie).accessed_at == EPOCH_MS / 1000 + 600
+    lone.now_s += 66
+    assert lone.store.load(session.cookie) is None
+
+
+def test_a_session_in_use_ends_at_its_absolute_timeout(lone):
+    """However busy it is."""
+    session = stored(lone, user="kim")
+    for _ in range(59):
+        lone.now_s += 60
+        assert lone.store.load(session.cookie) is not None
+    lone.now_s += 60
+    assert lone.store.load(session.cookie) is None
+
+
+def test_a_write_to_a_session_that_expired_and_was_dropped_is_gone(lone):
+    """Without its registers it would be a session that nobody can end."""
+    session = stored(lone, user="kim")
+    lone.now_s += 100
+    assert [dropped.sid for dropped in lone.replica.sessions.table.expired(lone.node.time_ms())] == [session.record.sid]
+    session["cart"] = ["book"]
+    assert lone.store.commit(session) == Gone()
+    assert lone.node.records == {}
+
+
+def test_a_node_that_has_not_met_the_others_yet_calls_nothing_absent():
+    """In its first two seconds it knows nothing; a cleared cookie would be a logout."""
+    with pytest.raises(SessionUnavailable, match="Keep the cookie"):
+        Clocked().store.load(FOREIGN)
+
+
+def asked(here: Clocked) -> list[Pull]:
+    return [message for message in here.says() if isinstance(message, Pull) and message.request]
+
+
+def test_an_id_that_nobody_knows_is_not_asked_for_again_for_a_while():
+    """A client with a dead cookie would otherwise cost a question to every node with each request."""
+    here = Clocked().linked(BOB)
+    here.says()
+    waiting = here.store.load(FOREIGN)
+    assert isinstance(waiting, Future)
+    (pull,) = asked(here)
+    here.hears(PullAnswer(pull.request, held=False, synced=True))
+    here.does()
+    assert waiting.result(0) is None
+    here.now_s += ABSENT_FOR_S - 0.1
+    assert here.store.load(FOREIGN) is None
+    assert asked(here) == []
+    here.now_s += 0.2
+    assert isinstance(here.store.load(FOREIGN), Future)
+    assert len(asked(here)) == 1
+
+
+def test_what_is_unknown_is_asked_for_again_at_once():
+    """Only a sure answer is remembered."""
+    here = Clocked().linked(BOB)
+    here.says()
+    waiting = here.store.load(FOREIGN)
+    (pull,) = asked(here)
+    here.hears(PullAnswer(pull.request, held=False, synced=False))
+    here.now_s += 0.2
+    here.node.submit(TICK)
+    here.does()
+    with pytest.raises(SessionUnavailable):
+        waiting.result(0)
+    assert isinstance(here.store.load(FOREIGN), Future)
+
+
+def test_ids_that_nobody_made_are_remembered_up_to_a_bound(lone):
+    """Anybody can send any number of them."""
+    for number in range(ABSENT_MAX + 10):
+        assert lone.store.load(f"{number:032d}") is None
+    assert len(lone.store._absent) == ABSENT_MAX
+    assert sid_of("0" * 32) not in lone.store._absent, "the oldest go first"
+
+
+def test_a_load_that_misses_writes_nobody_can_find_is_stale_and_keeps_asking_for_them():
+    """The client is served, with what there is; its next request still names what it has seen."""
+    here, there = Clocked().alone(), Clocked(BOB).alone()
+    session = stored(there, user="kim")
+    here.replica.sessions.table.records[session.record.sid] = session.record
+    cookie = session.cookie
+    session["cart"] = ["book"]
+    there.store.commit(session)
+    ahead = session.cookie
+    assert not here.store.load(cookie).stale
+    again = here.store.load(ahead)
+    assert again.stale
+    assert "cart" not in again
+    again["theme"] = "dark"
+    here.store.commit(again)
+    assert here.store.load(again.cookie).stale, "the token still names the write that was missed"
+    assert there.store._tokens.read_untrusted(session.record.sid, again.token, EPOCH_MS)[0][0] == BOB
+
+
+def test_a_commit_that_nobody_confirms_in_time_is_degraded_and_stands():
+    """Never rolled back: the user may have seen it succeed."""
+    here = Clocked().linked(BOB)
+    session = here.store.create()
+    session["user"] = "kim"
+    waiting = here.store.commit(session, 1)
+    assert isinstance(waiting, Future)
+    here.now_s += 0.3
+    here.node.submit(TICK)
+    here.does()
+    assert waiting.result(0) == Degraded(0, 0)
+    assert dict(here.store.load(session.cookie)) == {"user": "kim"}

@@ -1,0 +1,113 @@
+"""The table: sums, deadlines and touches beside the records."""
+
+import pytest
+
+from gossipsess.model.delta import not_covered
+from gossipsess.model.digest import partition_of
+from gossipsess.model.record import IDLE, empty_record
+from gossipsess.model.table import TOMBSTONE_MS, Table, register_value, touch_grain_ms
+from tests.unit.machines import ALICE, EPOCH_MS, SID, record, registers, stamp
+
+
+def table_with(idle_ms: int = 60_000, absolute_ms: int = 3_600_000) -> Table:
+    table = Table()
+    table.write(SID, registers(idle_ms=idle_ms, absolute_ms=absolute_ms).items(), stamp(0), ALICE)
+    return table
+
+
+def expired(table: Table, ms: int) -> list[bytes]:
+    return [record.sid for record in table.expired(EPOCH_MS + ms)]
+
+
+@pytest.mark.parametrize(
+    ("idle_ms", "grain_ms"),
+    [(1_000, 250), (19_999, 4_999), (20_000, 5_000), (100_000, 5_000), (200_000, 10_000), (86_400_000, 60_000)],
+)
+def test_accesses_are_as_coarse_as_the_idle_timeout_allows(idle_ms, grain_ms):
+    """Finer would make a message of every read; coarser would let idle sessions live on."""
+    assert touch_grain_ms(idle_ms) == grain_ms
+
+
+def test_an_idle_session_ends_after_its_timeout_and_the_grain():
+    """An access within the grain is told to nobody, so nobody may end the session within it."""
+    table = table_with(idle_ms=60_000)
+    assert expired(table, 64_999) == []
+    assert expired(table, 65_000) == [SID]
+    assert SID not in table.records
+    assert table.sums[partition_of(SID)] == 0
+    assert list(table.in_partition(partition_of(SID))) == []
+
+
+def test_a_touch_and_a_write_each_put_the_end_off():
+    """Both are use."""
+    table = table_with(idle_ms=60_000)
+    assert table.touch(SID, EPOCH_MS + 30_000)
+    assert expired(table, 65_000) == []
+    table.write(SID, [("a", b"1")], stamp(80_000), ALICE)
+    assert expired(table, 95_000) == []
+    assert expired(table, 145_000) == [SID]
+
+
+def test_touches_only_move_forward():
+    """A late batch must not shorten a session's life."""
+    table = table_with()
+    assert table.touch(SID, EPOCH_MS + 30_000)
+    assert not table.touch(SID, EPOCH_MS + 20_000)
+    assert table.life(table.get(SID)).accessed_ms == EPOCH_MS + 30_000
+
+
+def test_a_touch_of_a_session_that_is_not_held_is_not_kept():
+    """Memory for sessions nobody has would grow with every message."""
+    table = Table()
+    assert not table.touch(SID, EPOCH_MS)
+    assert table.life(empty_record(SID)).accessed_ms == 0
+
+
+def test_the_absolute_timeout_ends_a_session_in_use():
+    """A stolen cookie is not kept alive for ever by its thief."""
+    table = table_with(idle_ms=60_000, absolute_ms=100_000)
+    table.touch(SID, EPOCH_MS + 99_000)
+    assert expired(table, 99_999) == []
+    assert expired(table, 100_000) == [SID]
+
+
+def test_a_session_without_its_registers_has_ended():
+    """Fail closed: nobody knows how long it may live."""
+    table = Table()
+    table.write(SID, [("a", b"1")], stamp(0), ALICE)
+    assert expired(table, 1) == [SID]
+    assert table.get(SID).entries == {}
+
+
+def test_a_tombstone_outlives_a_day():
+    """A node that was away comes back with the old record."""
+    table = table_with()
+    table.kill(SID, stamp(0))
+    assert expired(table, TOMBSTONE_MS - 1) == []
+    assert expired(table, TOMBSTONE_MS) == [SID]
+
+
+def test_a_later_tombstone_stays():
+    """Two logouts of one session, heard in any order, leave the same state."""
+    table = Table()
+    table.kill(SID, stamp(2))
+    assert table.kill(SID, stamp(1)).tombstone == stamp(2)
+
+
+def test_what_has_expired_is_not_taken_in_again():
+    """A peer that is slower to drop it would bring it back for a moment, again and again."""
+    old = record((stamp(0), ALICE, registers(idle_ms=60_000)))
+    table = Table()
+    applied = table.merge(not_covered(old, {}), EPOCH_MS + 65_000)
+    assert not applied.gap
+    assert table.records == {}
+    table.merge(not_covered(old, {}), EPOCH_MS + 64_999)
+    assert list(table.records) == [SID]
+
+
+def test_an_idle_timeout_that_was_made_longer_counts_at_once():
+    """The check was planned for the old deadline; it looks again."""
+    table = table_with(idle_ms=60_000)
+    table.write(SID, [(IDLE, register_value(600_000))], stamp(10), ALICE)
+    assert expired(table, 65_100) == []
+    assert SID in table.records
