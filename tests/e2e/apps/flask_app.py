@@ -1,0 +1,56 @@
+# A shop for the end-to-end tests, in Flask; settings come from GOSSIPSESS_* alone. Its twin is starlette_app.py.
+
+import os
+import sys
+import threading
+from typing import Any
+
+from flask import Flask, request, session
+
+from gossipsess.service import process_node
+from gossipsess.web.flask import GossipSessions
+
+READY_S = 10.0
+
+app = Flask(__name__)
+GossipSessions(app)
+
+
+def shown() -> dict[str, Any]:
+    return {
+        "user": session.get("user"),
+        "cart": session.get("cart"),
+        "stale": session.stale,  # type: ignore[attr-defined]  # Flask's proxy is typed as the plain mixin
+        "replica": os.environ["GOSSIPSESS_PORT"],
+    }
+
+
+@app.get("/")
+def home() -> dict[str, Any]:
+    return shown()
+
+
+@app.post("/login")
+def login() -> dict[str, Any]:
+    session["user"] = request.args["user"]
+    return shown()
+
+
+@app.post("/cart/add")
+def add_to_cart() -> dict[str, Any]:
+    session.setdefault("cart", []).append(request.args["item"])
+    return shown()
+
+
+@app.get("/members")
+def members() -> dict[str, Any]:
+    return {"linked": sum(member.linked for member in process_node().status().members)}
+
+
+def say_when_ready() -> None:
+    """Tell the harness, by the log, that the node has met the others; no request is needed for that."""
+    if process_node().wait_ready(READY_S):
+        print("node is ready", file=sys.stderr)
+
+
+threading.Thread(target=say_when_ready, daemon=True).start()
