@@ -23,7 +23,7 @@ from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.node import Node
 from gossipsess.protocol.effects import Notify
 from gossipsess.protocol.events import Watch
-from gossipsess.protocol.replica import Replica, Settings
+from gossipsess.protocol.replica import ALONE_S, Replica, Settings
 from gossipsess.runtime import localkey
 from gossipsess.runtime.sockets import Sockets, bind, route_address
 from gossipsess.session import Session
@@ -139,10 +139,13 @@ class NodeService:
             name=config.node_name or f"{address[0]}:{address[1]}",
             host=config.host or address[0],
         )
+        seeds = tuple(seed for seed in parts.seeds if seed != address)
+        looks_for_others = bool(seeds) or parts.multicast is not None
         settings = Settings(
             confirm_timeout_s=config.confirm_timeout_s,
-            seeds=tuple(seed for seed in parts.seeds if seed != address),
+            seeds=seeds,
             beacons=parts.multicast is not None,
+            alone_s=ALONE_S if looks_for_others else 0.0,
         )
         replica = Replica(
             myself,

@@ -37,7 +37,8 @@ class Status:
     sessions: int
     """Records held, tombstones of ended sessions included."""
     unconfirmed: int
-    """Session states that some live member is not yet known to hold."""
+    """Session states that this node still has to send to a member, or that the member has not acknowledged. What a
+    member that has just come is still pulling by itself is not counted."""
     members: tuple[MemberStatus, ...]
     """Everyone else, live ones first, then by name."""
 

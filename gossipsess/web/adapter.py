@@ -130,7 +130,8 @@ def launch_early(sessions: NodeSessions) -> None:
     """Start the node where the application is built, rather than with the first request.
 
     For frameworks that do not say when serving begins. A replica must hold the sessions before anybody asks it:
-    the one who comes to it first may come because the others have died.
+    the one who comes to it first may come because the others have died. So it blocks until the node has met the
+    others, or nobody for two seconds.
     """
     if _in_gunicorns_master():
         master = os.getpid()
@@ -140,8 +141,10 @@ def launch_early(sessions: NodeSessions) -> None:
                 sessions.launch()
 
         os.register_at_fork(after_in_child=launch_in_worker)
+    elif os.environ.get("WERKZEUG_RUN_MAIN") == "true":
+        sessions.launch()  # a developer who has just saved a file does not want to wait, and nobody else is there
     elif not _only_builds():
-        sessions.launch()
+        sessions.start()
 
 
 def _in_gunicorns_master() -> bool:

@@ -38,7 +38,8 @@ class GossipSessions:
     Where it cannot be known in time whether the session exists, no view runs: the answer is 503 with Retry-After,
     and the cookie stays.
 
-    The node starts when this is called; under gunicorn --preload in each worker, after its fork. It does not start in
+    The node starts when this is called, which returns once it has met the others, or nobody for two seconds; under
+    gunicorn --preload it starts in each worker, after its fork. It does not start in
     a process that is known not to serve: a Python shell, a command of Flask's other than ``run``, the parent of the
     reloader, uWSGI's master.
 

@@ -54,9 +54,12 @@ def test_the_api_on_asyncio():
     """The node has a thread of its own; the loop only waits for futures."""
 
     async def main() -> None:
-        async with asyncio.timeout(LONG_S), aio.open_node(settings()) as here:
-            async with aio.open_node(seeded(here.status().address[1])) as there:
-                await one_round(here, there)
+        async with (
+            asyncio.timeout(LONG_S),
+            aio.open_node(settings()) as here,
+            aio.open_node(seeded(here.status().address[1])) as there,
+        ):
+            await one_round(here, there)
 
     asyncio.run(main())
 

@@ -53,6 +53,13 @@ class History:
         states = self.states[holder]
         self.deltas.append(changes_since(states[-1], states[max(0, len(states) - 1 - back)]))
 
+    def cut_by_hash(self, holder: int, back: int) -> None:
+        # As for a base whose claims were dropped: the rarest of the three bases, so it is asked for.
+        states = self.states[holder]
+        base = states[max(0, len(states) - 1 - back)]
+        uncovered = Record(SID, base.entries, base.claims, base.state_hash, covered=False, tombstone=base.tombstone)
+        self.deltas.append(changes_since(states[-1], uncovered))
+
     def answer(self, holder: int, asker: int) -> None:
         self.deltas.append(not_covered(self.held[holder], self.held[asker].claims))
 
@@ -81,10 +88,12 @@ _steps = st.one_of(
     st.tuples(st.just("write"), _holder, _keys, st.booleans()),
     st.tuples(st.just("write"), _holder, _keys, st.just(False)),
     st.tuples(st.just("cut"), _holder, st.integers(0, 3)),
+    st.tuples(st.just("cut_by_hash"), _holder, st.integers(0, 3)),
     st.tuples(st.just("answer"), _holder, _holder),
     st.tuples(st.just("deliver"), _holder, st.integers(0, 30)),
     st.tuples(st.just("deliver"), _holder, st.integers(0, 30)),
-    st.tuples(st.just("wait"), st.sampled_from([1, 60_000, 700_000])),  # the last one makes claims too old to keep
+    st.tuples(st.just("wait"), st.sampled_from([1, 700_000])),  # the second makes claims too old to keep
+    st.tuples(st.just("wait"), st.just(350_000)),
 )
 
 

@@ -16,7 +16,9 @@ def test_what_a_holders_claims_do_not_cover_is_as_good_as_the_whole_record(histo
     """A pull names claims to spare bytes; it must not spare a change."""
     for mine, theirs in itertools.permutations(history.held, 2):
         applied = apply(mine, not_covered(theirs, mine.claims))
-        assert not applied.gap
+        # Where a claim of this holder's was dropped as too old, equal claims do not prove equal states: then one
+        # whole record too many is asked for, which is always safe.
+        assert not applied.gap or not applied.record.covered
         assert same_state(applied.record, joined(mine, theirs))
 
 

@@ -106,11 +106,18 @@ def test_a_delta_that_is_not_whole_is_refused(position, change):
     refused(*spoiled(position, change))
 
 
-@pytest.mark.parametrize("stamp_bytes", [bytes(8)])
-def test_a_tombstone_without_a_stamp_is_refused(stamp_bytes):
+@pytest.mark.parametrize("missing", [1, 2, 3])
+def test_a_delta_whose_last_entries_are_missing_is_refused(missing):
+    """Its head is whole, and says how many there are."""
+    message = flat_push()
+    del message[2][-missing:]
+    refused(*message)
+
+
+def test_a_tombstone_without_a_stamp_is_refused():
     """Stamp 0 means alive."""
     message = cbor2.loads(encode(Push(1, (not_covered(dead_record(SID, stamp(1)), {}),))))
-    message[2][0] = message[2][0][:-8] + stamp_bytes
+    message[2][0] = message[2][0][:-8] + bytes(8)
     assert "tombstone" in refused(*message)
 
 
