@@ -139,6 +139,8 @@ def _joined(mine: Record, delta: Delta) -> Record:
     pruned = False
     if len(claims) > 1:
         claims, pruned = pruned_claims(claims)
+        if pruned and not copied and claims == mine.claims:
+            return mine  # nothing came but claims too old to keep
     covered = mine.covered and not pruned
     if covered:
         claimed = claims.get

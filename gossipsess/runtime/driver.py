@@ -273,6 +273,7 @@ class Driver:
                 self.rejected["busy"] += 1
                 sock.close()
             else:
+                self._handshakes += 1  # here and not in the task, which starts only after the next one is accepted
                 self._nursery.start_soon(self._serve, tuned(sock), None)
 
     async def _dial(self, address: Address) -> None:
@@ -290,7 +291,6 @@ class Driver:
             await self._serve(stream, address)
 
     async def _serve(self, stream: trio.SocketStream, dialed: Address | None) -> None:
-        self._handshakes += 1
         keys = None
         try:
             keys = await greet(stream, self._keyring, self.node.node_id, dialer=dialed is not None)
@@ -300,7 +300,8 @@ class Driver:
                 self._tell([DialFailed(dialed, refused=False)])
             return
         finally:
-            self._handshakes -= 1
+            if dialed is None:
+                self._handshakes -= 1
             if keys is None:  # refused, or this node ends meanwhile
                 stream.socket.close()
         self._link_count += 1

@@ -52,12 +52,15 @@ def test_sessions_stay_readable_and_writable_in_a_process_whose_node_has_left(cl
 
 
 def crash(node, when) -> None:
-    """Let the node's thread raise at the first effect for which `when` is true."""
+    """Let the node's thread raise at the first effect for which `when` is true, and at every one after it."""
     driver = driver_of(node)
     perform = driver._perform
+    broken_down = False
 
     def broken(effect):
-        if when(effect):
+        nonlocal broken_down
+        broken_down = broken_down or when(effect)
+        if broken_down:
             raise RuntimeError("planted by a test")
         perform(effect)
 

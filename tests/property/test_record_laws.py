@@ -73,6 +73,7 @@ def test_the_kept_state_hash_is_the_recomputed_one(history):
             assert record.state_hash == recomputed_hash(record)
 
 
+@settings(max_examples=300)
 @given(histories())
 def test_a_record_says_covered_only_where_its_claims_cover_every_entry(history):
     """A delta cut against the claims of a record that is not covered would leave entries out."""
@@ -113,3 +114,10 @@ def test_the_histories_drawn_here_reach_the_rare_cases():
     assert record.sid == SID
     assert list(record.claims) == [origin(0)], "claims older than ten minutes are dropped"
     assert not record.covered, "entries whose claims were dropped are not covered"
+
+    history = History([("write", 0, ("a",), False), ("wait", 700_000), ("write", 1, ("b",), False), ("cut", 1, 9)])
+    history.deliver(0, 0)
+    record = history.held[0]
+    assert set(record.entries) == {"a", "b"}
+    assert list(record.claims) == [origin(1)]
+    assert not record.covered, "nor are they when the newer claim came from elsewhere"

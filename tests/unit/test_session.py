@@ -56,6 +56,9 @@ def test_a_change_inside_a_value_is_noticed():
     assert changed(session) == {"cart": encode_value({"items": ["book", "pen"]}, "")}
     session["cart"]["items"].pop()
     assert not session.modified, "changed back is not changed"
+    session["other"] = ["new"]
+    session["other"][0] = "same"
+    assert not session.modified, "nor is what was assigned and changed back inside"
 
 
 def test_assigning_what_is_there_already_changes_nothing():
