@@ -225,7 +225,7 @@ def test_silent_connections_are_bounded_and_free_the_way_when_they_end(start, mo
     node = start()
     with ExitStack() as stack:
         silent = [stack.enter_context(connection(node)) for _ in range(driver.HANDSHAKES_MAX + 6)]
-        eventually(lambda: rejected(node)["busy"] >= 6, "those over the bound are turned away")
+        eventually(lambda: rejected(node)["busy"] >= 6, f"those over the bound are turned away, {rejected(node)}, {driver_of(node)._handshakes}")
         assert driver_of(node)._handshakes == driver.HANDSHAKES_MAX
         friend = start(discovery=static(node))
         eventually(lambda: rejected(friend) or rejected(node)["busy"] > 6, "a real peer is turned away meanwhile")
