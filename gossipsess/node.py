@@ -14,7 +14,7 @@ from typing import overload
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import Record
 from gossipsess.protocol.effects import Effect
-from gossipsess.protocol.events import Event, Fetch, Invalidate, Rotate, Write
+from gossipsess.protocol.events import Abandon, Event, Fetch, Invalidate, Rotate, Write
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.replica import Replica
 from gossipsess.protocol.sessions import Written
@@ -77,6 +77,13 @@ class Node:
         with self._lock:
             self._wake = wake
             self._woken = False
+
+    def orphaned(self) -> None:
+        """Go on alone, after a fork: the driver's thread is in the parent, and so may be whoever holds the lock."""
+        self._lock = threading.Lock()
+        self._wake = None
+        self.replica.handle(Abandon(), self.now())
+        self.replica.outbox.clear()  # the waits in it are the parent's
 
     @property
     def has_effects(self) -> bool:

@@ -14,6 +14,7 @@ import os
 import random
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 from gossipsess.config import Config
@@ -168,6 +169,9 @@ class NodeService:
         return (config.bind_address, port)
 
 
+_running: "weakref.WeakSet[RunningNode]" = weakref.WeakSet()  # iterated only to close each; order is no matter
+
+
 class RunningNode(NodeService):
     """A node in a background thread of this process."""
 
@@ -176,6 +180,7 @@ class RunningNode(NodeService):
 
         super().__init__(config, listen(config))
         self._portal: Portal = Portal(self.make_driver())
+        _running.add(self)
         self.closed = False
         """It has left, or is leaving."""
 
@@ -185,6 +190,12 @@ class RunningNode(NodeService):
         while not self.synced and time.monotonic() < until_s:
             time.sleep(READY_STEP_S)
         return self.synced
+
+    def orphaned(self) -> None:
+        """Let go, after a fork, of what is the parent's: its peers would not notice that it died."""
+        self.closed = True
+        self._portal.driver.close_sockets()
+        self.node.orphaned()
 
     def close(self) -> None:
         """Tell the others, and stop. Sessions stay readable in this process."""
@@ -235,10 +246,9 @@ def _leave_all() -> None:
 def _forget_in_child() -> None:
     global _lock
     _lock = threading.Lock()  # the parent's may have been held at the moment of the fork
-    for running in _of_process.values():
-        if running.sockets is not None:
-            running.sockets.close()  # the parent's ports are not the child's to answer on
     _of_process.clear()
+    for running in list(_running):
+        running.orphaned()
 
 
 atexit.register(_leave_all)

@@ -15,7 +15,7 @@ from typing import Final
 
 from gossipsess.errors import SessionUnavailable
 from gossipsess.model.identity import ENTROPY_BYTES, Sid, is_session_id, session_id, sid_of
-from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, Record, empty_record
+from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, Record, dead_record, empty_record
 from gossipsess.model.table import register_value
 from gossipsess.node import Node
 from gossipsess.protocol.events import (
@@ -139,7 +139,7 @@ class SessionStore:
         The `Session` is empty afterwards, and a commit of it answers `Gone`.
         """
         if session.is_new:
-            session.ended(session.record)
+            session.ended(dead_record(session.record.sid, 1))  # nobody else has heard of it
             return Confirmed(0, 0)
         wait = _Wait("all" if confirm is None else confirm)
         written = self._node.submit(Invalidate(session.record.sid, wait.confirm, wait.waiter))

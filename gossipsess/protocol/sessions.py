@@ -414,7 +414,7 @@ class SessionProtocol:
         self._outbox.append(Notify(kind, sid, remote))
 
     def _notify_merged(self, before: Record | None, record: Record) -> None:
-        if record.tombstone:
-            self._notify("invalidated", record.sid, remote=True)
-        else:
-            self._notify("changed" if before is not None else "created", record.sid, remote=True)
+        if before is None and not record.tombstone:
+            self._notify("created", record.sid, remote=True)
+        elif before is None or before.state_hash != record.state_hash:  # else only claims have advanced
+            self._notify("invalidated" if record.tombstone else "changed", record.sid, remote=True)

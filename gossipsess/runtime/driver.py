@@ -144,6 +144,12 @@ class Driver:
         with self.node.locked() as replica:
             return replica.sessions.unacknowledged
 
+    def close_sockets(self) -> None:
+        """Close every socket without a word; for a child process, whose copies they are."""
+        self._sockets.close()
+        for link in self._links.values():
+            link.close_socket()
+
     def leave(self) -> None:
         """End `run`, after telling the peers. In the Trio thread."""
         self._leaving.set()

@@ -71,6 +71,10 @@ class Link:
         """Close once what is queued has left."""
         self._closing = True
 
+    def close_socket(self) -> None:
+        """Close this process's copy of the socket; a peer notices only when the last copy is closed."""
+        self._sock.close()
+
     async def run(self, received: Callable[[list[Message]], None]) -> None:
         """Carry messages both ways until the link ends.
 

@@ -11,7 +11,7 @@ import pytest
 from gossipsess import Confirmed, Degraded, SessionUnavailable
 from gossipsess.protocol.effects import Notify, Settle, Warn
 from gossipsess.waiting import blocking
-from tests.network.nodes import SECRET, alive, committed, driver_of, eventually, loaded, state_of
+from tests.network.nodes import SECRET, alive, committed, driver_of, eventually, loaded, settings, state_of
 
 
 def test_a_leave_is_seen_as_such_at_once_and_no_commit_waits_for_it(cluster):
@@ -167,6 +167,46 @@ def test_the_child_of_a_fork_gets_a_node_of_its_own_and_the_parents_go_on():
     assert told["same"] == [True, True]
     assert told["running"] == [True, True]
     assert told["outcome"] == "Confirmed"
+
+
+ORPHAN = """
+import os, sys, time
+from gossipsess import Config
+from gossipsess.service import RunningNode
+from gossipsess.waiting import blocking
+
+common = {"cluster": sys.argv[1], "secret": sys.argv[2], "bind": "127.0.0.1", "port": 0}
+node = RunningNode(Config(discovery=f"static://127.0.0.1:{sys.argv[3]}", **common))
+while not any(member.linked for member in node.status().members):
+    time.sleep(0.01)
+session = node.store.create()
+session["user"] = "kim"
+blocking(node.store.commit(session))
+if os.fork() == 0:
+    session["user"] = "lee"
+    outcome = blocking(node.store.commit(session))  # on the parent's node, which has no thread here
+    print(type(outcome).__name__, outcome.nodes, blocking(node.store.load(session.cookie))["user"], flush=True)
+    sys.stdin.read()  # outlives the parent
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_a_child_that_outlives_its_parent_holds_no_request_and_no_link_of_it(start):
+    """Its copies of the sockets would hide from the others that the parent has died."""
+    node = start()
+    parent = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN, settings().cluster, SECRET, str(node.sockets.port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with parent:
+        assert parent.stdout.readline() == "Confirmed 0 lee\n"
+        parent.kill()
+        # Refused at its port it is dead at once; silence alone would take longer than this to convict it.
+        dead = ["dead"]
+        eventually(lambda: [m.state for m in node.status().members] == dead, "the parent is dead", within_s=1.5)
 
 
 def test_subscribers_come_to_their_end_with_the_node(start):
