@@ -54,7 +54,9 @@ class Node:
             answer = replica.handle(event, self.now())
             wake = None
             flush_at_s = replica.sessions.flush_at_s
-            if not self._woken and (replica.outbox or (flush_at_s is not None and flush_at_s < self._due_s)):
+            # A fetch whose holders have no link sends nothing, but its deadline is new.
+            waits = isinstance(event, Fetch) and answer is None
+            if not self._woken and (waits or replica.outbox or (flush_at_s is not None and flush_at_s < self._due_s)):
                 self._woken = True
                 wake = self._wake
         if wake is not None:

@@ -156,7 +156,7 @@ class NodeService:
             now_s=now_s,
         )
         if self.sockets is None:
-            replica.sessions.nobody_there()
+            replica.sessions.waited_long_enough()
         return replica
 
     def _address(self) -> Address:

@@ -8,15 +8,20 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any, Final
 
 from gossipsess.errors import SessionTooLarge, UnreplicableValue
-from gossipsess.model.record import CREATED, RESERVED, Record
+from gossipsess.model.record import (
+    CREATED,
+    KEY_CHARACTERS_MAX,
+    RESERVED,
+    SESSION_BYTES_MAX,
+    Record,
+    entry_bytes,
+)
 from gossipsess.model.table import register
 from gossipsess.protocol.events import Changes, Dot
 from gossipsess.wire.values import decode_value, encode_value
 
-SESSION_BYTES_MAX: Final = 1024 * 1024
 KEYS_MAX: Final = 1024
 """Keys of one session, deleted ones included: a deleted key must be remembered as long as the session lives."""
-KEY_CHARACTERS_MAX: Final = 256
 
 _UNCHANGEABLE: Final = frozenset({str, int, float, bool, type(None), bytes})
 
@@ -104,11 +109,11 @@ class Session(MutableMapping[str, Any]):
         if key not in self:
             raise KeyError(key)
         self._live.pop(key, None)
-        self._bytes = self._size() - self._size_of(key)
         if key in self._record.entries:
             self._assigned[key] = None
         else:
             del self._assigned[key]
+        self._bytes = None
 
     def __iter__(self) -> Iterator[str]:
         self.accessed = True
@@ -135,8 +140,22 @@ class Session(MutableMapping[str, Any]):
         entry = self._record.entries.get(key)
         return entry is not None and entry.value is not None
 
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(list(self))
+
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {dict(self)!r}>"
+        """Show the keys only: values are secrets, and a repr ends up in logs."""
+        return f"<{type(self).__name__} {self.sid[:8]} keys={list(self)}>"
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove and return the last (key, value), as a dict does."""
+        for key in reversed(self):
+            return key, self.pop(key)
+        raise KeyError("the session is empty")
+
+    def copy(self) -> dict[str, Any]:
+        """Return the values as a plain dict."""
+        return dict(self)
 
     def changes(self) -> Changes:
         """Return what this request changed: (key, encoded value or None where deleted).
@@ -159,7 +178,7 @@ class Session(MutableMapping[str, Any]):
             entry = entries.get(key)
             if entry is None or entry.value != encoded:
                 changed[key] = encoded
-                grown_by += len(encoded) - self._size_of(key)
+                grown_by += entry_bytes(key, encoded) - self._size_of(key)
                 if grown_by > 0:
                     self._check_size(key, self._size() + grown_by)
             else:
@@ -197,6 +216,7 @@ class Session(MutableMapping[str, Any]):
         """Go on under a new id."""
         self.id = session_id
         self._record = record
+        self._unmet = ()
 
     def ended(self, record: Record) -> None:
         """Become empty: the session is no more."""
@@ -239,7 +259,7 @@ class Session(MutableMapping[str, Any]):
                     f"session[{key!r}]: a session has at most {KEYS_MAX} keys, deleted ones included. "
                     "Keep many items in one value, or in the application's database."
                 )
-        grows_by = len(encoded) - self._size_of(key)
+        grows_by = entry_bytes(key, encoded) - self._size_of(key)
         if grows_by > 0:
             self._check_size(key, self._size() + grows_by)
         if self._bytes is not None:  # where nothing grows it need not even be known
@@ -254,15 +274,18 @@ class Session(MutableMapping[str, Any]):
 
     def _size(self) -> int:
         if self._bytes is None:
-            keys = {**dict.fromkeys(self._record.entries), **dict.fromkeys(self._assigned)}
-            self._bytes = sum(self._size_of(key) for key in keys)
+            entries = self._record.entries
+            changed = (entry_bytes(key, value) for key, value in self._assigned.items())
+            replaced = (self._stored_size(key) for key in self._assigned if key in entries)
+            self._bytes = self._record.size + sum(changed) - sum(replaced)
         return self._bytes
 
     def _size_of(self, key: str) -> int:
-        if key in self._assigned:
-            return len(self._assigned[key] or b"")
+        return entry_bytes(key, self._assigned[key]) if key in self._assigned else self._stored_size(key)
+
+    def _stored_size(self, key: str) -> int:
         entry = self._record.entries.get(key)
-        return len(entry.value or b"") if entry is not None else 0
+        return entry_bytes(key, entry.value) if entry is not None else 0
 
 
 def _is_unicode(text: str) -> bool:

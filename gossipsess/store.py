@@ -129,8 +129,10 @@ class SessionStore:
         wait = _Wait(self._confirm if confirm is None else confirm)
         written = self._node.submit(Rotate(session.record.sid, new_sid, changes, wait.confirm, wait.waiter))
         if not isinstance(written.outcome, Gone):
+            session.moved(
+                new_id, session.record
+            )  # first: what the old id's token still missed is no write of the new id
             session.committed(written.record, self._token_after(session, written.record), changes)
-            session.moved(new_id, written.record)
         return wait.outcome(written)
 
     def invalidate(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:

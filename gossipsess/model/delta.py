@@ -24,6 +24,7 @@ from gossipsess.model.record import (
     covers,
     covers_claims,
     dead_record,
+    entry_bytes,
     entry_mark,
     pruned_claims,
 )
@@ -45,6 +46,9 @@ class Delta(NamedTuple):
     entries: tuple[DeltaEntry, ...]
     tombstone: Stamp = 0
     """The stamp of the invalidation: then there are no entries and no base is needed."""
+    accessed_ms: int = 0
+    """When the session was last used, where the receiver may not know of it: accesses are no part of the record, and
+    without it a session that is only read would be over before it arrives."""
 
 
 class Applied(NamedTuple):
@@ -118,6 +122,7 @@ def apply(mine: Record, delta: Delta) -> Applied:
 def _joined(mine: Record, delta: Delta) -> Record:
     entries = mine.entries
     state_hash = mine.state_hash
+    size = mine.size
     sid = mine.sid
     copied = False
     for key, stamp, origin, value in delta.entries:
@@ -126,6 +131,8 @@ def _joined(mine: Record, delta: Delta) -> Record:
             if old.stamp > stamp or (old.stamp == stamp and old.origin >= origin):
                 continue
             state_hash -= old.mark
+            size -= entry_bytes(key, old.value)
+        size += entry_bytes(key, value)
         if not copied:
             entries = entries.copy()
             copied = True
@@ -150,7 +157,7 @@ def _joined(mine: Record, delta: Delta) -> Record:
                 break
     else:
         covered = covers(claims, entries)
-    return Record(sid, entries, claims, state_hash & HASH_MASK, covered)
+    return Record(sid, entries, claims, state_hash & HASH_MASK, covered, size)
 
 
 def _joined_claims(mine: dict[NodeId, Stamp], theirs: Mapping[NodeId, Stamp]) -> dict[NodeId, Stamp]:

@@ -28,6 +28,17 @@ CLAIMS_MAX: Final = 16
 CLAIM_AGE: Final = 600_000 << COUNTER_BITS
 """Claims this much older than the record's newest are dropped: ten minutes, as long as a version token lives."""
 
+VALUE_BYTES_MAX: Final = 256 * 1024
+KEY_CHARACTERS_MAX: Final = 256
+SESSION_BYTES_MAX: Final = 1024 * 1024
+"""What one session may hold: keys, values and `ENTRY_BYTES` for each. Checked where a value is assigned, and again
+under the lock where it is written, since another request may have written meanwhile."""
+RECORD_BYTES_MAX: Final = 16 * SESSION_BYTES_MAX
+"""What a record may grow to by merging. Nodes that write at the same moment can pass the bound of a session together,
+but not by this much; a peer that does is broken."""
+ENTRY_BYTES: Final = 48
+"""What an entry costs beyond its key and value."""
+
 RESERVED: Final = "\0"
 """First character of the keys that belong to the library; no application key may begin with it."""
 CREATED: Final = RESERVED + "c"
@@ -61,15 +72,20 @@ def entry_mark(sid: Sid, key: str, stamp: Stamp, origin: NodeId) -> int:
     return int.from_bytes(digest, "big")
 
 
+def entry_bytes(key: str, value: bytes | None) -> int:
+    """Return what an entry counts against the bounds."""
+    return ENTRY_BYTES + len(key.encode("utf-8")) + len(value or b"")
+
+
 class Record:
     """One session's replicated state. Treat as immutable.
 
     `entries` and `claims` are never changed after construction. `covered` says that the claims cover every
     entry, which lets a delta be cut against claims alone. `tombstone` is the stamp of the invalidation, 0
-    while the session lives; a dead record has no entries.
+    while the session lives; a dead record has no entries. `size` is the sum of `entry_bytes`.
     """
 
-    __slots__ = ("claims", "covered", "entries", "sid", "state_hash", "tombstone")
+    __slots__ = ("claims", "covered", "entries", "sid", "size", "state_hash", "tombstone")
 
     def __init__(
         self,
@@ -78,6 +94,7 @@ class Record:
         claims: dict[NodeId, Stamp],
         state_hash: int,
         covered: bool,
+        size: int,
         tombstone: Stamp = 0,
     ) -> None:
         self.sid = sid
@@ -85,6 +102,7 @@ class Record:
         self.claims = claims
         self.state_hash = state_hash
         self.covered = covered
+        self.size = size
         self.tombstone = tombstone
 
     def __repr__(self) -> str:
@@ -107,10 +125,13 @@ class Record:
         assert not self.tombstone, "the caller answers Gone for a dead session"
         entries = self.entries.copy()
         state_hash = self.state_hash
+        size = self.size
         for key, value in changes:
             old = entries.get(key)
             if old is not None:
                 state_hash -= old.mark
+                size -= entry_bytes(key, old.value)
+            size += entry_bytes(key, value)
             mark = entry_mark(self.sid, key, stamp, origin)
             entries[key] = Entry(stamp, origin, value, mark)
             state_hash += mark
@@ -121,18 +142,18 @@ class Record:
             claims, dropped = pruned_claims(claims)
             if dropped:
                 covered = covers(claims, entries)
-        return Record(self.sid, entries, claims, state_hash & HASH_MASK, covered)
+        return Record(self.sid, entries, claims, state_hash & HASH_MASK, covered, size)
 
 
 def empty_record(sid: Sid) -> Record:
     """Return the bottom of the lattice: what a node holds of a session it has never heard of."""
-    return Record(sid, {}, {}, 0, True)
+    return Record(sid, {}, {}, 0, True, 0)
 
 
 def dead_record(sid: Sid, stamp: Stamp) -> Record:
     """Return the top of the lattice for one session: invalidated, its payload erased, for good."""
     mark = entry_mark(sid, RESERVED, stamp, _TOMBSTONE_ORIGIN)
-    return Record(sid, {}, {}, mark, True, stamp)
+    return Record(sid, {}, {}, mark, True, 0, stamp)
 
 
 def covers(claims: Claims, entries: Mapping[str, Entry]) -> bool:

@@ -12,11 +12,20 @@ from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
+from gossipsess.errors import SessionTooLarge, WireError
 from gossipsess.model.clock import COUNTER_BITS, Stamp
 from gossipsess.model.delta import Applied, Delta, apply
 from gossipsess.model.digest import PARTITIONS, PartitionSums, partition_of
 from gossipsess.model.identity import NodeId, Sid
-from gossipsess.model.record import ABSOLUTE, IDLE, Record, dead_record, empty_record
+from gossipsess.model.record import (
+    ABSOLUTE,
+    IDLE,
+    RECORD_BYTES_MAX,
+    SESSION_BYTES_MAX,
+    Record,
+    dead_record,
+    empty_record,
+)
 
 TOMBSTONE_MS: Final = 24 * 3600 * 1000
 """Tombstones outlive the longest partition this promises to survive. Dropped earlier, a node that comes back with
@@ -41,6 +50,10 @@ def touch_grain_ms(idle_ms: int) -> int:
     twenty seconds, as tests have them, take a quarter.
     """
     return min(60_000, max(idle_ms // 20, min(5_000, idle_ms // 4)))
+
+
+class RecordTooLarge(WireError):
+    """A peer's delta would make a record larger than any node that keeps to the bounds could."""
 
 
 class Life(NamedTuple):
@@ -69,9 +82,19 @@ class Table:
         return self.records.get(sid) or empty_record(sid)
 
     def write(self, sid: Sid, changes: Iterable[tuple[str, bytes | None]], stamp: Stamp, origin: NodeId) -> Record:
-        """Apply a local write to a session that is not dead; return its new record."""
+        """Apply a local write to a session that is not dead; return its new record.
+
+        Raises:
+            SessionTooLarge: the record would be over its bound. Nothing has changed.
+        """
         old = self.records.get(sid)
         new = (old or empty_record(sid)).written(changes, stamp, origin)
+        if new.size > SESSION_BYTES_MAX and (old is None or new.size > old.size):
+            raise SessionTooLarge(
+                f"with what other requests have written meanwhile the session would have {new.size} bytes; at most "
+                f"{SESSION_BYTES_MAX} travel. Nothing of this request is stored. Keep large data in the application's "
+                "database and its key in the session."
+            )
         self._replace(old, new)
         return new
 
@@ -86,13 +109,21 @@ class Table:
         """Apply a peer's delta.
 
         State whose deadline has passed is not taken in: an old copy would come back to life for a moment.
+
+        Raises:
+            RecordTooLarge: no node that keeps to the bounds sends that much. Nothing has changed.
         """
         sid = delta.sid
         old = self.records.get(sid)
         applied = apply(old or empty_record(sid), delta)
         new = applied.record
+        if new.size > RECORD_BYTES_MAX:
+            raise RecordTooLarge(f"a record of {new.size} bytes; at most {RECORD_BYTES_MAX} are merged")
+        if delta.accessed_ms and new.entries:
+            self._accesses[sid] = max(self._accesses.get(sid, 0), min(delta.accessed_ms, time_ms))
         if new is not old and (new.entries or new.tombstone):
             if old is None and self.life(new).ends_ms <= time_ms:
+                self._accesses.pop(sid, None)
                 return Applied(empty_record(sid), gap=False)
             self._replace(old, new)
         return applied

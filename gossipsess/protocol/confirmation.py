@@ -85,10 +85,12 @@ class Confirmations:
     def _enough(self, ticket: Ticket, others: tuple[Member, ...]) -> bool:
         if ticket.confirm == "all":
             return all(member.node in ticket.nodes for member in others)
-        hosts = {member.host: None for member in others if member.host != self.my_host}
+        holding = [member for member in others if member.node in ticket.nodes]  # who has died since holds nothing
+        hosts = {member.host for member in others if member.host != self.my_host}
         if hosts:
-            return len(ticket.hosts) >= min(ticket.confirm, len(hosts))
-        return len(ticket.nodes) >= min(ticket.confirm, len(others))
+            held = {member.host for member in holding if member.host != self.my_host}
+            return len(held) >= min(ticket.confirm, len(hosts))
+        return len(holding) >= min(ticket.confirm, len(others))
 
     def _settled(self, ticket: Ticket) -> list[Settle]:
         ticket.settled = True

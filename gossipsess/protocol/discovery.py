@@ -98,7 +98,7 @@ class Discovery:
             self._postpone(attempts, now_s)
 
     def linked(self, address: Address) -> None:
-        """A link to `address` stands, or the address is this node's own: no more dials from here."""
+        """A link to `address` stands: no more dials from here."""
         attempts = self._seeds.get(address)
         if attempts is not None:
             attempts.open = True

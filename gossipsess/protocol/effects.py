@@ -25,7 +25,7 @@ class SendBeacon(NamedTuple):
 
 
 class Dial(NamedTuple):
-    """Open a link to `address`; the outcome comes back as `LinkUp` or `DialFailed`."""
+    """Open a link to `address`; the outcome comes back as `LinkOpened` or `DialFailed`."""
 
     address: Address
 

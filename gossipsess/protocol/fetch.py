@@ -21,7 +21,7 @@ fill it, and beyond it such a request is answered `UNKNOWN` at once."""
 
 
 class _Waiting:
-    __slots__ = ("asked", "deadline_s", "dots", "heard", "held", "sid", "waiter")
+    __slots__ = ("asked", "deadline_s", "dots", "doubtful", "heard", "held", "sid", "waiter")
 
     def __init__(self, sid: Sid, dots: tuple[Dot, ...], waiter: Waiter, deadline_s: float) -> None:
         self.sid = sid
@@ -31,6 +31,7 @@ class _Waiting:
         self.asked: dict[NodeId, None] = {}
         self.heard: dict[NodeId, None] = {}
         self.held = False
+        self.doubtful = False
 
 
 def satisfies(record: Record | None, dots: Iterable[Dot]) -> bool:
@@ -38,10 +39,8 @@ def satisfies(record: Record | None, dots: Iterable[Dot]) -> bool:
     return record is not None and all(record.contains(origin, stamp) for origin, stamp in dots)
 
 
-def _known_alone(synced: bool) -> Found:
-    """Return what a node that can ask nobody says of a session it does not hold: before it has met the others or
-    waited for them, they may hold it, and taking the session for absent would end a login."""
-    return Found.ABSENT if synced else Found.UNKNOWN
+def _without(doubtful: bool) -> Found:
+    return Found.UNKNOWN if doubtful else Found.ABSENT
 
 
 class Fetches:
@@ -60,18 +59,23 @@ class Fetches:
         record: Record,
         holders: tuple[NodeId, ...],
         *,
-        synced: bool,
+        doubtful: bool,
         now_s: float,
     ) -> Pull | Found:
-        """Begin a wait, and return what to ask every holder; or the outcome where there is nothing to wait for."""
+        """Begin a wait, and return what to ask every holder; or the outcome where there is nothing to wait for.
+
+        `doubtful`: somebody who cannot be asked may hold the session, so that nobody's no makes it absent. To take
+        it for absent would end a login.
+        """
         held = bool(record.entries or record.tombstone)
         if not holders:
-            return Found.STALE if held else _known_alone(synced)
+            return Found.STALE if held else _without(doubtful)
         if len(self._waiting) >= FETCHES_MAX:
             return Found.STALE if held else Found.UNKNOWN
         self._request += 1
         waiting = _Waiting(sid, dots, waiter, now_s + FETCH_TIMEOUT_S)
         waiting.asked = dict.fromkeys(holders)
+        waiting.doubtful = doubtful
         self._waiting[self._request] = waiting
         self._of_sid.setdefault(sid, []).append(self._request)
         return Pull(self._request, (Gap(sid, record.claims, record.state_hash),))
@@ -97,19 +101,21 @@ class Fetches:
         if waiting.sid in held_here:
             return [self._end(answer.request, Found.STALE)]
         # Held there but not here: the record itself is still on the way.
-        return [] if waiting.held else [self._end(answer.request, Found.ABSENT)]
+        return [] if waiting.held else [self._end(answer.request, _without(waiting.doubtful))]
 
-    def holder_lost(self, peer: NodeId, held_here: dict[Sid, Record], *, synced: bool) -> list[Settle]:
-        """A holder is no more: nobody waits for it."""
+    def holder_lost(self, peer: NodeId, held_here: dict[Sid, Record], *, died: bool, synced: bool) -> list[Settle]:
+        """A holder is no more: nobody waits for it. `synced`: this node has met those who have everything."""
         settled: list[Settle] = []
         for request, waiting in list(self._waiting.items()):
             if peer not in waiting.asked:
                 continue
             del waiting.asked[peer]
             waiting.heard.pop(peer, None)
+            wrote = any(origin == peer for origin, _ in waiting.dots)
+            if (died and wrote) or not (waiting.asked or synced):
+                waiting.doubtful = True
             if len(waiting.heard) >= len(waiting.asked) and not waiting.held:
-                absent = Found.ABSENT if waiting.heard else _known_alone(synced)
-                found = Found.STALE if waiting.sid in held_here else absent
+                found = Found.STALE if waiting.sid in held_here else _without(waiting.doubtful)
                 settled.append(self._end(request, found))
         return settled
 

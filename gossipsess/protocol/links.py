@@ -11,7 +11,11 @@ from gossipsess.model.member import Address, Member
 
 SAME_MOMENT_S: Final = 2.0
 """Two links to one peer that come up within this are taken for simultaneous dials."""
-DIAL_AGAIN_S: Final = 0.25
+YOUNG_S: Final = 1.0
+"""A link that ended sooner was refused by one side after the greeting: dialing at once would go round and round."""
+YOUNG_DELAY_S: Final = 0.25
+DIAL_AGAIN_S: Final = 0.03
+"""A process that is being killed may accept for a moment yet; soon after, its machine refuses: it is known dead."""
 DIAL_AGAIN_MAX_S: Final = 5.0
 GREATER_ID_WAITS_S: Final = 1.0
 """The greater node id leaves the first dial to the smaller, to spare the pair a second link."""
@@ -33,6 +37,7 @@ class Links:
         self._myself = myself
         self._open: dict[int, _Link] = {}
         self._of_node: dict[NodeId, int] = {}  # the link in use, once its Hello came
+        self._delays: dict[NodeId, float] = {}  # after links that ended young
         self._dials: dict[NodeId, tuple[float, float]] = {}  # live members without a link: (due, next delay)
 
     def opened(self, link: int, node: NodeId, dialed: Address | None, now_s: float) -> None:
@@ -43,6 +48,11 @@ class Links:
         """Return who is at the other end."""
         opened = self._open.get(link)
         return opened.node if opened is not None else None
+
+    def opened_at_s(self, link: int, now_s: float) -> float:
+        """Return since when a link stands."""
+        opened = self._open.get(link)
+        return opened.opened_at_s if opened is not None else now_s
 
     def dialed_of(self, link: int) -> Address | None:
         """Return the address this side dialed for a link."""
@@ -85,9 +95,20 @@ class Links:
             waits = 0.0 if at_once or self._myself < node else GREATER_ID_WAITS_S
             self._dials[node] = (now_s + waits, DIAL_AGAIN_S)
 
+    def lost(self, node: NodeId, opened_at_s: float, now_s: float) -> None:
+        """The link in use ended: dial at once, but one that ended young, as a refused Hello's does, later and later."""
+        if now_s - opened_at_s >= YOUNG_S:
+            self._delays.pop(node, None)
+            self.wanted(node, now_s, at_once=True)
+            return
+        delay_s = self._delays.get(node, 0.0)  # the first time at once: its process may just have died
+        self._delays[node] = min(max(2 * delay_s, YOUNG_DELAY_S), DIAL_AGAIN_MAX_S)
+        self._dials[node] = (now_s + delay_s, max(delay_s, DIAL_AGAIN_S))
+
     def unwanted(self, node: NodeId) -> int | None:
         """A member is no more; return the link to close, if there is one."""
         self._dials.pop(node, None)
+        self._delays.pop(node, None)
         return self._of_node.pop(node, None)
 
     def due(self, members: dict[NodeId, Member], now_s: float) -> list[Address]:

@@ -13,7 +13,7 @@ from gossipsess.model.identity import NodeId
 from gossipsess.model.member import Member
 from gossipsess.protocol.effects import MemberChanged
 
-# Longer than any partition we promise to survive: a node that was cut off that long is asked to start anew.
+# As long as tombstones of sessions are kept.
 ENDED_KEPT_S = 24 * 3600.0
 # About 1 MB. A crash loop makes a node id every few seconds, and must not fill the memory of the others.
 ENDED_MAX = 4096

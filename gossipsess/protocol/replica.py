@@ -8,9 +8,10 @@
 # Not thread-safe: node.py holds the lock.
 
 import random
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from gossipsess.model.clock import ClockAhead, HybridClock
+from gossipsess.errors import WireError
+from gossipsess.model.clock import ClockAhead, HybridClock, stamp_at
 from gossipsess.model.identity import NodeId, short
 from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.protocol.discovery import Discovery
@@ -54,6 +55,10 @@ ALONE_S = 2.0
 """A node that has met nobody for this long takes itself for the first, and serves."""
 
 
+REFUSED_MAX: Final = 256
+"""Nodes that a warning was given for; each is tried again and again, and read of once."""
+
+
 class Settings(NamedTuple):
     """What the machine needs to know that is not the same for every node."""
 
@@ -90,8 +95,8 @@ class Replica:
         self._discovery = Discovery(
             seeds=settings.seeds, beacons=settings.beacons, port=myself.address[1], rng=rng, now_s=now_s
         )
-        self._alone_s = settings.alone_s
-        self._alone_until_s: float | None = now_s + settings.alone_s
+        self._patient_until_s: float | None = now_s + settings.alone_s
+        self._refused: dict[NodeId, None] = {}  # nodes warned of, oldest first
         self._reached: dict[Address, NodeId] = {}  # addresses behind which a linked node was found
         self._leaving: list[NodeId] = []  # nodes that said Bye; their link's end proves nothing
 
@@ -116,7 +121,7 @@ class Replica:
                 return self.sessions.rotate(event, now_s)
             case LinkOpened(link, node, dialed):
                 self._links.opened(link, node, dialed, now_s)
-                self.outbox.append(Send(link, self._hello()))
+                self.outbox.append(Send(link, self._hello(now_s)))
             case LinkClosed(link):
                 self._link_closed(link, now_s)
             case DialFailed():
@@ -137,7 +142,7 @@ class Replica:
             self.swim.next_deadline(),
             self._discovery.next_deadline(),
             self._links.next_deadline(),
-            self._alone_until_s,
+            self._patient_until_s,
         )
         return min(due_s for due_s in deadlines if due_s is not None)
 
@@ -174,15 +179,28 @@ class Replica:
                 case Touch():
                     self.sessions.touch(node, message, now_s)
                 case Bye():
-                    self._leaving.append(node)
+                    self._said_bye(node, now_s)
         except ClockAhead as refused:
-            self.outbox.append(
-                Warn(f"node {short(node)} refused: {refused}. Set the machines' clocks (NTP), then it joins.")
-            )
-            self.outbox.append(CloseLink(link))
+            self._refuse(link, node, f"{refused}. Set its machine's clock (NTP), and start it again")
+        except WireError as refused:
+            self._refuse(link, node, str(refused))
 
-    def _hello(self) -> Hello:
-        return Hello(self.swim.myself, self._clock.last, self.sessions.synced, tuple(self.swim.view.all()))
+    def _said_bye(self, node: NodeId, now_s: float) -> None:
+        self._leaving.append(node)
+        member = self.swim.view.get(node)
+        if member is not None:
+            self._route(self.swim.heard_members((member._replace(state=MemberState.LEFT),), now_s), now_s)
+
+    def _refuse(self, link: int, node: NodeId, why: str) -> None:
+        self.outbox.append(CloseLink(link))
+        if node not in self._refused:
+            if len(self._refused) >= REFUSED_MAX:
+                del self._refused[next(iter(self._refused))]
+            self._refused[node] = None
+            self.outbox.append(Warn(f"node {short(node)} is refused: {why}."))
+
+    def _hello(self, now_s: float) -> Hello:
+        return Hello(self.swim.myself, stamp_at(self._clock.time_ms(now_s)), tuple(self.swim.view.all()))
 
     def _heard_hello(self, link: int, node: NodeId, hello: Hello, now_s: float) -> None:
         self._clock.hear(hello.clock, now_s)
@@ -207,6 +225,7 @@ class Replica:
 
     def _link_closed(self, link: int, now_s: float) -> None:
         peer, dialed = self._links.node_of(link), self._links.dialed_of(link)
+        opened_at_s = self._links.opened_at_s(link, now_s)
         node = self._links.closed(link)
         if peer is not None and self._links.of(peer) is None:
             # Also where this link was no more in use, its member being dead: a seed there is tried again.
@@ -226,7 +245,7 @@ class Replica:
         self.sessions.link_down(node)
         member = self.swim.view.get(node)
         if member is not None and member.is_live:
-            self._links.wanted(node, now_s, at_once=True)
+            self._links.lost(node, opened_at_s, now_s)
             self._route(self.swim.suspect_link(node, now_s), now_s)
             self._dial_due(now_s)
 
@@ -273,7 +292,6 @@ class Replica:
         live = (*self.swim.view.live(), self.swim.myself)
         self._placement.view_changed(tuple(sorted(live, key=lambda one: one.node)))
         if member.is_live:
-            self._alone_until_s = None
             self.sessions.member_live(member)
             self._links.wanted(member.node, now_s)
             self._dial_due(now_s)
@@ -283,15 +301,13 @@ class Replica:
             self.outbox.append(CloseLink(link))
         died = member.state is MemberState.DEAD
         self.sessions.member_gone(member.node, died=died, now_s=now_s)
-        if len(live) == 1 and not self.sessions.synced:
-            self._alone_until_s = now_s + self._alone_s
 
     # --- time ---------------------------------------------------------------------------------------------
 
     def _tick(self, now_s: float) -> None:
-        if self._alone_until_s is not None and self._alone_until_s <= now_s:
-            self._alone_until_s = None
-            self.sessions.nobody_there()
+        if self._patient_until_s is not None and self._patient_until_s <= now_s:
+            self._patient_until_s = None
+            self.sessions.waited_long_enough()
         self._route(self.swim.timeout(now_s), now_s)
         self._route(self._discovery.timeout(now_s), now_s)
         self._dial_due(now_s)

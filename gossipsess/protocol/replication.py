@@ -15,9 +15,10 @@ from typing import Final
 
 from gossipsess.model.delta import Delta, changes_since, not_covered
 from gossipsess.model.identity import Sid
-from gossipsess.model.record import Claims, Record
+from gossipsess.model.record import Claims, Record, entry_bytes
+from gossipsess.model.table import Table
 from gossipsess.protocol.confirmation import Ticket
-from gossipsess.wire.messages import Push, PushAck
+from gossipsess.wire.messages import Gap, Push, PushAck
 
 FLUSH_DELAY_S: Final = 0.004
 """How long an unconfirmed change waits for company. Shorter: more sends; longer: more is lost with a crash."""
@@ -60,13 +61,25 @@ class Outbound:
         if sid not in self.owed:
             self.owed[sid] = before
         if ticket is not None:
-            self.waiting.setdefault(sid, []).append(ticket)
+            waiting = self.waiting.setdefault(sid, [])
+            if waiting and waiting[0].settled:  # timed out, or confirmed by others, while this peer takes nothing
+                waiting[:] = [one for one in waiting if not one.settled]
+            waiting.append(ticket)
+
+    def forget(self, sid: Sid) -> None:
+        """Owe nothing of a session that expired: the peer's copy does so by itself."""
+        self.owed.pop(sid, None)
+        self.waiting.pop(sid, None)
+
+    def owes(self, gaps: tuple[Gap, ...]) -> bool:
+        """Say whether any of these sessions is still to be sent."""
+        return any(gap.sid in self.owed for gap in gaps)
 
     def lacks(self, sid: Sid, claims: Claims | None) -> None:
         """Owe what those claims do not cover; everything where the peer named none."""
         self.owed[sid] = claims or {}
 
-    def flush(self, records: dict[Sid, Record], now_s: float) -> Push | None:
+    def flush(self, table: Table, now_s: float) -> Push | None:
         """Return the next Push, or None where nothing is owed or too much is in flight."""
         if not self.owed or self._in_flight_bytes >= IN_FLIGHT_BYTES_MAX:
             return None
@@ -75,15 +88,16 @@ class Outbound:
         size = 0
         for sid, debt in self.owed.items():
             debts[sid] = debt
-            record = records.get(sid)
+            record = table.records.get(sid)
             if record is None:
                 continue  # it expired meanwhile: the peer's copy does so by itself
             delta = cut(record, debt)
+            if not isinstance(debt, Record):  # the peer asked, and may not know when it was last used
+                delta = delta._replace(accessed_ms=table.life(record).accessed_ms)
             deltas.append(delta)
             size += DELTA_OVERHEAD_BYTES
             for entry in delta.entries:
-                if entry[3] is not None:
-                    size += len(entry[3]) + 24
+                size += entry_bytes(entry[0], entry[3])
             if size >= PUSH_BYTES:
                 break
         if len(debts) == len(self.owed):

@@ -30,11 +30,16 @@ from gossipsess.protocol.events import (
 )
 from gossipsess.protocol.expiry import Expiry
 from gossipsess.protocol.fetch import Fetches, satisfies
-from gossipsess.protocol.outcomes import Confirmed, Found, Gone
+from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
 from gossipsess.protocol.placement import Placement
 from gossipsess.protocol.replication import FLUSH_DELAY_S, Outbound
 from gossipsess.wire.messages import Gap, Pull, PullAnswer, Push, PushAck, SyncAsk, SyncPage, Touch
 
+UNTOLD_MAX: Final = 64
+"""Batches of accesses kept for a live member without a link, a minute of them. It is dead by then, or comes back to
+pull what it lacks."""
+DEAD_MAX: Final = 1024
+"""Dead members remembered. They are doubted for as long as a version token of theirs may come."""
 SYNC_AGAIN_S: Final = 3.0
 """After a member died, a second sync follows this much later: what it had told others may still have been on
 their way to each other at the first."""
@@ -45,19 +50,20 @@ class Written(NamedTuple):
 
     record: Record
     """The new record; a dead or empty one where the outcome is `Gone`."""
-    outcome: Confirmed | Gone | None
+    outcome: Confirmed | Degraded | Gone | None
     """None: `Settle` will tell."""
 
 
 class _Peer:
     """A live member as the data sees it. `link` is None while there is none."""
 
-    __slots__ = ("link", "member", "outbound", "sync")
+    __slots__ = ("link", "member", "outbound", "sync", "untold")
 
     def __init__(self, member: Member, rng: random.Random) -> None:
         self.member = member
         self.link: int | None = None
         self.outbound = Outbound()
+        self.untold: list[Touch] = []  # while there is no link
         self.sync = sync.Sync(rng)
 
 
@@ -90,6 +96,10 @@ class SessionProtocol:
         self._fetches = Fetches()
         self._expiry = Expiry(now_s)
         self._sync_all_at_s: float | None = None
+        self._abandoned = False
+        self._patient = True
+        """While it starts: a member that has everything may still turn up."""
+        self._dead: dict[NodeId, None] = {}  # members that died, oldest first
         self._watched = False
 
     # --- from the application -----------------------------------------------------------------------------
@@ -126,12 +136,14 @@ class SessionProtocol:
             if entry.value is not None:
                 kept[key] = entry.value
         kept.update(event.changes)
-        self.table.kill(event.sid, self.clock.tick(now_s, before.newest))
+        born = Write(event.new_sid, tuple(kept.items()), event.confirm, event.waiter)
+        died_at = self.clock.tick(now_s, before.newest)
+        written = self.write(born, now_s)  # before the old one ends: if it is refused for its size, nothing happened
+        self.table.kill(event.sid, died_at)
         self._replicate(before, 0, event.waiter, now_s)  # only the new record is waited for
         if self._watched:
             self._notify("invalidated", event.sid, remote=False)
-        born = Write(event.new_sid, tuple(kept.items()), event.confirm, event.waiter)
-        return self.write(born, now_s)
+        return written
 
     def fetch(self, event: Fetch, now_s: float) -> Found | None:
         """Ask the other holders for a session, or for writes to it that are missing here.
@@ -142,9 +154,9 @@ class SessionProtocol:
             return Found.FRESH
         others = tuple([member.node for member in self._others(event.sid)])
         record = self.table.get(event.sid)
-        begun = self._fetches.start(
-            event.sid, event.dots, event.waiter, record, others, synced=self.synced, now_s=now_s
-        )
+        # A writer that died, or is only out of reach, may have told nobody who is left.
+        doubtful = any(origin in self._dead for origin, _ in event.dots) or not (others or self.synced)
+        begun = self._fetches.start(event.sid, event.dots, event.waiter, record, others, doubtful=doubtful, now_s=now_s)
         if isinstance(begun, Found):
             return begun
         for node in others:
@@ -163,6 +175,7 @@ class SessionProtocol:
 
     def member_live(self, member: Member) -> None:
         """A member is live; its link may not be up yet."""
+        self._dead.pop(member.node, None)
         peer = self._peers.get(member.node)
         if peer is None:
             self._peers[member.node] = _Peer(member, self._rng)
@@ -176,8 +189,9 @@ class SessionProtocol:
             return
         others = tuple(member for member in self._placement.holders(0) if member.node != self._myself)
         self._outbox += self._confirmations.holders_changed(others)
-        self._outbox += self._fetches.holder_lost(node, self.table.records, synced=self.synced)
+        self._outbox += self._fetches.holder_lost(node, self.table.records, died=died, synced=self.synced)
         if died:
+            self._note_dead(node)
             self._sync_all(now_s)
             self._sync_all_at_s = now_s + SYNC_AGAIN_S
         if not self.synced:
@@ -187,6 +201,9 @@ class SessionProtocol:
         """A link to a live member is in use."""
         peer = self._peers[node]
         peer.link = link
+        touches, peer.untold = peer.untold, []
+        for touch in touches:
+            self._send(peer, touch)
         peer.outbound.link_lost()
         peer.sync.stop()
         self._ask(peer, peer.sync.start(self.table, now_s))
@@ -202,14 +219,17 @@ class SessionProtocol:
 
     def abandon(self, now_s: float) -> None:
         """End every wait, and owe nobody anything: no message comes or goes any more."""
+        self.synced = self.synced and not self._peers  # what they hold can be asked of nobody any more
+        self._abandoned = bool(self._peers) or self._abandoned
         self._peers.clear()
         self.flush_at_s = None
         self._outbox += self._confirmations.timeout(math.inf)
         self._outbox += self._fetches.timeout(self.table.records, math.inf)
 
-    def nobody_there(self) -> None:
-        """No member was met for as long as one waits: this node has everything there is."""
-        self.synced = True
+    def waited_long_enough(self) -> None:
+        """Nobody was met who has everything, for as long as one waits: what can be had now is everything there is."""
+        self._patient = False
+        self._look_whether_synced()
 
     # --- what peers say -----------------------------------------------------------------------------------
 
@@ -266,6 +286,8 @@ class SessionProtocol:
                     peer.outbound.lacks(gap.sid, gap.claims)
         self._flush(peer, now_s)
         if message.request:
+            while peer.link is not None and peer.outbound.can_flush and peer.outbound.owes(message.wanted):
+                self._flush(peer, now_s)
             self._send(peer, PullAnswer(message.request, held, self.synced))
 
     def pull_answer(self, node: NodeId, message: PullAnswer, now_s: float) -> None:
@@ -324,8 +346,10 @@ class SessionProtocol:
         if touches is not None:
             for peer in self._peers.values():
                 for touch in touches:
-                    self._send(peer, touch)
+                    self._tell(peer, touch)
             for record in self.table.expired(self.clock.time_ms(now_s)):
+                for peer in self._peers.values():
+                    peer.outbound.forget(record.sid)
                 if self._watched and not record.tombstone:
                     self._notify("expired", record.sid, remote=False)
 
@@ -348,10 +372,10 @@ class SessionProtocol:
         holders = self._placement.holders(partition_of(sid))
         return tuple([member for member in holders if member.node != self._myself])
 
-    def _replicate(self, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Confirmed | None:
+    def _replicate(self, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Confirmed | Degraded | None:
         others = self._others(before.sid)
         if not others:
-            return Confirmed(0, 0)
+            return Degraded(0, 0) if self._abandoned and confirm != 0 else Confirmed(0, 0)
         waits = confirm != 0
         ticket = self._confirmations.open(waiter, confirm, now_s) if waits else None
         for member in others:
@@ -382,7 +406,7 @@ class SessionProtocol:
     def _flush(self, peer: _Peer, now_s: float) -> None:
         if peer.link is None:
             return
-        push = peer.outbound.flush(self.table.records, now_s)
+        push = peer.outbound.flush(self.table, now_s)
         if push is not None:
             self._outbox.append(Send(peer.link, push))
             self._flush_at(now_s, peer)
@@ -397,8 +421,14 @@ class SessionProtocol:
                 self._ask(peer, peer.sync.start(self.table, now_s))
 
     def _look_whether_synced(self) -> None:
-        if self._peers and all(peer.sync.completed for peer in self._peers.values()):
+        syncs = [peer.sync for peer in self._peers.values()]
+        if all(sync.completed for sync in syncs) and (not self._patient or any(sync.peer_synced for sync in syncs)):
             self.synced = True
+
+    def _note_dead(self, node: NodeId) -> None:
+        if len(self._dead) >= DEAD_MAX:
+            del self._dead[next(iter(self._dead))]
+        self._dead[node] = None
 
     def _ask(self, peer: _Peer, ask: SyncAsk | None) -> None:
         if ask is not None:
@@ -409,6 +439,12 @@ class SessionProtocol:
     def _send(self, peer: _Peer, message: PushAck | Pull | PullAnswer | SyncAsk | SyncPage | Touch) -> None:
         if peer.link is not None:
             self._outbox.append(Send(peer.link, message))
+
+    def _tell(self, peer: _Peer, touch: Touch) -> None:
+        if peer.link is not None:
+            self._send(peer, touch)
+        elif len(peer.untold) < UNTOLD_MAX:
+            peer.untold.append(touch)
 
     def _notify(self, kind: ChangeKind, sid: Sid, *, remote: bool) -> None:
         self._outbox.append(Notify(kind, sid, remote))

@@ -18,6 +18,8 @@ PARTITIONS_PER_ASK: Final = 128
 SESSIONS_PER_PAGE: Final = 256
 """A page ends after the partition that reaches this. At 2 KB a session the page's records make half a megabyte."""
 ASK_AGAIN_S: Final = 1.0
+UNEQUAL_MAX: Final = 4096
+"""Sessions remembered as unequal, some 700 KB. Nearly all are equal the next time; the rest waits its turn."""
 SYNC_EVERY_S: Final = 30.0
 """How often a link is synced without a reason: it repairs whatever no other rule has noticed."""
 
@@ -26,15 +28,19 @@ class Sync:
     """This node's sync with one peer."""
 
     def __init__(self, rng: random.Random) -> None:
-        self.completed = 0
-        """How many syncs with this peer have run to the end."""
+        self.completed = False
+        """A sync with this peer has run to the end."""
+        self.peer_synced = False
+        """The peer had everything itself when it ended."""
         self._rng = rng
         self._running = False
         self._again = False
         self._round = 0
         self._start = 0
         self._resume = 0
+        self._page_synced = False
         self._missing: dict[Sid, None] = {}
+        self._unequal: dict[Sid, tuple[int, int]] = {}  # (mine, theirs) when last seen to differ
         self._due_s: float | None = None
 
     def start(self, table: Table, now_s: float) -> SyncAsk | None:
@@ -60,8 +66,17 @@ class Sync:
         for sid, state_hash in page.sessions:
             record = table.get(sid)
             if record.state_hash != state_hash:  # of two tombstones too: the later one must come everywhere
-                wanted.append(Gap(sid, record.claims, record.state_hash))
+                # Unequal as before, after what the claims did not cover has come: the claims cover too much. That
+                # takes a write of this node's own that it has lost, by expiry. Only the whole record can tell.
+                unequal = (record.state_hash, state_hash)
+                claims = None if self._unequal.get(sid) == unequal else record.claims
+                wanted.append(Gap(sid, claims, record.state_hash))
+                if len(self._unequal) < UNEQUAL_MAX:
+                    self._unequal[sid] = unequal
+            else:
+                self._unequal.pop(sid, None)
         self._resume = page.resume
+        self._page_synced = page.synced
         if not wanted:
             return list(self._next(table, now_s))
         self._missing = {gap.sid: None for gap in wanted}
@@ -95,7 +110,8 @@ class Sync:
         self._start = self._resume
         if self._start < PARTITIONS:
             return [self._ask(table, now_s)]
-        self.completed += 1
+        self.completed = True
+        self.peer_synced = self._page_synced
         self._running = False
         if self._again:
             self._again = False

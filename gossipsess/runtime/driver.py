@@ -71,7 +71,8 @@ class Driver:
     ) -> None:
         self.node = node
         self.rejected: Counter[str] = Counter()
-        """Datagrams and links refused, by the kind of refusal."""
+        """Datagrams and links refused, by the kind of refusal; only the first of each is logged, so that a flood stays
+        cheap."""
         self._notify = notify
         self._ended = ended
         self._keyring = keyring
@@ -261,7 +262,7 @@ class Driver:
                         continue  # multicast brings our own beacons back
                     message = decode_untrusted(body)
                 except WireError as error:
-                    self._reject(error)  # never logged one by one: a flood must stay cheap
+                    self._reject(error)
                     continue
                 if is_datagram(message):
                     self._tell([ReceivedDatagram(sender, (address[0], address[1]), message)])
@@ -280,7 +281,16 @@ class Driver:
                 sock.close()
             else:
                 self._handshakes += 1  # here and not in the task, which starts only after the next one is accepted
-                self._nursery.start_soon(self._serve, tuned(sock), None)
+                self._nursery.start_soon(self._serve_stranger, sock)
+
+    async def _serve_stranger(self, sock: trio.socket.SocketType) -> None:
+        try:
+            stream = tuned(sock)
+        except OSError:  # it has gone already
+            self._handshakes -= 1
+            sock.close()
+        else:
+            await self._serve(stream, None)
 
     async def _dial(self, address: Address) -> None:
         stream: trio.SocketStream | None = None
@@ -326,4 +336,7 @@ class Driver:
         self._tell([Received(link.number, message) for message in messages if is_link_message(message)])
 
     def _reject(self, error: BaseException) -> None:
-        self.rejected[type(error).__name__] += 1
+        kind = type(error).__name__
+        if kind not in self.rejected:
+            log.warning("refused, and from now on only counted: %s (%s)", error, kind)
+        self.rejected[kind] += 1

@@ -139,11 +139,6 @@ class DatagramOpener:
             raise SealError(f"datagram {counter} of {short(sender)} came before, or is too old to know")
         return sender, body
 
-    def forget(self, sender: NodeId) -> None:
-        """Drop what is kept of a sender that will not send again. Its old datagrams would open once more."""
-        for key in (self._keyring.primary, *self._keyring.fallbacks):
-            self._senders.pop((key.key_id, sender), None)
-
 
 class FrameSealer:
     """Seals one direction of one link."""

@@ -2,7 +2,7 @@
 #
 # A push is one flat CBOR list: for each delta a packed head, then key, value, key, value, ... of its entries.
 #
-#   head:  sid 16 | after hash 16 | form 1 | base claims 1 | after claims 1 | entries 2 | body
+#   head:  sid 16 | after hash 16 | last access 8 | form 1 | base claims 1 | after claims 1 | entries 2 | body
 #   form:  0 base is claims    body: claims..., claims..., dots...
 #          1 base is a hash    body: hash 16, claims..., dots...
 #          2 a tombstone       body: stamp 8
@@ -11,17 +11,14 @@
 # One struct and few CBOR items a delta: an array for each part made encoding three times as slow.
 
 from struct import Struct
-from typing import Any, Final
+from typing import Any
 
 from gossipsess.errors import DecodeError
 from gossipsess.model.delta import Delta, DeltaEntry
 from gossipsess.model.identity import NodeId
-from gossipsess.model.record import CLAIMS_MAX, Claims
+from gossipsess.model.record import CLAIMS_MAX, KEY_CHARACTERS_MAX, VALUE_BYTES_MAX, Claims
 
-VALUE_BYTES_MAX: Final = 256 * 1024
-KEY_CHARACTERS_MAX: Final = 256
-
-_HEAD = Struct(">16s16sBBBH")
+_HEAD = Struct(">16s16sQBBBH")
 _DOT = Struct(">8sQ")
 _STAMP = Struct(">Q")
 _FROM_CLAIMS, _FROM_HASH, _TOMBSTONE = 0, 1, 2
@@ -49,16 +46,16 @@ def flatten_deltas(deltas: tuple[Delta, ...]) -> list[Any]:
     """Return deltas as the flat list that travels."""
     flat: list[Any] = []
     append = flat.append
-    for sid, base, base_hash, after, after_hash, entries, tombstone in deltas:
+    for sid, base, base_hash, after, after_hash, entries, tombstone, accessed_ms in deltas:
         after_bytes = after_hash.to_bytes(16, "big")
         if tombstone:
-            append(_pack_head(sid, after_bytes, _TOMBSTONE, 0, 0, 0) + _STAMP.pack(tombstone))
+            append(_pack_head(sid, after_bytes, 0, _TOMBSTONE, 0, 0, 0) + _STAMP.pack(tombstone))
             continue
         if base is None:
-            head = _pack_head(sid, after_bytes, _FROM_HASH, 0, len(after), len(entries))
+            head = _pack_head(sid, after_bytes, accessed_ms, _FROM_HASH, 0, len(after), len(entries))
             parts = [head, base_hash.to_bytes(16, "big")]
         else:
-            parts = [_pack_head(sid, after_bytes, _FROM_CLAIMS, len(base), len(after), len(entries))]
+            parts = [_pack_head(sid, after_bytes, accessed_ms, _FROM_CLAIMS, len(base), len(after), len(entries))]
             for origin, stamp in base.items():
                 parts.append(_pack_dot(origin, stamp))
         for origin, stamp in after.items():
@@ -88,7 +85,7 @@ def deltas_from_untrusted(flat: object) -> tuple[Delta, ...]:
         position += 1
         if type(head) is not bytes or len(head) < head_size:
             raise DecodeError("a delta has no head")
-        sid, after_bytes, form, base_count, after_count, entry_count = _HEAD.unpack_from(head)
+        sid, after_bytes, accessed_ms, form, base_count, after_count, entry_count = _HEAD.unpack_from(head)
         if position + 2 * entry_count > end or base_count > CLAIMS_MAX or after_count > CLAIMS_MAX:
             raise DecodeError("a delta ends early, or claims too much")
         size = 16 * (base_count + after_count + entry_count) + (16 if form == _FROM_HASH else 0)
@@ -117,10 +114,10 @@ def deltas_from_untrusted(flat: object) -> tuple[Delta, ...]:
         for origin, stamp in dots[base_count + after_count :]:
             key, value = flat[position], flat[position + 1]
             position += 2
-            if type(key) is not str or not 0 < len(key) <= KEY_CHARACTERS_MAX:
+            if type(key) is not str or len(key) > KEY_CHARACTERS_MAX:
                 raise DecodeError("a key is malformed")
             if value is not None and (type(value) is not bytes or len(value) > VALUE_BYTES_MAX):
                 raise DecodeError("a value is malformed")
             entries.append((key, stamp, origin, value))
-        deltas.append(Delta(sid, base, base_hash, after, after_hash, tuple(entries)))
+        deltas.append(Delta(sid, base, base_hash, after, after_hash, tuple(entries), 0, accessed_ms))
     return tuple(deltas)

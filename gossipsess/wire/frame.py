@@ -5,8 +5,7 @@
 # The mark is one byte inside the seal: 0 = more pieces of this message follow, 1 = this is the last.
 # Why frames of 64 KiB and not one for each message: a piece is authenticated before the next one is kept, so
 #       a stranger makes a node hold one frame at most; only who knows the secret makes it hold a message.
-# Why no message number in a piece: a link carries one message after the other. Bulk travels on a second link,
-#       so nothing urgent waits behind it.
+# Why no message number in a piece: a link carries one message after the other.
 # Not here: sealing and opening (crypto.py), what a message says (codec.py).
 
 import struct
@@ -21,8 +20,9 @@ TAG_BYTES: Final = 16
 FRAME_BYTES_MAX: Final = 64 * 1024
 """Largest frame, with its tag, without its length: what a stranger's connection can make a node hold."""
 
-MESSAGE_BYTES_MAX: Final = 2 * 1024 * 1024
-"""Largest message: a session of 1 MiB and what surrounds it; also what a peer's link can make a node hold."""
+MESSAGE_BYTES_MAX: Final = 24 * 1024 * 1024
+"""Largest message: the largest record that merging may make, and what surrounds it; also what the link of a peer
+that has proved the secret can make a node hold."""
 
 PIECE_BYTES_MAX: Final = FRAME_BYTES_MAX - TAG_BYTES - 1
 

@@ -44,7 +44,7 @@ class Nack(NamedTuple):
 
 
 class WrongId(NamedTuple):
-    """The node you asked for is not at this address any more; `node` is."""
+    """The node you asked for is not at this address any more; the sender is."""
 
     sequence: int
     asked: NodeId
@@ -72,8 +72,7 @@ class Hello(NamedTuple):
 
     member: Member
     clock: int
-    """The sender's highest stamp, so that a newcomer never writes in the past."""
-    synced: bool
+    """The sender's time as a stamp: a newcomer never writes in the past, and a clock far off is refused at the door."""
     members: tuple[Member, ...]
 
 

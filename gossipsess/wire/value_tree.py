@@ -13,11 +13,11 @@ from typing import Any
 import cbor2
 
 from gossipsess.errors import DecodeError
+from gossipsess.model.record import VALUE_BYTES_MAX
 from gossipsess.wire.value_refusal import Refused
 from gossipsess.wire.value_scalars import checked_text, scalar_from_tag, scalar_to_tag
 
 # One value, encoded. Protects the memory of every holder, and the time for which one value fills a link.
-VALUE_BYTES_MAX = 256 * 1024
 # Containers inside one another, the outermost included. Both walks recurse, so this protects the stack.
 DEPTH_MAX = 32
 # How far the size of a value over the bound is counted, so that the message can name it.
@@ -151,6 +151,17 @@ class TreeEncoder:
             raise
 
 
+def _with_large_keys(tree: dict[Any, object], depth: int) -> dict[object, object]:
+    # CBOR itself knows integers of 64 bits; a larger one comes as a tag, also where it is a key.
+    keys = [key if type(key) in PLAIN else value_from_tree(key, depth + 1) for key in tree]
+    if not PLAIN.issuperset(map(type, keys)):
+        raise DecodeError("a map in a value has a key that is not plain")
+    large = dict(zip(keys, tree.values(), strict=True))
+    if len(large) < len(tree):
+        raise DecodeError("a map in a value has one key twice")
+    return large
+
+
 def value_from_tree(tree: Any, depth: int) -> object:
     """Return the value that `tree` stands for; lists and dicts in it are used up.
 
@@ -165,7 +176,7 @@ def value_from_tree(tree: Any, depth: int) -> object:
     if kind is dict:
         _check_depth(depth)
         if not PLAIN.issuperset(map(type, tree)):
-            raise DecodeError("a map in a value has a key that is not plain")
+            tree = _with_large_keys(tree, depth)
         if not PLAIN.issuperset(map(type, tree.values())):
             for key, item in tree.items():
                 tree[key] = value_from_tree(item, depth + 1)

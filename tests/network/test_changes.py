@@ -71,14 +71,14 @@ def test_a_session_used_at_another_node_lives_and_ends_everywhere_when_nobody_us
     sid = session.record.sid
     until_s = time.monotonic() + 2.2 * IDLE_S
     with holder.subscribe() as near, used_at.subscribe() as far:
-        while time.monotonic() < until_s:
+        while (now_s := time.monotonic()) < until_s:
+            used_s = now_s
             assert loaded(used_at, session.cookie) is not None
             assert sid in holder.node.records, "the holder dropped a session that is in use elsewhere"
             time.sleep(0.05)
-        last_use_s = time.monotonic()
         assert unused.record.sid not in holder.node.records, "an idle session ends meanwhile"
         eventually(lambda: sid not in holder.node.records and sid not in used_at.node.records, "both drop it")
-        assert IDLE_S - 0.5 < time.monotonic() - last_use_s < IDLE_S + 3
+        assert time.monotonic() - used_s > IDLE_S - 0.01, "it ended too early"
         for subscription in (near, far):
             assert heard(subscription, 2) == [
                 Change("expired", unused.sid, remote=False),

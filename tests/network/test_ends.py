@@ -16,7 +16,8 @@ from tests.network.nodes import SECRET, alive, committed, driver_of, eventually,
 
 def test_a_leave_is_seen_as_such_at_once_and_no_commit_waits_for_it(cluster):
     """A deployment restarts every node; none of these goodbyes may look like a crash, or slow a request."""
-    stays, goes, also = cluster(3)
+    confirm_timeout_s = 5.0
+    stays, goes, also = cluster(3, confirm_timeout_s=confirm_timeout_s)
     seen = set()
     goes.close()
     for node in (stays, also):
@@ -26,7 +27,7 @@ def test_a_leave_is_seen_as_such_at_once_and_no_commit_waits_for_it(cluster):
     session = stays.store.create()
     session["user"] = "kim"
     assert blocking(stays.store.commit(session, "all")) == Confirmed(1, 1)
-    assert time.monotonic() - started_s < 0.2
+    assert time.monotonic() - started_s < confirm_timeout_s - 1
 
 
 def test_what_a_leaving_node_wrote_last_goes_out_first(cluster):
@@ -69,24 +70,26 @@ def is_push(effect) -> bool:
 
 def test_a_crash_of_the_nodes_thread_ends_every_wait_and_leaves_the_process_alone(cluster, caplog):
     """The worst bug of this library may cost replication; it must never cost a request."""
-    here, there = cluster(2)
+    confirm_timeout_s = 5.0
+    here, there = cluster(2, confirm_timeout_s=confirm_timeout_s)
     before = committed(here, confirm="all", user="kim")
     crash(here, is_push)
     session = here.store.create()
     session["cart"] = ["book"]
     started_s = time.monotonic()
     assert blocking(here.store.commit(session, 1)) == Degraded(0, 0)
-    assert time.monotonic() - started_s < 0.2, "the wait ends with the thread, not with its timeout"
+    assert time.monotonic() - started_s < confirm_timeout_s - 1, "the wait ends with the thread, not with its timeout"
     eventually(lambda: not here.status().running, "the status says so")
     eventually(lambda: "replication stopped" in caplog.text, "the log says why")
 
     assert loaded(here, before.cookie)["user"] == "kim"
     assert loaded(here, session.cookie)["cart"] == ["book"]
-    assert loaded(here, "0" * 32) is None
+    with pytest.raises(SessionUnavailable):
+        loaded(here, "0" * 32)  # the others may hold it, and can be asked no more
     session["cart"] = []
-    assert here.store.commit(session, "all") == Confirmed(0, 0)
-    assert here.store.rotate(session) == Confirmed(0, 0)
-    assert here.store.invalidate(session) == Confirmed(0, 0)
+    assert here.store.commit(session, "all") == Degraded(0, 0)
+    assert here.store.rotate(session) == Degraded(0, 0)
+    assert here.store.invalidate(session) == Degraded(0, 0)
 
     eventually(lambda: state_of(there, here) == "dead", "the other notices", within_s=2.0)
     assert loaded(there, before.cookie)["user"] == "kim"
@@ -202,7 +205,7 @@ def test_a_child_that_outlives_its_parent_holds_no_request_and_no_link_of_it(sta
         text=True,
     )
     with parent:
-        assert parent.stdout.readline() == "Confirmed 0 lee\n"
+        assert parent.stdout.readline() == "Degraded 0 lee\n"
         parent.kill()
         # Refused at its port it is dead at once; silence alone would take longer than this to convict it.
         dead = ["dead"]

@@ -46,7 +46,7 @@ texts = st.text(max_size=20)
 members = st.builds(Member, nodes, u32, st.sampled_from(MemberState), addresses, texts, texts)
 gaps = st.builds(Gap, sids, st.none() | claims, hashes)
 entries = st.lists(
-    st.tuples(st.text(min_size=1, max_size=5), u64, nodes, st.none() | st.binary(max_size=20)), max_size=4
+    st.tuples(st.text(max_size=5), u64, nodes, st.none() | st.binary(max_size=20)), max_size=4
 ).map(tuple)
 deltas = st.one_of(
     st.builds(lambda sid, base, after, h, e: Delta(sid, base, 0, after, h, e), sids, claims, claims, hashes, entries),
@@ -69,7 +69,7 @@ KINDS = {
     WrongId: st.builds(WrongId, u32, nodes),
     Gossip: st.builds(Gossip, several(members)),
     Beacon: st.builds(Beacon, u16, st.booleans()),
-    Hello: st.builds(Hello, members, u64, st.booleans(), several(members)),
+    Hello: st.builds(Hello, members, u64, several(members)),
     Push: st.builds(Push, u64, several(deltas)),
     PushAck: st.builds(PushAck, u64, several(gaps)),
     Pull: st.builds(Pull, u64, several(gaps)),

@@ -89,7 +89,7 @@ def deleted_entries_are_dropped(patch: pytest.MonkeyPatch) -> None:
         record = real_joined(mine, delta)
         entries = {key: entry for key, entry in record.entries.items() if entry.value is not None}
         state_hash = sum(entry.mark for entry in entries.values()) & HASH_MASK
-        return Record(record.sid, entries, record.claims, state_hash, covers(record.claims, entries))
+        return Record(record.sid, entries, record.claims, state_hash, covers(record.claims, entries), record.size)
 
     patch.setattr(delta_module, "_joined", tidy)
 

@@ -115,7 +115,7 @@ def test_the_address_of_a_seed_that_has_gone_is_dialed_again() -> None:
     replica.handle(Tick(), 0.0)
     assert Dial(address) in replica.outbox
     replica.handle(LinkOpened(1, seed.node, dialed=address), 0.1)
-    replica.handle(Received(1, Hello(seed, 0, True, ())), 0.1)
+    replica.handle(Received(1, Hello(seed, 0, ())), 0.1)
     replica.outbox.clear()
 
     left = seed._replace(state=MemberState.LEFT)

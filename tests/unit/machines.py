@@ -59,13 +59,13 @@ class Clocked:
 
     def alone(self) -> "Clocked":
         """Let it have waited for others, in vain."""
-        self.replica.sessions.nobody_there()
+        self.replica.sessions.synced = True
         return self
 
     def linked(self, peer: bytes, link: int = 1, host: str = "") -> "Clocked":
         """Let a peer's link come up."""
         self.node.submit(LinkOpened(link, peer, None))
-        self.node.submit(Received(link, Hello(member(peer, host), 0, True, ())))
+        self.node.submit(Received(link, Hello(member(peer, host), 0, ())))
         return self
 
     def hears(self, message, link: int = 1) -> None:

@@ -190,18 +190,6 @@ def test_as_many_senders_are_kept_as_said_and_the_least_recently_heard_goes_firs
     assert opener.open_untrusted(from_bob) == (BOB, b"1")
 
 
-def test_a_forgotten_sender_frees_its_place_under_every_key():
-    """A member that is gone for good needs no window."""
-    ring = Keyring.from_secrets("shop", NEW, [OLD])
-    opener = DatagramOpener(ring)
-    datagrams = [DatagramSealer(key, ALICE).seal(b"") for key in (ring.primary, *ring.fallbacks)]
-    for _ in range(2):
-        for data in datagrams:
-            opener.open_untrusted(data)  # the second round passes only because nothing was left
-        opener.forget(ALICE)
-    opener.forget(BOB)
-
-
 # --- greetings and versions -----------------------------------------------------------------------------
 
 

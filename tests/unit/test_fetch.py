@@ -17,7 +17,7 @@ NOBODY: dict = {}
 
 def begun(dots=(), mine=None, holders=(BOB, CAROL)) -> tuple[Fetches, Pull]:
     fetches = Fetches()
-    asked = fetches.start(SID, dots, print, mine or empty_record(SID), holders, synced=True, now_s=0.0)
+    asked = fetches.start(SID, dots, print, mine or empty_record(SID), holders, doubtful=False, now_s=0.0)
     assert isinstance(asked, Pull)
     return fetches, asked
 
@@ -63,7 +63,7 @@ def test_held_elsewhere_and_not_come_is_never_absent():
     fetches, _ = begun()
     fetches.answered(BOB, PullAnswer(1, held=True, synced=True), NOBODY)
     assert outcome(fetches.answered(CAROL, PullAnswer(1, held=False, synced=True), NOBODY)) is None
-    assert fetches.holder_lost(BOB, NOBODY, synced=True) == []
+    assert fetches.holder_lost(BOB, NOBODY, died=False, synced=True) == []
     assert outcome(fetches.timeout(NOBODY, FETCH_TIMEOUT_S)) is Found.UNKNOWN
 
 
@@ -78,22 +78,22 @@ def test_a_holder_that_dies_is_not_waited_for():
     """The others' answers are all there will be."""
     fetches, _ = begun()
     fetches.answered(BOB, PullAnswer(1, held=False, synced=True), NOBODY)
-    assert outcome(fetches.holder_lost(CAROL, NOBODY, synced=True)) is Found.ABSENT
+    assert outcome(fetches.holder_lost(CAROL, NOBODY, died=False, synced=True)) is Found.ABSENT
 
 
 def test_alone_the_answer_depends_on_whether_the_others_were_ever_met():
     """In its first seconds a node knows nothing; later it knows everything there is."""
-    for synced, found in ((True, Found.ABSENT), (False, Found.UNKNOWN)):
-        assert Fetches().start(SID, (), print, empty_record(SID), (), synced=synced, now_s=0.0) is found
-        assert Fetches().start(SID, (), print, LIVE, (), synced=synced, now_s=0.0) is Found.STALE
+    for doubtful, found in ((False, Found.ABSENT), (True, Found.UNKNOWN)):
+        assert Fetches().start(SID, (), print, empty_record(SID), (), doubtful=doubtful, now_s=0.0) is found
+        assert Fetches().start(SID, (), print, LIVE, (), doubtful=doubtful, now_s=0.0) is Found.STALE
 
 
 def test_waiting_requests_are_bounded(monkeypatch):
     """Anybody can send ids that nobody made."""
     monkeypatch.setattr(fetch, "FETCHES_MAX", 1)
     fetches, _ = begun()
-    assert fetches.start(SID, (), print, empty_record(SID), (BOB,), synced=True, now_s=0.0) is Found.UNKNOWN
-    assert fetches.start(SID, (), print, LIVE, (BOB,), synced=True, now_s=0.0) is Found.STALE
+    assert fetches.start(SID, (), print, empty_record(SID), (BOB,), doubtful=False, now_s=0.0) is Found.UNKNOWN
+    assert fetches.start(SID, (), print, LIVE, (BOB,), doubtful=False, now_s=0.0) is Found.STALE
 
 
 def waiting_node() -> tuple[Clocked, list]:

@@ -75,7 +75,7 @@ def test_a_dial_is_repeated_later_and_later_until_a_link_stands():
     links = Links(ALICE)
     links.wanted(BOB, 0.0)
     waits = []
-    for _ in range(8):
+    for _ in range(12):
         now_s = links.next_deadline()
         assert links.due(MEMBERS, now_s - 0.001) == []
         assert links.due(MEMBERS, now_s) == [MEMBERS[BOB].address]

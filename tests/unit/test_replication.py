@@ -3,6 +3,7 @@
 import pytest
 
 from gossipsess.model.record import empty_record
+from gossipsess.model.table import Table
 from gossipsess.protocol import replication
 from gossipsess.protocol.confirmation import Ticket
 from gossipsess.protocol.replication import RESEND_AFTER_S, Outbound
@@ -19,6 +20,12 @@ def keys(push: Push | None) -> list[list[str]]:
     return [[entry[0] for entry in delta.entries] for delta in push.deltas]
 
 
+def table(records: dict) -> Table:
+    made = Table()
+    made.records.update(records)
+    return made
+
+
 def ticket() -> Ticket:
     return Ticket(print, 1, 9.0)
 
@@ -28,16 +35,16 @@ def test_changes_of_one_session_coalesce_until_the_flush():
     outbound = Outbound()
     outbound.wrote(empty_record(SID), None)
     outbound.wrote(FIRST, None)
-    push = outbound.flush({SID: SECOND}, 0.0)
+    push = outbound.flush(table({SID: SECOND}), 0.0)
     assert keys(push) == [["a", "b"]]
-    assert outbound.flush({SID: SECOND}, 0.0) is None, "nothing is owed any more"
+    assert outbound.flush(table({SID: SECOND}), 0.0) is None, "nothing is owed any more"
 
 
 def test_an_acknowledged_write_confirms_its_tickets_and_a_second_ack_nothing():
     """A wait must not be settled by an answer to something else."""
     outbound, waits = Outbound(), ticket()
     outbound.wrote(FIRST, waits)
-    push = outbound.flush({SID: SECOND}, 0.0)
+    push = outbound.flush(table({SID: SECOND}), 0.0)
     assert outbound.acknowledged(PushAck(push.sequence + 1)) == {}
     assert outbound.acknowledged(PushAck(push.sequence)) == {SID: [waits]}
     assert outbound.acknowledged(PushAck(push.sequence)) == {}
@@ -51,9 +58,9 @@ def test_a_gap_is_filled_from_what_the_peer_claims_and_confirms_only_then(claims
     """Confirmed at the gap, the write would be lost with this node."""
     outbound, waits = Outbound(), ticket()
     outbound.wrote(FIRST, waits)
-    push = outbound.flush({SID: SECOND}, 0.0)
+    push = outbound.flush(table({SID: SECOND}), 0.0)
     assert outbound.acknowledged(PushAck(push.sequence, (Gap(SID, claims, 0),))) == {}
-    again = outbound.flush({SID: SECOND}, 0.0)
+    again = outbound.flush(table({SID: SECOND}), 0.0)
     assert keys(again) == [sent]
     assert outbound.acknowledged(PushAck(again.sequence)) == {SID: [waits]}
 
@@ -62,7 +69,7 @@ def test_a_gap_for_what_was_not_sent_is_no_debt():
     """A peer that names sessions at random must not be sent them."""
     outbound = Outbound()
     outbound.wrote(FIRST, None)
-    push = outbound.flush({SID: SECOND}, 0.0)
+    push = outbound.flush(table({SID: SECOND}), 0.0)
     outbound.acknowledged(PushAck(push.sequence, (Gap(OTHER, {}, 0),)))
     assert not outbound.owed
 
@@ -71,14 +78,14 @@ def test_what_stays_unacknowledged_is_sent_again_against_the_oldest_base():
     """The peer may have got neither push; only the base of the first is one it holds for certain."""
     outbound, waits = Outbound(), ticket()
     outbound.wrote(empty_record(SID), waits)
-    outbound.flush({SID: FIRST}, 0.0)
+    outbound.flush(table({SID: FIRST}), 0.0)
     outbound.wrote(FIRST, None)
-    outbound.flush({SID: SECOND}, 0.5)
+    outbound.flush(table({SID: SECOND}), 0.5)
     assert outbound.next_resend_s() == RESEND_AFTER_S
     outbound.resend(RESEND_AFTER_S - 0.01)
     assert not outbound.owed
     outbound.resend(RESEND_AFTER_S + 0.5)
-    again = outbound.flush({SID: SECOND}, 2.0)
+    again = outbound.flush(table({SID: SECOND}), 2.0)
     assert keys(again) == [["a", "b"]]
     assert outbound.acknowledged(PushAck(again.sequence)) == {SID: [waits]}
 
@@ -87,13 +94,13 @@ def test_each_resend_waits_longer_until_an_answer_comes():
     """A peer that is overloaded is not helped by more of the same."""
     outbound = Outbound()
     outbound.wrote(FIRST, None)
-    outbound.flush({SID: SECOND}, 0.0)
+    outbound.flush(table({SID: SECOND}), 0.0)
     outbound.resend(1.0)
-    push = outbound.flush({SID: SECOND}, 1.0)
+    push = outbound.flush(table({SID: SECOND}), 1.0)
     assert outbound.next_resend_s() == 1.0 + 2 * RESEND_AFTER_S
     outbound.acknowledged(PushAck(push.sequence))
     outbound.wrote(FIRST, None)
-    outbound.flush({SID: SECOND}, 5.0)
+    outbound.flush(table({SID: SECOND}), 5.0)
     assert outbound.next_resend_s() == 5.0 + RESEND_AFTER_S
 
 
@@ -103,10 +110,10 @@ def test_a_lost_link_owes_again_what_was_on_it():
     gave_up.settled = True
     outbound.wrote(FIRST, waits)
     outbound.wrote(FIRST, gave_up)
-    outbound.flush({SID: SECOND}, 0.0)
+    outbound.flush(table({SID: SECOND}), 0.0)
     outbound.link_lost()
     assert outbound.tickets_of(SID) == [waits]
-    push = outbound.flush({SID: SECOND}, 1.0)
+    push = outbound.flush(table({SID: SECOND}), 1.0)
     assert outbound.tickets_of(SID) == [waits]
     assert outbound.acknowledged(PushAck(push.sequence)) == {SID: [waits]}
 
@@ -120,7 +127,7 @@ def test_a_push_ends_at_its_size_and_the_rest_goes_with_the_next(monkeypatch):
     for sid in records:
         outbound.wrote(empty_record(sid), None)
     sent = []
-    while push := outbound.flush(records, 0.0):
+    while push := outbound.flush(table(records), 0.0):
         assert len(push.deltas) <= 2
         sent += [delta.sid for delta in push.deltas]
     assert sent == list(records)
@@ -131,9 +138,9 @@ def test_a_peer_that_does_not_answer_holds_up_a_bounded_number_of_bytes(monkeypa
     monkeypatch.setattr(replication, "IN_FLIGHT_BYTES_MAX", 1)
     outbound = Outbound()
     outbound.wrote(FIRST, None)
-    push = outbound.flush({SID: SECOND}, 0.0)
+    push = outbound.flush(table({SID: SECOND}), 0.0)
     outbound.wrote(SECOND, None)
-    assert outbound.flush({SID: SECOND}, 0.0) is None
+    assert outbound.flush(table({SID: SECOND}), 0.0) is None
     assert not outbound.can_flush
     assert outbound.unacknowledged == 2
     outbound.acknowledged(PushAck(push.sequence))
@@ -144,5 +151,5 @@ def test_a_session_that_expired_before_the_flush_is_not_sent():
     """The peer's copy ends by itself."""
     outbound = Outbound()
     outbound.wrote(FIRST, None)
-    assert outbound.flush({}, 0.0) is None
+    assert outbound.flush(table({}), 0.0) is None
     assert outbound.unacknowledged == 0

@@ -466,3 +466,10 @@ def test_endless_nesting_is_a_decode_error():
     for head in (b"\x81", b"\xa1", b"\xc6", b"\xd9\xea\x6a\x81"):
         with pytest.raises(DecodeError):
             decode_value(head * 50_000 + b"\x00")
+
+
+@pytest.mark.parametrize("number", [2**64 - 1, 2**64, -(2**64), -(2**64) - 1, 2**200])
+def test_a_large_number_may_be_a_key(number):
+    """CBOR tags numbers beyond 64 bits, and a tag as a key was once refused on the way back."""
+    value = {number: "x", "deep": [{number: 1}]}
+    assert decode_value(encode_value(value, "session['n']")) == value

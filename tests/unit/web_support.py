@@ -59,7 +59,7 @@ def _lose_a_peer(service: NodeService) -> None:
     """Let a node meet another one, whose link then ends."""
     member = Member(b"other--1", 0, MemberState.ALIVE, ("127.0.0.2", 7950), "other", "other")
     service.node.submit(LinkOpened(1, member.node, dialed=None))
-    service.node.submit(Received(1, Hello(member, 0, True, ())))
+    service.node.submit(Received(1, Hello(member, 0, ())))
     service.node.submit(LinkClosed(1))
     assert [other.name for other in service.status().members] == ["other"]
 
