@@ -1,22 +1,46 @@
 # Config: every setting, from arguments or from GOSSIPSESS_* in the environment; arguments win.
 #
 # A value that cannot work is refused here, with what to write instead, before a socket is opened.
+# Not here: how long a secret must be (keyring.py).
 
 import difflib
 import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import UnionType
 from typing import Any, Final, Literal, Self
 
 from gossipsess.errors import ConfigError
 from gossipsess.model.member import Address
+from gossipsess.wire.keyring import SECRET_CHARACTERS_MIN, Keyring
 
 MULTICAST_GROUP: Final = ("239.255.79.50", 7949)
 """Administratively scoped (RFC 2365), and below Linux's ephemeral ports."""
 PORT: Final = 7950
 PORT_RANGE: Final = 16
+NAME_BYTES_MAX: Final = 100
+"""Of `host` and of `node_name`: gossip carries both, and a datagram must hold several members."""
+CLUSTER_CHARACTERS_MAX: Final = 255
 _PREFIX: Final = "GOSSIPSESS_"
+
+# Type of each setting, and an example to write instead of what is none.
+_TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
+    "cluster": (str, "'shop'"),
+    "secret": (str | None, "os.environ['SHOP_SECRET']"),
+    "secret_fallbacks": (tuple, "(former_secret,)"),  # a list could not be hashed, as the whole Config must be
+    "discovery": (str, "'auto'"),
+    "bind": (str | None, "'127.0.0.1'"),
+    "advertise": (str | None, "'10.0.0.1'"),
+    "port": (int, f"{PORT}"),
+    "port_range": (int, f"{PORT_RANGE}"),
+    "host": (str | None, "'pod-1'"),
+    "node_name": (str | None, "'web-1'"),
+    "confirm": (int | str, "1"),
+    "confirm_timeout_s": (int | float, "0.25"),
+    "idle_timeout_s": (int | float, "1800"),
+    "absolute_timeout_s": (int | float, "43200"),
+}
 
 
 @dataclass(frozen=True)
@@ -34,24 +58,30 @@ class Config:
     """Settings of one node.
 
     Attributes:
-        cluster: nodes of other clusters are not heard. Any text; every node of one application has the same.
+        cluster: nodes of other clusters are not heard. 1 to 255 characters, the same on every node of one
+            application and another for every other application.
         secret: what the nodes share, at least 16 characters. None: a random key in a file that only this user
             can read, and loopback only.
         secret_fallbacks: former secrets still accepted while a new one is rolled out.
         discovery: ``auto`` (multicast on the default group), ``multicast://239.255.79.50:7949``,
             ``static://10.0.0.1:7950,10.0.0.2:7950``, several of these joined by commas, or ``none``.
+            Multicast is IPv4 only.
         bind: the IP address to listen on, and the interface for multicast. None: 127.0.0.1 without a secret,
             every interface with one.
         advertise: the IP address at which others reach this node. None: `bind`, or where that is every
             interface, the address from which this machine reaches the multicast group.
         port: first port to try, for UDP and TCP both. 0: any free one.
         port_range: how many ports to try; several workers on one machine take the next free one.
-        host: name of the machine or pod, for counting copies. None: the advertised address.
-        node_name: name of this node in logs and status. None: ``ip:port``.
+        host: name of the machine or pod, for counting copies; 1 to 100 bytes of UTF-8, printable. None: the
+            advertised address.
+        node_name: name of this node in logs and status; 1 to 100 bytes of UTF-8, printable. None: ``ip:port``.
         confirm: how many other hosts must hold a write before `commit` returns, 0 or more, or ``all``.
         confirm_timeout_s: how long that may take, seconds; then the outcome is Degraded.
         idle_timeout_s: a session that nobody used for this long ends, seconds.
         absolute_timeout_s: a session ends this long after its creation, whatever happens, seconds.
+
+    Raises:
+        ConfigError: a value that cannot work; the message says which, and what to write instead.
     """
 
     cluster: str = "default"
@@ -70,9 +100,12 @@ class Config:
     absolute_timeout_s: float = 12 * 3600
 
     def __post_init__(self) -> None:
-        self._check_addresses()
+        self._check_types()
+        self._check_names()
+        self._check_secrets()
         self._check_numbers()
-        self.discovery_parts()
+        self._check_addresses()
+        self._check_reach()
 
     def __repr__(self) -> str:
         shown = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -131,9 +164,10 @@ class Config:
                 multicast = MULTICAST_GROUP
             elif scheme == "multicast":
                 multicast = _address(self.discovery, item)
-                if not ipaddress.ip_address(multicast[0]).is_multicast:
+                group = ipaddress.ip_address(multicast[0])
+                if group.version != 4 or not group.is_multicast:
                     raise ConfigError(
-                        f"discovery={self.discovery!r}: {multicast[0]} is not a multicast address. "
+                        f"discovery={self.discovery!r}: {group} is not a multicast address of IPv4. "
                         "Take one of 239.0.0.0/8, as in multicast://239.255.79.50:7949."
                     )
             elif scheme == "static":
@@ -144,6 +178,42 @@ class Config:
                     "static://IP:PORT[,IP:PORT...], joined by commas."
                 )
         return Discovery(multicast, tuple(seeds))
+
+    def _check_types(self) -> None:
+        for name, (kind, example) in _TYPES.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kind):
+                shown = "..." if name.startswith("secret") else repr(value)
+                raise ConfigError(
+                    f"{name}={shown} has the wrong type ({type(value).__name__}). Write, say, {name}={example}."
+                )
+        if not all(isinstance(fallback, str) for fallback in self.secret_fallbacks):
+            raise ConfigError("secret_fallbacks: each of them is a str, as in secret_fallbacks=(former_secret,).")
+
+    def _check_names(self) -> None:
+        for name in ("host", "node_name"):
+            text = getattr(self, name)
+            if text is None:
+                continue
+            if not text.isprintable() or not 1 <= len(text.encode()) <= NAME_BYTES_MAX:
+                raise ConfigError(
+                    f"{name}={text!r} must be 1 to {NAME_BYTES_MAX} bytes of UTF-8 that can be printed, as in "
+                    f"{_TYPES[name][1]}; or leave it out."
+                )
+        if not 1 <= len(self.cluster) <= CLUSTER_CHARACTERS_MAX:
+            raise ConfigError(
+                f"cluster={self.cluster!r} must have 1 to {CLUSTER_CHARACTERS_MAX} characters, as in cluster='shop'."
+            )
+
+    def _check_secrets(self) -> None:
+        local = "-" * SECRET_CHARACTERS_MIN  # stands for the key that is read from a file when the node starts
+        try:
+            Keyring.from_secrets(self.cluster, local if self.secret is None else self.secret, self.secret_fallbacks)
+        except UnicodeEncodeError:
+            raise ConfigError(
+                "cluster, secret and secret_fallbacks: one of them holds half a character (a lone surrogate). "
+                "Write text that UTF-8 can carry."
+            ) from None
 
     def _check_addresses(self) -> None:
         for name in ("bind", "advertise"):
@@ -157,6 +227,22 @@ class Config:
                 f"bind={self.bind!r} needs a secret: without one, anybody on that network could read and take over "
                 "sessions. Set GOSSIPSESS_SECRET to the same value on every node, or bind 127.0.0.1."
             )
+
+    def _check_reach(self) -> None:
+        parts = self.discovery_parts()
+        if parts.multicast is not None and ipaddress.ip_address(self.bind_address).version != 4:
+            raise ConfigError(
+                f"bind={self.bind!r} and discovery={self.discovery!r}: multicast is IPv4 only. Name the nodes, as in "
+                f"discovery='static://[fd00::1]:{PORT}', or bind an IPv4 address."
+            )
+        if self.secret is None:
+            named = [host for host, _ in parts.seeds] + ([self.advertise] if self.advertise is not None else [])
+            for host in named:
+                if not ipaddress.ip_address(host).is_loopback:
+                    raise ConfigError(
+                        f"{host} is not on this machine, and without a secret a node talks to its own machine only. "
+                        "Set GOSSIPSESS_SECRET to the same value on every node, or name an address of 127.0.0.0/8."
+                    )
 
     def _check_numbers(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -187,7 +273,8 @@ def _parsed(variable: str, name: str, text: str) -> Any:
             case _:
                 return text
     except ValueError:
-        raise ConfigError(f"{variable}={text!r} is not a number.") from None
+        allowed = "neither a number nor 'all'" if name == "confirm" else "not a number"
+        raise ConfigError(f"{variable}={text!r} is {allowed}.") from None
 
 
 def _nearest(name: str, names: set[str]) -> str:
@@ -199,12 +286,15 @@ def _address(setting: str, item: str) -> Address:
     host, _, port = item.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) <= 65535:
         raise ConfigError(f"discovery={setting!r}: {item!r} is not IP:PORT, as in 10.0.0.1:{PORT}.")
-    _check_ip("discovery", host.strip("[]"))
-    return (host.strip("[]"), int(port))
+    host = host.removeprefix("[").removesuffix("]")
+    _check_ip(f"discovery={setting!r}", host)
+    return (host, int(port))
 
 
 def _check_ip(name: str, text: str) -> None:
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        raise ConfigError(f"{name}: {text!r} is not an IP address, as in 10.0.0.1.") from None
+        raise ConfigError(
+            f"{name}: {text!r} is not an IP address, and names are not looked up. Write the address, as in 10.0.0.1."
+        ) from None

@@ -1,4 +1,4 @@
-# Command line: `gossipsess COMMAND`, also `python -m gossipsess.cli COMMAND`.
+# Command line: `gossipsess COMMAND`, also `python -m gossipsess COMMAND`.
 #
 # In:    arguments.    Out: text, or with --json one JSON object a line; an exit code.
 # Choice: argparse, and each command imports what it needs when it runs, so that --help costs no import of Trio.
@@ -58,6 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _print_version(as_json=options.json)
 
 
+class _Version(argparse.Action):
+    """As argparse's own of that name, but looks the version up only where it is wanted."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        _print_version(as_json=False)
+        parser.exit()
+
+
 def _print_version(*, as_json: bool) -> int:
     from importlib.metadata import version
 
@@ -73,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"Start with: gossipsess demo\n\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print which version is installed, and end")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     demo = commands.add_parser(

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import trio
 
-from gossipsess.errors import WireError
+from gossipsess.errors import DecodeError, SealError, VersionError, WireError
 from gossipsess.model.identity import short
 from gossipsess.model.member import Address, MemberState
 from gossipsess.node import Node
@@ -71,8 +71,8 @@ class Driver:
     ) -> None:
         self.node = node
         self.rejected: Counter[str] = Counter()
-        """Datagrams and links refused, by the kind of refusal; only the first of each is logged, so that a flood stays
-        cheap."""
+        """Datagrams and links refused, by the kind of refusal; of those that no accident explains the first is logged,
+        and no more, so that a flood stays cheap."""
         self._notify = notify
         self._ended = ended
         self._keyring = keyring
@@ -337,6 +337,6 @@ class Driver:
 
     def _reject(self, error: BaseException) -> None:
         kind = type(error).__name__
-        if kind not in self.rejected:
+        if kind not in self.rejected and isinstance(error, SealError | DecodeError | VersionError):
             log.warning("refused, and from now on only counted: %s (%s)", error, kind)
         self.rejected[kind] += 1

@@ -17,9 +17,9 @@ from typing import Final, NamedTuple
 from gossipsess.config import Config
 from gossipsess.protocol.outcomes import Gone, Outcome
 from gossipsess.service import NodeService, RunningNode, process_node
-from gossipsess.session import Session
 from gossipsess.store import SessionStore
 from gossipsess.web.cookie import token_name
+from gossipsess.web.session import WebSession
 
 READY_TIMEOUT_S: Final = 10.0
 """A node that has not synced by then serves all the same: it asks the others for what it lacks."""
@@ -33,7 +33,7 @@ class NodeSessions:
     `node` takes the place of the process's own node where it is given (tests, several nodes in one process).
     """
 
-    def __init__(self, session_class: type[Session], config: Config | None, node: NodeService | None) -> None:
+    def __init__(self, session_class: type[WebSession], config: Config | None, node: NodeService | None) -> None:
         self._session_class = session_class
         self._config = config
         self._node = node
@@ -101,27 +101,32 @@ class Saving(NamedTuple):
         return () if isinstance(outcome, Gone) and not self.ended else self.cookies
 
 
-def save(store: SessionStore, session: Session, name: str, max_age_s: float | None) -> Saving | None:
+def save(
+    store: SessionStore, session: WebSession, name: str, max_age_s: float | None, *, may_rotate: bool = True
+) -> Saving | None:
     """Store what a request changed; None where that is nothing, or the session is no more.
 
-    A stored session from which every key was deleted ends. `name` is the id cookie's; after a quarter of
-    `max_age_s` writes set the id cookie again, so that it outlasts a session in use.
+    A stored session from which every key was deleted ends, and one in which somebody logged in gets a new id, unless
+    `may_rotate` is False: no cookie can be set any more. `name` is the id cookie's; after a quarter of `max_age_s`
+    writes set the id cookie again, so that it outlasts a session in use.
 
     Raises:
         UnreplicableValue: a value was changed in place into something that cannot travel. Nothing is stored.
+        SessionTooLarge: values have grown over a bound in place. Nothing is stored.
     """
     if not session.is_new and not session and session.modified:
         return Saving(store.invalidate(session), ((name, ""), (token_name(name), "")), ended=True)
-    sets_id = session.is_new or wants_refresh(session, max_age_s)
+    rotates = may_rotate and session.rotates
+    sets_id = session.is_new or rotates or wants_refresh(session, max_age_s)
     before = session.record
-    outcome = store.commit(session)
+    outcome = store.rotate(session) if rotates else store.commit(session)
     if session.record is before:
         return None
     token = (token_name(name), session.token)
     return Saving(outcome, ((name, session.id), token) if sets_id else (token,), ended=False)
 
 
-def wants_refresh(session: Session, max_age_s: float | None) -> bool:
+def wants_refresh(session: WebSession, max_age_s: float | None) -> bool:
     """Say whether the id cookie of a stored session may be near its end."""
     return max_age_s is not None and time.time() - session.created_at > max_age_s * REFRESH_AFTER
 

@@ -1,6 +1,6 @@
 # ASGI: the session middleware for any ASGI application, on asyncio and on Trio.
 #
-# In:    lifespan, http and websocket scopes.   Out: `scope["session"]`, a Session; cookies on what the app sends.
+# In:    lifespan, http and websocket scopes.   Out: `scope["session"]`, a WebSession; cookies on what the app sends.
 # The session is loaded before the application runs, so that using it never waits; what the request changed is
 # stored, and confirmed by another host, before the first header leaves. So a login that a browser has seen
 # succeed is held elsewhere too.
@@ -19,6 +19,7 @@ from gossipsess.store import SessionStore
 from gossipsess.waiting import in_thread, on_any_loop
 from gossipsess.web.adapter import NodeSessions, save
 from gossipsess.web.cookie import CookieSettings, SameSite
+from gossipsess.web.session import WebSession
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -33,13 +34,14 @@ _UNAVAILABLE_BODY: Final = b"The session is not available right now. Please try 
 
 
 class SessionMiddleware:
-    """Give every request and websocket ``scope["session"]``, a `Session`.
+    """Give every request and websocket ``scope["session"]``, a `WebSession`.
 
     A request that writes nothing stores nothing and sets no cookie; the first write stores the session and sets
-    the id cookie, and deleting every key ends it. Changes count that are made before the response starts.
+    the id cookie, and deleting every key ends it. A login changes the id (`WebSession.rotate` says when). Changes
+    count that are made before the response starts.
 
     A websocket's session is read once, when it opens. What is written before the accept sets cookies there; what
-    is written later is stored when the application returns, provided that the client already has the id.
+    is written later is stored when the application returns, under the same id, provided that the client has it.
 
     Where it cannot be known in time whether the session exists, the application does not run: the answer is 503
     with Retry-After (a websocket: close code 1013), and the cookie stays.
@@ -71,7 +73,7 @@ class SessionMiddleware:
         same_site: SameSite = "lax",
         secure: bool = True,
         partitioned: bool = False,
-        session_class: type[Session] = Session,
+        session_class: type[WebSession] = WebSession,
     ) -> None:
         self.app = app
         self._cookie = CookieSettings(
@@ -169,23 +171,28 @@ class SessionMiddleware:
         finally:
             # Many applications end by the exception that the client's disconnect raises.
             if not session.is_new:
-                await self._save(store, session, [])
+                await self._save(store, session, [], may_rotate=False)
 
     async def _store(self) -> SessionStore:
         store = self._sessions.store
         return store if store is not None else await on_any_loop(in_thread(self._sessions.start))
 
-    async def _load(self, store: SessionStore, scope: Scope) -> Session:
+    async def _load(self, store: SessionStore, scope: Scope) -> WebSession:
         cookie = self._cookie.session_untrusted(scope["headers"])
         session = None if cookie is None else await on_any_loop(store.load(cookie))
-        return store.create() if session is None or self._outlived(session) else session
+        if session is None or self._outlived(session):
+            session = store.create()
+        assert isinstance(session, WebSession), "the store was made for this class"
+        return session
 
     def _outlived(self, session: Session) -> bool:
         max_age_s = self._cookie.max_age_s
         return max_age_s is not None and time.time() - time_ms_of(session.record.newest) / 1000 > max_age_s
 
-    async def _save(self, store: SessionStore, session: Session, headers: Headers) -> None:
-        saving = save(store, session, self._cookie.name, self._cookie.max_age_s)
+    async def _save(
+        self, store: SessionStore, session: WebSession, headers: Headers, *, may_rotate: bool = True
+    ) -> None:
+        saving = save(store, session, self._cookie.name, self._cookie.max_age_s, may_rotate=may_rotate)
         if saving is None:
             return
         cookies = saving.cookies_after(await on_any_loop(saving.outcome))

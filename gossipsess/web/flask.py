@@ -15,14 +15,14 @@ from flask.sessions import SessionInterface, SessionMixin
 from werkzeug.exceptions import ServiceUnavailable
 
 from gossipsess.config import Config
-from gossipsess.errors import SessionUnavailable
+from gossipsess.errors import SessionTooLarge, SessionUnavailable, UnreplicableValue
 from gossipsess.model.record import Record
 from gossipsess.service import NodeService
-from gossipsess.session import Session
 from gossipsess.store import SessionStore
 from gossipsess.waiting import blocking
 from gossipsess.web.adapter import NodeSessions, launch_early, save, wants_refresh
 from gossipsess.web.cookie import session_of_untrusted, token_name
+from gossipsess.web.session import WebSession
 
 _UNAVAILABLE: Final = "gossipsess.unavailable"  # key in the WSGI environ of a request that is to be refused
 
@@ -38,10 +38,11 @@ class GossipSessions:
     Where it cannot be known in time whether the session exists, no view runs: the answer is 503 with Retry-After,
     and the cookie stays.
 
+    A login changes the session's id (`WebSession.rotate` says when).
+
     The node starts when this is called, which returns once it has met the others, or nobody for two seconds; under
-    gunicorn --preload it starts in each worker, after its fork. It does not start in
-    a process that is known not to serve: a Python shell, a command of Flask's other than ``run``, the parent of the
-    reloader, uWSGI's master.
+    gunicorn --preload it starts in each worker, after its fork. It does not start in a process that is known not to
+    serve: a Python shell, a command of Flask's other than ``run``, the parent of the reloader, uWSGI's master.
 
     Arguments:
         config: the node's settings; None: those of the environment.
@@ -63,12 +64,13 @@ class GossipSessions:
         launch_early(self._sessions)
 
 
-class FlaskSession(Session, SessionMixin):
-    """What `flask.session` is: a `Session` with the attributes that Flask's have."""
+class FlaskSession(WebSession, SessionMixin):
+    """What `flask.session` is: a `WebSession` with the attributes that Flask's have."""
 
     def __init__(self, session_id: str, record: Record, **rest: Any) -> None:
         super().__init__(session_id, record, **rest)
         self.opened_permanent = self.permanent
+        self.refused = False  # it could not be saved
         self.accessed = False
 
     @property
@@ -119,16 +121,23 @@ class GossipSessionInterface(SessionInterface):
 
         Raises:
             UnreplicableValue: a value was changed in place into something that cannot travel. Nothing is stored.
+            SessionTooLarge: values have grown over a bound in place. Nothing is stored.
         """
         assert isinstance(session, FlaskSession), "opened by this interface"
         if session.accessed:
             response.vary.add("Cookie")
+        if session.refused:
+            return  # Flask saves once more with the page that tells of the error; to raise again would hide that page
         name = self.get_cookie_name(app)
         expires = self.get_expiration_time(app, session)
         max_age_s = (expires - datetime.now(UTC)).total_seconds() if expires is not None else None
         store = self._store()
         cookies: dict[str, str] = {}
-        saving = save(store, session, name, max_age_s)
+        try:
+            saving = save(store, session, name, max_age_s)
+        except (UnreplicableValue, SessionTooLarge):
+            session.refused = True
+            raise
         if saving is not None:
             outcome = saving.outcome.result() if isinstance(saving.outcome, Future) else saving.outcome
             cookies.update(saving.cookies_after(outcome))

@@ -10,13 +10,13 @@ from typing import Any, Self
 from gossipsess.config import Config
 from gossipsess.model.record import Record
 from gossipsess.service import NodeService
-from gossipsess.session import Session
 from gossipsess.web import asgi
 from gossipsess.web.cookie import SameSite
+from gossipsess.web.session import WebSession
 
 
-class StarletteSession(Session, dict[str, Any]):
-    """A `Session` that is a dict too."""
+class StarletteSession(WebSession, dict[str, Any]):
+    """A `WebSession` that is a dict too."""
 
     def __init__(self, session_id: str, record: Record, **rest: Any) -> None:
         super().__init__(session_id, record, **rest)

@@ -17,11 +17,11 @@ from typing import Any
 from cbor2 import CBORDecoder, CBORError, CBORTag, dumps, loads
 
 from gossipsess.errors import DecodeError, SessionTooLarge
+from gossipsess.model.record import VALUE_BYTES_MAX
 from gossipsess.wire.value_refusal import Refused, explain
 from gossipsess.wire.value_tree import (
     DEPTH_MAX,
     PLAIN,
-    VALUE_BYTES_MAX,
     TooLarge,
     TreeEncoder,
     dump_bounded,

@@ -275,7 +275,7 @@ class Site:
 
     def _wait_up(self, index: int, app: Process) -> None:
         # An ASGI app has no open port before its node is synced. gunicorn's master listens before its worker has even
-        # made the app, and a WSGI app's node syncs in the background: there the app says in its log when it has.
+        # made the app, which takes until the node is synced: there the app says in its log when it has.
         ready = {"starlette": "Application startup complete", "flask": "node is ready"}[self._framework]
         app.wait_for(lambda: app.says(ready) and _listening(self._app_ports[index]), "serving")
 

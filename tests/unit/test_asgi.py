@@ -187,6 +187,88 @@ def test_a_session_that_is_ended_while_its_write_waits_for_confirmation_gives_no
     assert Saving(Gone(), cookies, ended=True).cookies_after(Gone()) == cookies, "who logs out loses the cookies"
 
 
+# --- a login changes the id ---------------------------------------------------------------------------------
+
+
+def in_turn(node, client, view):
+    """Return the answer to the same browser's next request, which `view` serves."""
+    other = client_of(view, node)
+    other.cookies = client.cookies
+    response = other.get("/")
+    client.cookies = other.cookies
+    return response
+
+
+@pytest.mark.parametrize("key", ["user_id", "_user_id", "_auth_user_id"])
+def test_a_login_moves_a_stored_session_to_a_new_id(node, backend, key):
+    """Who has made a visitor use an id that they know would be logged in together with the visitor."""
+    client = client_of(append, node, backend)
+    client.get("/")
+    known = client.cookies[ID]
+    response = in_turn(node, client, lambda session: session.update({key: 42}))
+    assert set(set_cookies(response)) == {ID, TOKEN}
+    assert client.cookies[ID] != known
+    assert node.store.load(known) is None
+    assert dict(node.store.load(client.cookies[ID])) == {"cart": ["book"], key: 42}
+
+
+def test_another_users_login_changes_the_id_again_and_the_same_users_does_not(node):
+    """Some applications assign the user with every request; an id that changed each time would lose parallel ones."""
+    client = client_of(lambda session: session.update(user_id=42), node)
+    client.get("/")
+    first = client.cookies[ID]
+    assert set_cookies(client.get("/")) == {}
+    assert set(set_cookies(in_turn(node, client, lambda session: session.update(user_id=42, seen=1)))) == {TOKEN}
+    assert client.cookies[ID] == first
+    in_turn(node, client, lambda session: session.pop("user_id"))
+    assert client.cookies[ID] == first
+    in_turn(node, client, lambda session: session.update(user_id=42))
+    second = client.cookies[ID]
+    in_turn(node, client, lambda session: session.update(user_id=43))
+    assert len({first, second, client.cookies[ID]}) == 3
+    assert node.store.load(first) is None
+    assert node.store.load(second) is None
+    assert dict(node.store.load(client.cookies[ID])) == {"user_id": 43, "seen": 1}
+
+
+def test_a_login_in_a_new_session_stores_it_once(node):
+    """Nobody else can know its id yet."""
+    client = client_of(lambda session: session.rotate() or session.update(user_id=42), node)
+    client.get("/")
+    assert [record.tombstone for record in node.node.records.values()] == [0]
+    assert node.store.load(client.cookies[ID])["user_id"] == 42
+
+
+def test_an_application_with_other_names_asks_for_the_new_id(node, backend):
+    client = client_of(append, node, backend)
+    client.get("/")
+    known = client.cookies[ID]
+    response = in_turn(node, client, lambda session: session.rotate())
+    assert response.headers["vary"] == "Cookie"
+    assert client.cookies[ID] != known
+    assert node.store.load(known) is None
+    assert node.store.load(client.cookies[ID])["cart"] == ["book"]
+    assert set(set_cookies(in_turn(node, client, append))) == {TOKEN}, "it was asked for once"
+
+
+@pytest.mark.parametrize("change", [{"late": True}, {"user_id": 43}])
+def test_a_request_on_the_old_id_that_ends_after_the_login_gets_no_cookies(node, backend, change):
+    """Its cookies would put the dead id back into the browser, and end the login."""
+    client = client_of(append, node, backend)
+    client.get("/")
+    known = client.cookies[ID]
+
+    def slow(session):
+        in_turn(node, client, lambda other: other.update(user_id=42))
+        session.update(change)
+
+    late = client_of(slow, node, backend)
+    late.cookies = client.cookies
+    assert set_cookies(late.get("/")) == {}
+    assert client.cookies[ID] != known
+    assert dict(node.store.load(client.cookies[ID])) == {"cart": ["book"], "user_id": 42}
+
+
 def test_a_request_that_fails_before_it_answers_stores_nothing(node):
     def view(session):
         append(session)
@@ -292,6 +374,22 @@ def test_a_session_written_before_the_accept_is_given_to_the_client_with_it(node
     cookies = talk(node, backend, socket_app(on_open=append, on_message=append))
     assert set(cookies) == {ID, TOKEN}
     assert node.store.load(cookies[ID])["cart"] == ["book", "book"]
+
+
+def test_a_login_on_a_websocket_changes_the_id_before_the_accept_and_not_later(node, backend):
+    """Later no cookie can be set: under a new id the session would be lost to its client."""
+    client = client_of(append, node, backend)
+    client.get("/")
+    known = client.cookies[ID]
+
+    def login(session):
+        session["user_id"] = session.get("user_id", 41) + 1
+
+    cookies = talk(node, backend, socket_app(on_open=login, on_message=login), client.cookies)
+    assert set(cookies) == {ID, TOKEN}
+    assert cookies[ID] != known
+    assert node.store.load(known) is None
+    assert node.store.load(cookies[ID])["user_id"] == 43
 
 
 def test_a_session_that_the_client_can_never_name_is_not_stored(node, backend):

@@ -31,7 +31,7 @@ FROM_ENV = {
 def test_every_setting_can_come_from_the_environment(field):
     """Containers are configured that way; a setting that is forgotten here could not be set at all."""
     text, value = FROM_ENV[field.name]
-    config = Config.from_env({f"GOSSIPSESS_{field.name.upper()}": text})
+    config = Config.from_env({"GOSSIPSESS_SECRET": SECRET, f"GOSSIPSESS_{field.name.upper()}": text})
     assert getattr(config, field.name) == value
     assert value != field.default, "a value that is the default proves nothing"
 
@@ -89,19 +89,87 @@ def test_an_unknown_name_is_an_error_with_the_nearest_right_one(environ, argumen
         ("discovery", "static://shop:7950"),
         ("discovery", "static://10.0.0.1:7950,"),
         ("discovery", "multicast://10.0.0.1:7949"),
+        ("discovery", "multicast://[ff02::1]:7949"),
+        ("cluster", ""),
+        ("cluster", "x" * 256),
+        ("cluster", "shop\ud800"),
+        ("host", ""),
+        ("host", "é" * 51),
+        ("host", "pod\n1"),
+        ("node_name", ""),
+        ("node_name", "x" * 101),
+        ("node_name", "web\udcff"),
+        ("secret", ""),
+        ("secret", "x" * 15),
+        ("secret", "\ud800" * 16),
+        ("secret_fallbacks", ("x" * 15,)),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_by_name(name, value):
     """Before a socket is opened, and not one hour later by a cluster that never formed."""
     with pytest.raises(ConfigError, match=name):
-        Config(secret=SECRET, **{name: value})
+        Config(**({"secret": SECRET} | {name: value}))
 
 
-@pytest.mark.parametrize("variable", ["PORT", "CONFIRM", "IDLE_TIMEOUT_S"])
-def test_text_that_is_no_number_is_refused_under_the_variables_name(variable):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cluster", "x" * 255),
+        ("host", "é" * 50),
+        ("node_name", "x" * 100),
+        ("node_name", "web 1"),
+        ("secret", "x" * 16),
+    ],
+)
+def test_the_longest_names_and_the_shortest_secret_are_taken(name, value):
+    """A bound that is off by one refuses what the documentation allows."""
+    assert getattr(Config(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "write"),
+    [
+        ("cluster", None, "cluster='shop'"),
+        ("secret", 12345678901234567890, "secret=os.environ"),
+        ("secret_fallbacks", SECRET, r"secret_fallbacks=\(former_secret,\)"),
+        ("secret_fallbacks", [SECRET], r"secret_fallbacks=\(former_secret,\)"),
+        ("secret_fallbacks", (SECRET, None), r"secret_fallbacks=\(former_secret,\)"),
+        ("discovery", None, "discovery='auto'"),
+        ("bind", 2130706433, "bind='127.0.0.1'"),
+        ("advertise", b"10.0.0.1", "advertise='10.0.0.1'"),
+        ("port", "7950", "port=7950"),
+        ("port", 7950.0, "port=7950"),
+        ("port_range", True, "port_range=16"),
+        ("host", 1, "host='pod-1'"),
+        ("node_name", 1, "node_name='web-1'"),
+        ("confirm", True, "confirm=1"),
+        ("confirm", None, "confirm=1"),
+        ("confirm_timeout_s", None, "confirm_timeout_s=0.25"),
+        ("idle_timeout_s", "1", "idle_timeout_s=1800"),
+        ("absolute_timeout_s", True, "absolute_timeout_s=43200"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_what_to_write(name, value, write):
+    """A number in quotes is the usual slip; a TypeError from inside the library would not say where it was made."""
+    with pytest.raises(ConfigError, match=f"^{name}.*{write}") as refused:
+        Config(**{name: value})
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "says"),
+    [("PORT", "not a number"), ("CONFIRM", "neither a number nor 'all'"), ("IDLE_TIMEOUT_S", "not a number")],
+)
+def test_text_that_is_no_number_is_refused_under_the_variables_name(variable, says):
     """The name the operator wrote, and what was there."""
-    with pytest.raises(ConfigError, match=f"GOSSIPSESS_{variable}='soon' is not a number"):
+    with pytest.raises(ConfigError, match=f"GOSSIPSESS_{variable}='soon' is {says}"):
         Config.from_env({f"GOSSIPSESS_{variable}": "soon"})
+
+
+def test_a_name_where_an_address_belongs_is_told_that_names_are_not_looked_up():
+    """``static://shop:7950`` works in other tools; here it would otherwise look like a typing error."""
+    with pytest.raises(ConfigError, match=r"'shop' is not an IP address, and names are not looked up.*10\.0\.0\.1"):
+        Config(discovery="static://shop:7950")
 
 
 def test_the_secrets_are_in_no_repr_and_no_error():
@@ -120,7 +188,31 @@ def test_without_a_secret_only_loopback_may_be_bound(bind):
     """An open port would hand sessions to whoever asks."""
     with pytest.raises(ConfigError, match="GOSSIPSESS_SECRET"):
         Config(bind=bind)
-    assert Config(bind=bind, secret=SECRET).bind_address == bind
+    assert Config(bind=bind, secret=SECRET, discovery="none").bind_address == bind
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"advertise": "10.0.0.1"},
+        {"discovery": "static://127.0.0.1:7950,10.0.0.1:7950"},
+        {"discovery": "static://[fd00::1]:7950"},
+    ],
+)
+def test_without_a_secret_another_machine_can_neither_be_dialed_nor_told_of(settings):
+    """A cluster of two machines that forgot the secret would be two nodes that wait for each other in silence."""
+    with pytest.raises(ConfigError, match=r"is not on this machine.*GOSSIPSESS_SECRET"):
+        Config(**settings)
+    Config(secret=SECRET, **settings)
+    Config(advertise="127.0.0.9", discovery="static://127.0.0.1:7950,[::1]:7950")
+
+
+@pytest.mark.parametrize("bind", ["::", "::1", "fd00::7"])
+def test_multicast_on_an_ipv6_address_is_refused(bind):
+    """Beacons are IPv4; the node would look for others where none can answer."""
+    with pytest.raises(ConfigError, match=r"multicast is IPv4 only.*static://"):
+        Config(bind=bind, secret=SECRET)
+    Config(bind=bind, secret=SECRET, discovery="static://[fd00::1]:7950")
 
 
 def test_without_a_bind_the_secret_decides():
@@ -144,4 +236,4 @@ def test_without_a_bind_the_secret_decides():
 )
 def test_discovery_is_read_as_it_is_documented(text, parts):
     """Several ways may be joined: a list of seeds goes on after a comma."""
-    assert Config(discovery=text).discovery_parts() == parts
+    assert Config(secret=SECRET, discovery=text).discovery_parts() == parts

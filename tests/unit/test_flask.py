@@ -47,6 +47,11 @@ def app_of(node, **config):
         session.modified = True
         return ""
 
+    @app.get("/rotate")
+    def rotate():
+        session.rotate()
+        return ""
+
     @app.get("/pop/<key>")
     def pop(key):
         session.pop(key, None)
@@ -131,6 +136,39 @@ def test_caches_are_told_where_the_session_was_used(node):
     assert client.get("/view").headers["Vary"] == "Cookie"
     assert "Vary" not in client.get("/untouched").headers
     assert "Cache-Control" not in client.get("/view").headers
+
+
+@pytest.mark.parametrize("path", ["/put/_user_id", "/rotate"])
+def test_a_login_moves_the_session_to_a_new_id(node, path):
+    """Who has made a visitor use an id that they know would be logged in together with the visitor."""
+    client = app_of(node).test_client()
+    client.get("/append")
+    known = client.get_cookie("session").value
+    answer = client.get(path)
+    assert set(set_cookies(answer)) == {"session", "session-v"}
+    assert answer.headers["Vary"] == "Cookie"
+    assert client.get_cookie("session").value != known
+    assert client.get("/append").text == "2"
+    assert node.store.load(known) is None
+    client.get("/put/_user_id")
+    assert set_cookies(client.get("/put/_user_id")) == {}, "the same user again is no login"
+
+
+def test_a_request_on_the_old_id_that_ends_after_the_login_gets_no_cookies(node):
+    """Its cookies would put the dead id back into the browser, and end the login."""
+    app = app_of(node)
+    client, late = app.test_client(), app.test_client()
+
+    @app.get("/slow/<key>")
+    def slow(key):
+        client.get("/put/user_id")
+        session[key] = 2
+        return ""
+
+    client.get("/append")
+    late.set_cookie("session", client.get_cookie("session").value)
+    assert set_cookies(late.get("/slow/user_id")) == {}
+    assert client.get("/view").json == {"cart": ["book"], "user_id": 1}
 
 
 def test_deleting_every_key_ends_the_session_and_removes_both_cookies(node):
@@ -240,11 +278,16 @@ def test_a_value_that_cannot_travel_is_refused_where_it_is_assigned_and_the_rest
     assert client.get("/view").json == {"good": "kept"}
 
 
-def test_a_value_that_cannot_travel_inside_a_list_fails_its_request_and_changes_nothing(node):
+def test_a_value_that_cannot_travel_inside_a_list_fails_its_request_and_changes_nothing(node, caplog):
+    """Flask saves again with the error's page: a second error there would take the page's place, and be logged too."""
     app = app_of(node, PROPAGATE_EXCEPTIONS=False)
+    app.register_error_handler(500, lambda error: (f"sorry, {session['cart'][0]}", 500))
     client = app.test_client()
     client.get("/append")
-    assert client.get("/crash").status_code == 500
+    response = client.get("/crash")
+    assert (response.status_code, response.text) == (500, "sorry, book")
+    assert response.headers["Vary"] == "Cookie"
+    assert [record.message for record in caplog.records] == ["Exception on /crash [GET]"]
     assert client.get("/view").json == {"cart": ["book"]}
 
 

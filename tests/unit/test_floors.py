@@ -20,7 +20,7 @@ FLOORS = [
     ["store", "runtime"],
     ["waiting", "subscription", "service"],
     ["face", "aio", "sync", "inline", "web", "cli"],
-    ["__init__"],
+    ["__init__", "__main__"],
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 ONLY_IN = {

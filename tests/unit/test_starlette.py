@@ -32,6 +32,11 @@ async def clear(request: Request) -> JSONResponse:
     return JSONResponse({"session": request.session})
 
 
+async def rotate(request: Request) -> JSONResponse:
+    request.session.rotate()
+    return JSONResponse({"session": request.session})
+
+
 async def untouched(request: Request) -> JSONResponse:
     return JSONResponse({})
 
@@ -61,6 +66,7 @@ ROUTES = [
     Route("/view", view),
     Route("/update", update, methods=["POST"]),
     Route("/clear", clear, methods=["POST"]),
+    Route("/rotate", rotate, methods=["POST"]),
     Route("/untouched", untouched),
     Route("/bad", bad),
     Route("/crash", crash),
@@ -199,6 +205,20 @@ def test_the_session_is_a_dict_whichever_way_it_is_changed():
     store.invalidate(again)
     assert json.dumps(again) == "{}"
     assert not dict.items(again)
+
+
+@pytest.mark.parametrize(("path", "change"), [("/update", {"user_id": 42}), ("/rotate", {})])
+def test_a_login_moves_the_session_to_a_new_id(backend, path, change):
+    """Starlette's own session is all in its cookie; here the id must change, or who knows it shares the login."""
+    client = client_of(backend)
+    client.post("/update", json={"cart": ["book"]})
+    before = dict(client.cookies)
+    answer = client.post(path, json=change)
+    assert set(set_cookies(answer)) == {"session", "session-v"}
+    assert client.cookies["session"] != before["session"]
+    assert answer.json() == client.get("/view").json() == {"session": {"cart": ["book"], **change}}
+    thief = TestClient(client.app, backend=backend, cookies=before)
+    assert thief.get("/view").json() == {"session": {}}
 
 
 def test_loading_a_session_does_not_count_as_using_it():

@@ -37,25 +37,30 @@ REPLICA_HEADER: Final = {"X-Replica": str(NUMBER)}
 
 
 async def home(request: Request) -> Response:
+    """The page."""
     seen = view(request)
     tell_click("view", seen)
     return HTMLResponse(page(seen), headers=REPLICA_HEADER)
 
 
 async def login(request: Request) -> Response:
+    """Take any name at its word."""
     form = await form_of(request)
+    request.scope["session"].rotate()  # the key "user" is this shop's own: such a login says that it is one
     request.session["user"] = form.get("user", "").strip()[:USER_CHARACTERS_MAX] or "somebody"
     tell_click("login", view(request))
     return back_home()
 
 
 async def logout(request: Request) -> Response:
+    """End the session, the cart with it."""
     tell_click("logout", view(request))
     request.session.clear()
     return back_home()
 
 
 async def add_to_cart(request: Request) -> Response:
+    """Put one thing into the cart; 400 for what the shop does not sell."""
     item = (await form_of(request)).get("item")
     if item not in PRODUCTS:
         return PlainTextResponse("No such thing in this shop.", 400)
@@ -65,10 +70,12 @@ async def add_to_cart(request: Request) -> Response:
 
 
 async def session(request: Request) -> Response:
+    """What the page shows, as JSON: the fields of `View`."""
     return JSONResponse(asdict(view(request)), headers=REPLICA_HEADER)
 
 
 async def cluster_panel(request: Request) -> Response:
+    """The page's panel of other replicas, which the page asks for again and again. Uses no session."""
     return HTMLResponse(cluster(replica(request)))
 
 
@@ -78,10 +85,12 @@ async def form_of(request: Request) -> dict[str, str]:
 
 
 def back_home() -> Response:
+    """Return the answer to a form: open the page again."""
     return RedirectResponse("/", 303, headers=REPLICA_HEADER)
 
 
 def view(request: Request) -> View:
+    """Return what this replica shows of the request's session and of the cluster."""
     own: Session = request.scope["session"]
     stored = bool(own)
     return View(
@@ -96,6 +105,7 @@ def view(request: Request) -> View:
 
 
 def replica(request: Request) -> Replica:
+    """Return what this replica knows of itself and of the others."""
     return Replica(NUMBER, os.getpid(), request.scope["server"][1], peers(), held())
 
 
@@ -111,16 +121,19 @@ def peers() -> tuple[Peer, ...]:
 
 
 def held() -> tuple[str, ...]:
+    """Return the short hashes of the sessions that this replica holds, ended ones left out."""
     node = process_node().node
     with node.locked():
         return tuple(short(sid) for sid, record in node.records.items() if not record.tombstone)
 
 
 def tell(kind: str, **fields: object) -> None:
+    """Tell crew.py one thing: a line of JSON on standard output."""
     print(json.dumps({"kind": kind, **fields}), flush=True)
 
 
 def tell_click(what: str, seen: View) -> None:
+    """Tell crew.py what somebody clicked, and what they see of their session before or after it."""
     tell("click", what=what, user=seen.user, items=len(seen.cart), session=seen.session, stale=seen.stale)
 
 
@@ -141,12 +154,14 @@ async def tell_changes() -> None:
 
 
 def end_with_parent() -> None:
-    sys.stdin.buffer.read()  # returns when the parent is gone, however it went
+    """Block until the process that started this one is gone, then end this one."""
+    sys.stdin.buffer.read()  # returns then, however the parent went
     os._exit(0)
 
 
 @contextlib.asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """Tell of changes while the replica serves, and end with the demo."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     telling = asyncio.create_task(tell_changes())
     yield

@@ -1,0 +1,42 @@
+# Web session: a Session whose id changes when somebody logs in.
+#
+# An attacker who makes a visitor use an id that the attacker knows would share the visitor's login, if the login
+# kept the id (session fixation). So a new value under a key that frameworks keep the user in moves a stored session
+# to a new id; an application with other names for its user asks for that by `rotate`.
+# Why in the adapters and not in the store: only an answer that can set a cookie may retire the id it came with.
+# Not here: the move itself (store.py), and the cookies that follow from it (adapter.py).
+
+from typing import Final
+
+from gossipsess.session import Session
+
+LOGIN_KEYS: Final = ("_auth_user_id", "_user_id", "user_id")
+"""Under which Django, Flask-Login and most tutorials keep the user."""
+
+
+class WebSession(Session):
+    """A `Session` of a web request."""
+
+    _asked_to_rotate = False  # stays set: at most one save of a request may rotate
+
+    def rotate(self) -> None:
+        """Give the session a new id when this request's changes are saved; its data stays, the old id ends.
+
+        For a login that puts the user under a key of the application's own; one that assigns a new value to
+        ``user_id``, ``_user_id`` or ``_auth_user_id`` rotates by itself. On a websocket it counts before the accept:
+        afterwards a client cannot be told of a new id.
+        """
+        self.accessed = True
+        self._asked_to_rotate = True
+
+    @property
+    def rotates(self) -> bool:
+        """A save moves what is stored to a new id."""
+        if self.is_new:
+            return False  # nobody else knows its id
+        return self._asked_to_rotate or any(self._has_new(key) for key in LOGIN_KEYS)
+
+    def _has_new(self, key: str) -> bool:
+        assigned = self._assigned.get(key)
+        stored = self.record.entries.get(key)
+        return assigned is not None and (stored is None or stored.value != assigned)
