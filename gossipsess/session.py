@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from gossipsess.errors import SessionTooLarge, UnreplicableValue
 from gossipsess.model.record import (
+    ABSOLUTE,
     CREATED,
+    IDLE,
     KEY_CHARACTERS_MAX,
     RESERVED,
     SESSION_BYTES_MAX,
@@ -23,6 +25,7 @@ from gossipsess.wire.values import decode_value, encode_value
 KEYS_MAX: Final = 1024
 """Keys of one session, deleted ones included: a deleted key must be remembered as long as the session lives."""
 
+_REGISTERS_BYTES: Final = sum(entry_bytes(key, bytes(8)) for key in (CREATED, IDLE, ABSOLUTE))
 _UNCHANGEABLE: Final = frozenset({str, int, float, bool, type(None), bytes})
 
 
@@ -55,6 +58,7 @@ class Session(MutableMapping[str, Any]):
         self.accessed = False
         self._record = record
         self._unmet = unmet
+        self._stale = bool(unmet)
         self._live: dict[str, Any] = {}  # values decoded or assigned by this request
         self._assigned: dict[str, bytes | None] = {}  # encoded; None: deleted
         self._bytes: int | None = None  # of all values; counted at the first assignment
@@ -71,8 +75,8 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def stale(self) -> bool:
-        """A write that the version token names is not in here."""
-        return bool(self._unmet)
+        """A write that the version token names was not in here when it was loaded."""
+        return self._stale
 
     @property
     def modified(self) -> bool:
@@ -216,7 +220,7 @@ class Session(MutableMapping[str, Any]):
         """Go on under a new id."""
         self.id = session_id
         self._record = record
-        self._unmet = ()
+        self._unmet = ()  # writes to the old id; what of them was missing here stays behind with it
 
     def ended(self, record: Record) -> None:
         """Become empty: the session is no more."""
@@ -277,7 +281,8 @@ class Session(MutableMapping[str, Any]):
             entries = self._record.entries
             changed = (entry_bytes(key, value) for key, value in self._assigned.items())
             replaced = (self._stored_size(key) for key in self._assigned if key in entries)
-            self._bytes = self._record.size + sum(changed) - sum(replaced)
+            stored = self._record.size or _REGISTERS_BYTES  # a new session gets its registers with the first commit
+            self._bytes = stored + sum(changed) - sum(replaced)
         return self._bytes
 
     def _size_of(self, key: str) -> int:

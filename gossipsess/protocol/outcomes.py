@@ -1,10 +1,14 @@
 # Outcomes: how a request's wait ended.
+#
+# Dataclasses, and not named tuples as events and effects are: those compare by their fields alone, and an application
+# that compares what it got with Confirmed(0, 0) would take Degraded(0, 0) for it.
 
+from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
 
 
-class Confirmed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Confirmed:
     """As many other hosts as asked for, or as there are, hold the write."""
 
     hosts: int
@@ -13,14 +17,16 @@ class Confirmed(NamedTuple):
     """Other nodes known to hold it."""
 
 
-class Degraded(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Degraded:
     """The write stands here and is on its way, but fewer than asked for confirmed it in time."""
 
     hosts: int
     nodes: int
 
 
-class Gone(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Gone:
     """The session was invalidated or rotated meanwhile; the write is not in it."""
 
 

@@ -33,7 +33,7 @@ from gossipsess.protocol.events import (
     Watch,
     Write,
 )
-from gossipsess.protocol.links import Links
+from gossipsess.protocol.links import YOUNG_S, Links
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.placement import Placement
 from gossipsess.protocol.sessions import SessionProtocol, Written
@@ -229,12 +229,14 @@ class Replica:
         node = self._links.closed(link)
         if peer is not None and self._links.of(peer) is None:
             # Also where this link was no more in use, its member being dead: a seed there is tried again.
+            # A link that ended young, as a refused Hello's does, was no success: its seed waits longer each time.
+            ended = self._discovery.dial_failed if now_s - opened_at_s < YOUNG_S else self._discovery.unlinked
             lost = [address for address, reached in self._reached.items() if reached == peer]
             for address in lost:
                 del self._reached[address]
-                self._discovery.unlinked(address, now_s)
+                ended(address, now_s)
             if dialed is not None and dialed not in lost:
-                self._discovery.unlinked(dialed, now_s)  # it ended before its Hello
+                ended(dialed, now_s)  # it ended before its Hello
         if peer in self._leaving:
             self._leaving.remove(peer)
             if node is not None:

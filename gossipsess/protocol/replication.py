@@ -124,6 +124,8 @@ class Outbound:
             if gap.sid in flight.debts:
                 self.lacks(gap.sid, gap.claims)
                 self._wait_again(gap.sid, flight.tickets.pop(gap.sid, None))
+        for sid in ack.over:
+            flight.tickets.pop(sid, None)  # not held there, and not to be sent again: the wait ends at its deadline
         return flight.tickets
 
     def resend(self, now_s: float) -> None:

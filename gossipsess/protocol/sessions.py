@@ -184,14 +184,15 @@ class SessionProtocol:
 
     def member_gone(self, node: NodeId, *, died: bool, now_s: float) -> None:
         """A member died or left: what is owed to it is void, and what only some heard from it is repaired."""
+        if died:
+            self._note_dead(node)
         peer = self._peers.pop(node, None)
         if peer is None:
-            return
+            return  # known by hearsay only
         others = tuple(member for member in self._placement.holders(0) if member.node != self._myself)
         self._outbox += self._confirmations.holders_changed(others)
         self._outbox += self._fetches.holder_lost(node, self.table.records, died=died, synced=self.synced)
         if died:
-            self._note_dead(node)
             self._sync_all(now_s)
             self._sync_all_at_s = now_s + SYNC_AGAIN_S
         if not self.synced:
@@ -244,6 +245,7 @@ class SessionProtocol:
         time_ms = self.clock.time_ms(now_s)
         records = self.table.records
         gaps: list[Gap] = []
+        over: list[Sid] = []
         for delta in message.deltas:
             sid = delta.sid
             before = records.get(sid)
@@ -252,6 +254,8 @@ class SessionProtocol:
                 # Once everything was sent and still something differs, only the whole record can tell.
                 claims = None if record.claims == delta.after else record.claims
                 gaps.append(Gap(sid, claims, record.state_hash))
+            elif sid not in records:
+                over.append(sid)  # a clock far ahead refuses what others hold: that is no copy to count on
             elif absorbed:
                 peer.outbound.lacks(sid, None)
             if records.get(sid) is not before:  # what was refused, or is not held yet, is no news
@@ -263,7 +267,7 @@ class SessionProtocol:
             self._ask(peer, peer.sync.merged(sid, self.table, now_s))
         # A tombstone that the peer lacks goes before the acknowledgement, so that its commit hears of it first.
         self._flush(peer, now_s)
-        self._send(peer, PushAck(message.sequence, tuple(gaps)))
+        self._send(peer, PushAck(message.sequence, tuple(gaps), tuple(over)))
 
     def push_ack(self, node: NodeId, message: PushAck, now_s: float) -> None:
         """Confirm what a peer holds, and owe it what it lacks."""
@@ -341,7 +345,6 @@ class SessionProtocol:
         if self.flush_at_s is not None and self.flush_at_s <= now_s:
             self.flush(now_s)
         self._outbox += self._confirmations.timeout(now_s)
-        self._outbox += self._fetches.timeout(self.table.records, now_s)
         touches = self._expiry.timeout(now_s)
         if touches is not None:
             for peer in self._peers.values():
@@ -352,6 +355,8 @@ class SessionProtocol:
                     peer.outbound.forget(record.sid)
                 if self._watched and not record.tombstone:
                     self._notify("expired", record.sid, remote=False)
+        # Last: what has just ended is not held any more, and a wait for it must not end with "stale".
+        self._outbox += self._fetches.timeout(self.table.records, now_s)
 
     def flush(self, now_s: float) -> None:
         """Send every peer one Push of what it is owed; what does not fit goes with the next."""

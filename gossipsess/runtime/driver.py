@@ -83,6 +83,7 @@ class Driver:
         self._links: dict[int, Link] = {}
         self._link_count = 0
         self._handshakes = 0
+        self._greeting: dict[trio.SocketStream, None] = {}  # connections that are no links yet
         self._dialing: dict[Address, None] = {}
         self._taken: deque[Effect] = deque()  # from the node, not carried out yet
         self._turning = False
@@ -150,6 +151,8 @@ class Driver:
         self._sockets.close()
         for link in self._links.values():
             link.close_socket()
+        for stream in self._greeting:
+            opened_of(stream).close()
 
     def leave(self) -> None:
         """End `run`, after telling the peers. In the Trio thread."""
@@ -308,6 +311,7 @@ class Driver:
 
     async def _serve(self, stream: trio.SocketStream, dialed: Address | None) -> None:
         keys = None
+        self._greeting[stream] = None
         try:
             keys = await greet(stream, self._keyring, self.node.node_id, dialer=dialed is not None)
         except (WireError, trio.BrokenResourceError) as error:
@@ -316,6 +320,7 @@ class Driver:
                 self._tell([DialFailed(dialed, refused=False)])
             return
         finally:
+            del self._greeting[stream]
             if dialed is None:
                 self._handshakes -= 1
             if keys is None:  # refused, or this node ends meanwhile

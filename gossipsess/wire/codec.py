@@ -245,8 +245,8 @@ _KINDS: Final[dict[int, _Kind]] = {
     ),
     18: _Kind(
         PushAck,
-        lambda m: [m.sequence, *_flat_gaps(m.gaps)],
-        lambda f: PushAck(f.number(U64), f.many(_gap)),
+        lambda m: [m.sequence, *_flat_gaps(m.gaps), len(m.over), *m.over],
+        lambda f: PushAck(f.number(U64), f.many(_gap), f.many(_sid)),
     ),
     19: _Kind(
         Pull,

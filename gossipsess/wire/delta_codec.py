@@ -2,7 +2,7 @@
 #
 # A push is one flat CBOR list: for each delta a packed head, then key, value, key, value, ... of its entries.
 #
-#   head:  sid 16 | after hash 16 | last access 8 | form 1 | base claims 1 | after claims 1 | entries 2 | body
+#   head:  sid 16 | after hash 16 | last access 8 | form 1 | base claims 1 | after claims 1 | entries 4 | body
 #   form:  0 base is claims    body: claims..., claims..., dots...
 #          1 base is a hash    body: hash 16, claims..., dots...
 #          2 a tombstone       body: stamp 8
@@ -18,7 +18,7 @@ from gossipsess.model.delta import Delta, DeltaEntry
 from gossipsess.model.identity import NodeId
 from gossipsess.model.record import CLAIMS_MAX, KEY_CHARACTERS_MAX, VALUE_BYTES_MAX, Claims
 
-_HEAD = Struct(">16s16sQBBBH")
+_HEAD = Struct(">16s16sQBBBI")
 _DOT = Struct(">8sQ")
 _STAMP = Struct(">Q")
 _FROM_CLAIMS, _FROM_HASH, _TOMBSTONE = 0, 1, 2

@@ -93,10 +93,11 @@ class Gap(NamedTuple):
 
 
 class PushAck(NamedTuple):
-    """Every delta of that push is held here, but for the gaps."""
+    """Every delta of that push is held here, but for the gaps and for sessions that are over by this node's time."""
 
     sequence: int
     gaps: tuple[Gap, ...] = ()
+    over: tuple[Sid, ...] = ()
 
 
 class Pull(NamedTuple):

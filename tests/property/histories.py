@@ -57,7 +57,9 @@ class History:
         # As for a base whose claims were dropped: the rarest of the three bases, so it is asked for.
         states = self.states[holder]
         base = states[max(0, len(states) - 1 - back)]
-        uncovered = Record(SID, base.entries, base.claims, base.state_hash, covered=False, size=base.size, tombstone=base.tombstone)
+        uncovered = Record(
+            SID, base.entries, base.claims, base.state_hash, covered=False, size=base.size, tombstone=base.tombstone
+        )
         self.deltas.append(changes_since(states[-1], uncovered))
 
     def answer(self, holder: int, asker: int) -> None:

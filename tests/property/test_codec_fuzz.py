@@ -45,9 +45,9 @@ addresses = st.tuples(st.ip_addresses().map(str), u16)
 texts = st.text(max_size=20)
 members = st.builds(Member, nodes, u32, st.sampled_from(MemberState), addresses, texts, texts)
 gaps = st.builds(Gap, sids, st.none() | claims, hashes)
-entries = st.lists(
-    st.tuples(st.text(max_size=5), u64, nodes, st.none() | st.binary(max_size=20)), max_size=4
-).map(tuple)
+entries = st.lists(st.tuples(st.text(max_size=5), u64, nodes, st.none() | st.binary(max_size=20)), max_size=4).map(
+    tuple
+)
 deltas = st.one_of(
     st.builds(lambda sid, base, after, h, e: Delta(sid, base, 0, after, h, e), sids, claims, claims, hashes, entries),
     st.builds(
@@ -71,7 +71,7 @@ KINDS = {
     Beacon: st.builds(Beacon, u16, st.booleans()),
     Hello: st.builds(Hello, members, u64, several(members)),
     Push: st.builds(Push, u64, several(deltas)),
-    PushAck: st.builds(PushAck, u64, several(gaps)),
+    PushAck: st.builds(PushAck, u64, several(gaps), several(sids)),
     Pull: st.builds(Pull, u64, several(gaps)),
     PullAnswer: st.builds(PullAnswer, u64, st.booleans(), st.booleans()),
     SyncAsk: st.builds(

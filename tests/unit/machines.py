@@ -2,12 +2,12 @@
 
 import random
 
-from gossipsess.model.member import Member, MemberState
+from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, Record, empty_record
 from gossipsess.model.table import register_value
 from gossipsess.node import Node
 from gossipsess.protocol.effects import Send, Settle
-from gossipsess.protocol.events import LinkOpened, Received
+from gossipsess.protocol.events import DialFailed, LinkClosed, LinkOpened, Received, Tick
 from gossipsess.protocol.replica import Replica, Settings
 from gossipsess.store import SessionStore
 from gossipsess.tokens import Tokens
@@ -48,11 +48,11 @@ def member(node: bytes, host: str = "", port: int = 7950) -> Member:
 class Clocked:
     """A node and its store, without network; `now_s` is what its clock shows, and moves only by hand."""
 
-    def __init__(self, node: bytes = ALICE, **settings) -> None:
+    def __init__(self, node: bytes = ALICE, seeds: tuple[Address, ...] = (), **settings) -> None:
         self.now_s = 100.0
         self.me = member(node)
         self.replica = Replica(
-            self.me, Settings(), clock_offset_ms=EPOCH_MS - 100_000, rng=random.Random(1), now_s=self.now_s
+            self.me, Settings(seeds=seeds), clock_offset_ms=EPOCH_MS - 100_000, rng=random.Random(1), now_s=self.now_s
         )
         self.node = Node(self.replica, now=lambda: self.now_s)
         self.store = SessionStore(self.node, Tokens((b"key",)), **settings)
@@ -66,6 +66,18 @@ class Clocked:
         """Let a peer's link come up."""
         self.node.submit(LinkOpened(link, peer, None))
         self.node.submit(Received(link, Hello(member(peer, host), 0, ())))
+        return self
+
+    def loses(self, link: int = 1) -> "Clocked":
+        """Let a peer's link end, and its machine refuse another: it is dead."""
+        self.node.submit(LinkClosed(link))
+        self.node.submit(DialFailed(self.me.address, refused=True))
+        return self
+
+    def waits(self, seconds: float) -> "Clocked":
+        """Let time pass, and its driver notice."""
+        self.now_s += seconds
+        self.node.submit(Tick())
         return self
 
     def hears(self, message, link: int = 1) -> None:
@@ -83,3 +95,12 @@ class Clocked:
     def says(self) -> list:
         """Return the messages sent over links since the last call."""
         return [effect.message for effect in self.does() if isinstance(effect, Send)]
+
+
+def exchange(one: Clocked, other: Clocked, link: int = 1) -> None:
+    """Carry what two nodes say to each other over a link that has this number at both, until both are silent."""
+    said = True
+    while said:
+        said = [(other, message) for message in one.says()] + [(one, message) for message in other.says()]
+        for hearer, message in said:
+            hearer.hears(message, link)

@@ -76,7 +76,7 @@ def spoiled(position: int, change) -> list:
     return message
 
 
-FORM, BASE, AFTER, COUNT = 40, 41, 42, 44
+FORM, BASE, AFTER, COUNT = 40, 41, 42, 46
 
 
 def byte(position: int, value: int):

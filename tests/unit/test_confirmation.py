@@ -95,3 +95,19 @@ def test_a_wait_for_a_dead_session_ends_as_gone():
     ticket = confirmations.open(print, 1, 0.0)
     assert confirmations.gone(ticket) == [Settle(print, Gone())]
     assert confirmations.held_by(ticket, node("x"), others("x")) == []
+
+
+def test_a_holder_that_has_died_since_holds_nothing():
+    """Counted, it would stand for the one holder that is left, which has acknowledged nothing."""
+    for mine, live, dead, left in ((HERE, "xz", "x", "z"), (HERE, "ab", "a", "b")):
+        confirmations = Confirmations(mine, 0.25)
+        ticket = confirmations.open(print, 2, 0.0)
+        assert confirmations.held_by(ticket, node(dead), others(live)) == []
+        assert confirmations.holders_changed(others(left)) == []
+        assert confirmations.held_by(ticket, node(left), others(left)) != []
+
+
+def test_outcomes_of_two_kinds_are_never_equal():
+    """An application compares what it got; by the numbers alone a degraded commit would pass for a confirmed one."""
+    assert Confirmed(0, 0) != Degraded(0, 0)
+    assert Confirmed(1, 1) == Confirmed(1, 1) != Confirmed(1, 2)

@@ -1,14 +1,16 @@
 """A request waits for a session: present, absent and unknown are never confused."""
 
+import pytest
+
 from gossipsess.model.delta import changes_since, not_covered
 from gossipsess.model.record import empty_record
-from gossipsess.protocol import fetch
+from gossipsess.protocol import fetch, replication
 from gossipsess.protocol.effects import Settle
-from gossipsess.protocol.events import Fetch, Tick, Watch
+from gossipsess.protocol.events import Fetch, LinkClosed, LinkOpened, Tick, Watch, Write
 from gossipsess.protocol.fetch import FETCH_TIMEOUT_S, Fetches
 from gossipsess.protocol.outcomes import Found
-from gossipsess.wire.messages import Gap, Pull, PullAnswer, Push
-from tests.unit.machines import ALICE, BOB, CAROL, SID, Clocked, record, registers, stamp
+from gossipsess.wire.messages import Bye, Gap, Hello, Pull, PullAnswer, Push
+from tests.unit.machines import ALICE, BOB, CAROL, SID, Clocked, member, record, registers, stamp
 
 LIVE = record((stamp(0), BOB, registers()))
 HERE = {SID: LIVE}
@@ -155,3 +157,54 @@ def test_a_pull_is_answered_after_the_records_it_asked_for():
     assert verdict == PullAnswer(7, held=True, synced=True)
     here.hears(Pull(8, (Gap(CAROL * 2, {}, 0),)))
     assert here.says() == [PullAnswer(8, held=False, synced=True)]
+
+
+@pytest.mark.parametrize(
+    ("dots", "died", "synced", "found"),
+    [
+        (((BOB, stamp(9)),), True, True, Found.UNKNOWN),  # it may have told its write to nobody who is left
+        (((BOB, stamp(9)),), False, True, Found.ABSENT),  # it left, and handed over what it had
+        (((ALICE, stamp(9)),), True, True, Found.ABSENT),
+        ((), True, False, Found.UNKNOWN),  # this node has met nobody else: what others hold it cannot tell
+    ],
+    ids=["writer died", "writer left", "another died", "not synced"],
+)
+def test_what_the_last_holders_end_says_depends_on_what_it_may_have_taken_along(dots, died, synced, found):
+    """Absent ends a login; with the only node that may have held it gone, nobody can say so."""
+    fetches, _ = begun(dots=dots, holders=(BOB,))
+    assert outcome(fetches.holder_lost(BOB, NOBODY, died=died, synced=synced)) is found
+
+
+def test_a_token_that_names_a_write_of_a_dead_node_leaves_it_unknown():
+    """Out of reach is not dead: it may be back with the session in a moment."""
+    here = Clocked().alone().linked(BOB).loses()
+    assert here.node.submit(Fetch(SID, ((BOB, stamp(0)),), print)) is Found.UNKNOWN
+    assert here.node.submit(Fetch(SID, ((CAROL, stamp(0)),), print)) is Found.ABSENT
+    here.node.submit(LinkOpened(2, BOB, None))
+    here.hears(Hello(member(BOB)._replace(incarnation=1), 0, ()), 2)
+    here.hears(Bye(), 2)
+    assert here.node.submit(Fetch(SID, ((BOB, stamp(0)),), print)) is Found.ABSENT, "it came back, and left in order"
+
+
+def test_a_request_that_waits_for_a_node_without_a_link_wakes_the_driver():
+    """Nothing is sent, so nothing else would: its bound would pass unnoticed until the next probe."""
+    here, rings = Clocked().linked(BOB), []
+    here.node.submit(LinkClosed(1))
+    here.does()
+    here.node.driven_by(lambda: rings.append(None))
+    assert here.node.submit(Fetch(SID, (), print)) is None
+    assert rings
+
+
+def test_a_pulls_verdict_comes_after_its_record_however_much_is_owed_before_it(monkeypatch):
+    """Before it, the verdict says that no more will come: a read would miss a write that is on its way."""
+    monkeypatch.setattr(replication, "PUSH_BYTES", 1)
+    here = Clocked().linked(BOB).alone()
+    here.says()
+    sids = [bytes([number]) * 16 for number in range(5)]
+    for sid in sids:
+        here.node.submit(Write(sid, tuple(registers().items()), 0, print))
+    here.hears(Pull(7, (Gap(sids[-1], {}, 0),)))
+    *pushes, verdict = here.says()
+    assert [delta.sid for push in pushes for delta in push.deltas] == sids
+    assert verdict == PullAnswer(7, held=True, synced=True)

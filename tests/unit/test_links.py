@@ -7,6 +7,8 @@ from gossipsess.protocol.links import (
     DIAL_AGAIN_S,
     GREATER_ID_WAITS_S,
     SAME_MOMENT_S,
+    YOUNG_DELAY_S,
+    YOUNG_S,
     Links,
 )
 from tests.unit.machines import ALICE, BOB, member
@@ -104,3 +106,26 @@ def test_a_linked_member_is_not_dialed():
     links = linked(ALICE, BOB, dialed=True)
     links.wanted(BOB, 0.0, at_once=True)
     assert links.next_deadline() is None
+
+
+def test_a_link_that_ends_young_is_dialed_again_later_and_later():
+    """Its other end refuses what the greeting says: dialed at once, the two would spin for as long as both live."""
+    links, now_s, waits = Links(ALICE), 0.0, []
+    for number in range(9):
+        links.opened(number, BOB, DIALED, now_s)
+        links.established(number, now_s)
+        links.closed(number)
+        links.lost(BOB, now_s, now_s + 0.01)
+        waits.append(round(links.next_deadline() - now_s - 0.01, 6))
+        now_s = links.next_deadline()
+        assert links.due(MEMBERS, now_s - 0.001) == []
+        assert links.due(MEMBERS, now_s) == [MEMBERS[BOB].address]
+    assert waits[:2] == [0, YOUNG_DELAY_S], "the first time at once: its process may just have died"
+    assert waits == sorted(waits)
+    assert waits[-1] == DIAL_AGAIN_MAX_S
+
+    links.opened(9, BOB, DIALED, now_s)
+    links.established(9, now_s)
+    links.closed(9)
+    links.lost(BOB, now_s, now_s + YOUNG_S)
+    assert links.due(MEMBERS, now_s + YOUNG_S) == [MEMBERS[BOB].address], "one that lasted is dialed again at once"

@@ -8,7 +8,7 @@ from gossipsess.protocol import replication
 from gossipsess.protocol.confirmation import Ticket
 from gossipsess.protocol.replication import RESEND_AFTER_S, Outbound
 from gossipsess.wire.messages import Gap, Push, PushAck
-from tests.unit.machines import ALICE, SID, record, stamp
+from tests.unit.machines import ALICE, EPOCH_MS, SID, record, registers, stamp
 
 OTHER = b"another-16-bytes"
 FIRST = record((stamp(1), ALICE, {"a": b"1"}))
@@ -153,3 +153,49 @@ def test_a_session_that_expired_before_the_flush_is_not_sent():
     outbound.wrote(FIRST, None)
     assert outbound.flush(table({}), 0.0) is None
     assert outbound.unacknowledged == 0
+
+
+def test_keys_count_against_a_pushs_size_too(monkeypatch):
+    """A message of long keys alone could grow past what any peer takes, and its assertion end the node's thread."""
+    monkeypatch.setattr(replication, "PUSH_BYTES", 1000)
+    sids = [bytes([number]) * 16 for number in range(5)]
+    records = {sid: record((stamp(1), ALICE, {"\N{SNOWMAN}" * 200: b"x"}), sid=sid) for sid in sids}
+    outbound = Outbound()
+    for sid in sids:
+        outbound.wrote(empty_record(sid), None)
+    pushes = []
+    while push := outbound.flush(table(records), 0.0):
+        pushes.append(len(push.deltas))
+    assert pushes == [2, 2, 1]
+
+
+def test_only_what_a_peer_asked_for_says_when_the_session_was_last_used():
+    """Who asks may have heard of no access; who is pushed to hears of each, and a write is one."""
+    outbound, held = Outbound(), table({SID: record((stamp(1), ALICE, registers()))})
+    held.touch(SID, EPOCH_MS + 30_000)
+    for owe, accessed_ms in (
+        (lambda: outbound.wrote(empty_record(SID), None), 0),
+        (lambda: outbound.lacks(SID, None), EPOCH_MS + 30_000),
+    ):
+        owe()
+        (delta,) = outbound.flush(held, 0.0).deltas
+        assert delta.accessed_ms == accessed_ms
+
+
+def test_a_session_that_has_expired_is_owed_no_more_nor_its_waits_kept():
+    """A peer that takes nothing would make them gather for as long as it is taken for alive."""
+    outbound = Outbound()
+    outbound.wrote(FIRST, ticket())
+    outbound.forget(SID)
+    assert outbound.unacknowledged == 0
+    assert outbound.tickets_of(SID) == []
+
+
+def test_waits_that_are_over_are_not_kept_for_a_peer_that_takes_nothing():
+    """A busy session of a peer without a link would keep one for each of its writes."""
+    outbound = Outbound()
+    for _ in range(100):
+        waits = ticket()
+        outbound.wrote(FIRST, waits)
+        waits.settled = True
+    assert outbound.tickets_of(SID) == [waits]

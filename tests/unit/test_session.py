@@ -1,11 +1,12 @@
 """The session as a mapping: what counts as a change, and what is refused without harm."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
 
 from gossipsess.errors import SessionTooLarge, UnreplicableValue
-from gossipsess.model.record import CREATED, Record, empty_record
+from gossipsess.model.record import CREATED, ENTRY_BYTES, Record, empty_record
 from gossipsess.session import KEY_CHARACTERS_MAX, KEYS_MAX, SESSION_BYTES_MAX, Session
 from gossipsess.wire.values import VALUE_BYTES_MAX, encode_value
 from tests.unit.machines import ALICE, SID, record, registers, stamp
@@ -233,3 +234,21 @@ def test_a_session_that_grows_inside_its_values_is_bounded_too():
         session[f"k{number}"].append("x" * 200_000)
     with pytest.raises(SessionTooLarge, match=r"k5"):
         session.changes()
+
+
+def test_keys_count_against_a_sessions_size():
+    """They travel too: by values alone, a thousand long keys would be next to nothing."""
+    session = session_with()
+    for number in range(KEYS_MAX - len(session.record.entries)):
+        with suppress(SessionTooLarge):
+            session[f"{number:04}" + "\N{GRINNING FACE}" * (KEY_CHARACTERS_MAX - 4)] = 1
+    room = SESSION_BYTES_MAX - session.record.size
+    assert len(session) == room // (4 + 4 * (KEY_CHARACTERS_MAX - 4) + len(encode_value(1, "")) + ENTRY_BYTES)
+
+
+def test_an_empty_key_is_a_key_like_any_other():
+    """A dict takes it, so an application may have it."""
+    session = session_with()
+    session[""] = "kim"
+    assert dict(session) == {"": "kim"}
+    assert changed(session) == {"": encode_value("kim", "")}

@@ -5,11 +5,12 @@ from concurrent.futures import Future
 import pytest
 
 from gossipsess import Confirmed, Degraded, Gone, SessionUnavailable
+from gossipsess.errors import SessionTooLarge
 from gossipsess.model.identity import is_session_id, sid_of
-from gossipsess.protocol.events import Tick
+from gossipsess.protocol.events import Abandon, Tick
 from gossipsess.store import ABSENT_FOR_S, ABSENT_MAX
 from gossipsess.wire.messages import Pull, PullAnswer
-from tests.unit.machines import BOB, EPOCH_MS, Clocked
+from tests.unit.machines import BOB, EPOCH_MS, Clocked, exchange
 
 FOREIGN = "f" * 32
 TICK = Tick()
@@ -227,3 +228,79 @@ def test_a_commit_that_nobody_confirms_in_time_is_degraded_and_stands():
     here.does()
     assert waiting.result(0) == Degraded(0, 0)
     assert dict(here.store.load(session.cookie)) == {"user": "kim"}
+
+
+def test_a_rotation_of_a_stale_session_gives_a_token_that_names_nothing_missing(lone):
+    """What was missed was a write to the old id: no write of the new one, and not to be waited for ever after."""
+    session = stored(lone, user="kim")
+    sid = session.record.sid
+    missed = lone.store._tokens.make(sid, ((BOB, EPOCH_MS << 16), (lone.node.node_id, session.record.newest)))
+    stale = lone.store.load(f"{session.id}.{missed}")
+    assert stale.stale
+    lone.store.rotate(stale)
+    assert stale.stale, "what it shows still lacks that write"
+    again = lone.store.load(stale.cookie)
+    assert not again.stale
+    again["theme"] = "dark"
+    lone.store.commit(again)
+    assert not lone.store.load(again.cookie).stale
+
+
+@pytest.mark.parametrize("end", ["commit", "rotate"])
+def test_parallel_requests_do_not_grow_a_session_past_its_bound_together(lone, end):
+    """Each had room for its own when it assigned. The second is told, and neither it nor the session is lost."""
+    session = stored(lone, user="kim")
+    first, second = lone.store.load(session.cookie), lone.store.load(session.cookie)
+    for number in range(3):
+        first[f"first{number}"] = second[f"second{number}"] = "x" * 200_000
+    lone.store.commit(first)
+    with pytest.raises(SessionTooLarge, match="meanwhile"):
+        getattr(lone.store, end)(second)
+    again = lone.store.load(session.cookie)
+    assert set(again) == {"user", "first0", "first1", "first2"}
+    del second["second0"], second["second1"]
+    assert lone.store.commit(second) == Confirmed(0, 0)
+
+
+def test_a_session_that_is_only_read_is_alive_at_a_node_that_joins_later():
+    """The joiner pulls the record; the accesses that kept it alive are no part of that."""
+    here = Clocked(idle_timeout_s=60).alone()
+    session = stored(here, user="kim")
+    for _ in range(10):
+        here.waits(30)
+        assert here.store.load(session.cookie) is not None
+    there = Clocked(BOB)
+    there.now_s = here.now_s
+    here.linked(BOB)
+    there.linked(here.node.node_id)
+    exchange(here, there)
+    again = there.store.load(session.cookie)
+    assert dict(again) == {"user": "kim"}
+    assert again.accessed_at == EPOCH_MS / 1000 + 300
+
+
+def test_after_the_drivers_end_nothing_is_confirmed_and_nothing_absent():
+    """The others live on, and cannot be told or asked any more: neither may look like a node that is alone."""
+    here = Clocked().alone().linked(BOB)
+    held = here.store.create()
+    held["user"] = "kim"
+    waiting = here.store.commit(held)
+    here.node.submit(Abandon())
+    here.does()
+    assert waiting.result(0) == Degraded(0, 0)
+    assert here.store.commit(held, 0) == Confirmed(0, 0), "nothing changed"
+    held["cart"] = ["book"]
+    assert here.store.commit(held) == Degraded(0, 0)
+    assert dict(here.store.load(held.cookie)) == {"user": "kim", "cart": ["book"]}
+    with pytest.raises(SessionUnavailable):
+        here.store.load(FOREIGN)
+    assert stored_alone_and_abandoned() == Confirmed(0, 0)
+
+
+def stored_alone_and_abandoned():
+    """A node that nobody was linked to has lost nothing by the end of its driver."""
+    lonely = Clocked().alone()
+    lonely.node.submit(Abandon())
+    session = lonely.store.create()
+    session["user"] = "kim"
+    return lonely.store.commit(session)

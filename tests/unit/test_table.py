@@ -2,11 +2,12 @@
 
 import pytest
 
+from gossipsess.errors import SessionTooLarge
 from gossipsess.model.delta import not_covered
 from gossipsess.model.digest import partition_of
-from gossipsess.model.record import IDLE, empty_record
+from gossipsess.model.record import IDLE, SESSION_BYTES_MAX, empty_record
 from gossipsess.model.table import TOMBSTONE_MS, Table, register_value, touch_grain_ms
-from tests.unit.machines import ALICE, EPOCH_MS, SID, record, registers, stamp
+from tests.unit.machines import ALICE, BOB, EPOCH_MS, SID, record, registers, stamp
 
 
 def table_with(idle_ms: int = 60_000, absolute_ms: int = 3_600_000) -> Table:
@@ -111,3 +112,30 @@ def test_an_idle_timeout_that_was_made_longer_counts_at_once():
     table.write(SID, [(IDLE, register_value(600_000))], stamp(10), ALICE)
     assert expired(table, 65_100) == []
     assert SID in table.records
+
+
+def test_an_access_that_comes_with_a_record_counts_but_never_from_the_future():
+    """Accesses are no part of the state: without it a session that is only read would be over before it arrives."""
+    old = record((stamp(0), ALICE, registers(idle_ms=60_000)))
+    table = Table()
+    table.merge(not_covered(old, {})._replace(accessed_ms=EPOCH_MS + 80_000), EPOCH_MS + 100_000)
+    assert table.life(table.get(SID)).accessed_ms == EPOCH_MS + 80_000
+    table.merge(not_covered(old, {})._replace(accessed_ms=EPOCH_MS + 999_000), EPOCH_MS + 100_000)
+    assert table.life(table.get(SID)).accessed_ms == EPOCH_MS + 100_000
+    table.merge(not_covered(old, {})._replace(accessed_ms=EPOCH_MS + 1), EPOCH_MS + 100_000)
+    assert table.life(table.get(SID)).accessed_ms == EPOCH_MS + 100_000, "accesses only move forward"
+
+
+def test_a_session_that_nodes_grew_past_its_bound_together_can_only_shrink():
+    """Parallel requests each see room for theirs; refused for good, the user could not even empty the cart."""
+    table = table_with()
+    big = bytes(SESSION_BYTES_MAX // 2)
+    table.write(SID, [("a", big)], stamp(1), ALICE)
+    elsewhere = record((stamp(2), BOB, {"b": big, "c": big}))
+    before = table.merge(not_covered(elsewhere, {}), EPOCH_MS).record
+    with pytest.raises(SessionTooLarge, match="meanwhile"):
+        table.write(SID, [("d", b"1")], stamp(3), ALICE)
+    assert table.get(SID) is before
+    assert table.write(SID, [("a", None)], stamp(3), ALICE).size > SESSION_BYTES_MAX
+    table.write(SID, [("b", None)], stamp(4), ALICE)
+    table.write(SID, [("d", b"1")], stamp(5), ALICE)

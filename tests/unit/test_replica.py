@@ -1,0 +1,71 @@
+"""Who is let in over a link, who is turned away, and how a node that leaves is told from one that died."""
+
+from gossipsess.model.clock import AHEAD_MS_MAX
+from gossipsess.model.member import MemberState
+from gossipsess.protocol.discovery import RETRY_MAX_S
+from gossipsess.protocol.effects import CloseLink, Dial, Warn
+from gossipsess.protocol.events import LinkClosed, LinkOpened
+from gossipsess.protocol.outcomes import Confirmed
+from gossipsess.wire.messages import Bye, Hello
+from tests.unit.machines import BOB, Clocked, member, stamp
+
+THERE = ("10.0.0.9", 7950)
+AHEAD = Hello(member(BOB), stamp(AHEAD_MS_MAX + 1000), ())
+"""From a node whose clock is further ahead than is let in, and which has written nothing yet."""
+
+
+def state_of_bob(here: Clocked) -> MemberState | None:
+    bob = here.replica.swim.view.get(BOB)
+    return bob.state if bob is not None else None
+
+
+def test_a_greeting_says_what_time_it_is_also_before_the_first_write():
+    """Else a clock that is an hour off is let in, and refused only with the first push: confirmed by nobody."""
+    here = Clocked()
+    here.now_s += 5
+    here.node.submit(LinkOpened(1, BOB, None))
+    (hello,) = here.says()
+    assert hello.clock == stamp(5000)
+
+
+def test_a_node_whose_clock_is_far_ahead_is_turned_away_at_the_door_and_read_of_once():
+    """As a member it would hold nothing of what it is sent; and it comes back, again and again."""
+    here = Clocked()
+    warnings = []
+    for link in range(1, 5):
+        here.node.submit(LinkOpened(link, BOB, None))
+        here.hears(AHEAD, link)
+        done = here.does()
+        assert CloseLink(link) in done
+        warnings += [effect.text for effect in done if isinstance(effect, Warn)]
+        here.node.submit(LinkClosed(link))
+    assert state_of_bob(here) is None
+    (warning,) = warnings
+    assert "11.0 s ahead" in warning
+    assert "NTP" in warning
+
+
+def test_a_seed_that_is_turned_away_is_dialed_later_and_later():
+    """It answers each time: dialed again at once, the two would greet each other for as long as both live."""
+    here = Clocked(seeds=(THERE,))
+    dials = 0
+    for _ in range(600):
+        here.waits(0.1)
+        if Dial(THERE) in here.does():
+            dials += 1
+            here.node.submit(LinkOpened(dials, BOB, THERE))
+            here.hears(AHEAD, dials)
+            here.node.submit(LinkClosed(dials))
+    assert 60 / RETRY_MAX_S / 2 < dials < 2 * 60 / RETRY_MAX_S
+
+
+def test_who_says_goodbye_has_left_whatever_becomes_of_its_datagrams():
+    """Taken for a crash, every restart would start a repair, and commits would wait for who is gone."""
+    here = Clocked().linked(BOB)
+    here.hears(Bye())
+    assert state_of_bob(here) is MemberState.LEFT
+    here.node.submit(LinkClosed(1))
+    assert state_of_bob(here) is MemberState.LEFT
+    session = here.store.create()
+    session["user"] = "kim"
+    assert here.store.commit(session, "all") == Confirmed(0, 0)
