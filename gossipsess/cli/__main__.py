@@ -48,6 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: the arguments are wrong (2), or only help was wanted (0).
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] == "simulate":
+        from gossipsess.sim.__main__ import main as simulate  # it has a parser of its own
+
+        return simulate(arguments[1:], prog="gossipsess simulate")
     options = _parser().parse_args(arguments)
     match options.command:
         case "demo":
@@ -95,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--port", type=_port, default=8000, help="first port to try, for page and replicas (default: %(default)s)"
     )
+
+    commands.add_parser("simulate", help="the protocol in a world where everything breaks, from a seed")
 
     version = commands.add_parser("version", help="print which version is installed")
     version.add_argument("--json", action="store_true", help="as a JSON object")

@@ -1,20 +1,28 @@
-# python -m gossipsess.sim: many seeds, or one of them looked at closely.
+# Command line: `gossipsess simulate`, also `python -m gossipsess.sim`. Many seeds, one of them looked at closely, a
+# saved scenario again, or a failing seed made small.
 
 import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from gossipsess.sim.workload import NODES_MAX, NODES_MIN, Result, simulate
+from gossipsess.sim.marks import MARKS, unreached
+from gossipsess.sim.progress import Progress
+from gossipsess.sim.run import Result, run, simulate
+from gossipsess.sim.scenario import Scenario, load, save
+from gossipsess.sim.shrink import Shrinker, size_text
+from gossipsess.sim.swarm import LOSS_MAX, NODES_MAX, NODES_MIN, draw
 
-PROGRESS_EVERY = 100
-CHUNK = 20
+CHUNK: Final = 5
 """Seeds handed to a worker process at once."""
+TRACE_LINES: Final = 30
+"""What is shown of a shrunk scenario's trace."""
 
 
 class Timed(NamedTuple):
@@ -24,25 +32,38 @@ class Timed(NamedTuple):
     elapsed_s: float
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return its exit status: 1 after a violation."""
-    options = _parser().parse_args(arguments)
-    if options.seed is not None:
-        return _one(options)
-    return _many(options)
+def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m gossipsess.sim") -> int:
+    """Run the command line; return its exit status: 1 after a violation, 2 where a file cannot be used."""
+    parser = _parser(prog)
+    options = parser.parse_args(arguments)
+    if options.shrink and options.seed is None and options.replay is None:
+        parser.error("--shrink wants a --seed or a --replay")
+    if options.seed is None and options.replay is None:
+        return _many(options)
+    if options.replay is None:
+        scenario = draw(options.seed, nodes=options.nodes, loss_max=options.loss)
+    else:
+        try:
+            scenario = load(options.replay)
+        except (OSError, ValueError) as wrong:
+            print(f"{options.replay}: {wrong}", file=sys.stderr)
+            return 2
+    return _shrink(options, scenario) if options.shrink else _one(options, scenario)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m gossipsess.sim",
+        prog=prog,
         description="Runs clusters of the real state machine in virtual time: messages are lost, doubled and "
-        "reordered, links break, nodes crash and restart while requests write. Checks that no node claims what it "
-        "does not hold, that confirmed writes survive, and that all nodes agree once the faults end.",
+        "reordered, networks split, nodes crash, stand still, leave and restart while requests write. Checks that no "
+        "node claims what it does not hold, that confirmed writes survive, that logged out stays logged out, and that "
+        "all nodes agree once the faults end.",
         epilog="A violation prints the command that repeats it, and the exit status is 1.",
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seeds", type=int, default=100, metavar="N", help="how many seeds to run (default: 100)")
     which.add_argument("--seed", type=int, metavar="S", help="run this one seed")
+    which.add_argument("--replay", type=Path, metavar="FILE", help="run a saved scenario")
     parser.add_argument("--start", type=int, default=0, metavar="S", help="the first of --seeds (default: 0)")
     parser.add_argument(
         "--nodes",
@@ -53,12 +74,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--loss",
         type=_share,
-        default=0.3,
+        default=LOSS_MAX,
         metavar="SHARE",
-        help="messages lost at worst, 0 to 0.9; each seed draws its own loss below that (default: 0.3)",
+        help=f"messages lost at worst, 0 to 0.9; each seed draws its own loss below that (default: {LOSS_MAX})",
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="worker processes (default: 1)")
-    parser.add_argument("--trace", action="store_true", help="with --seed: print what happens, line by line")
+    parser.add_argument("--trace", action="store_true", help="for one run: print what happens, line by line")
+    parser.add_argument("--shrink", action="store_true", help="for one run that fails: make it as small as possible")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where the scenario of one run is saved")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     return parser
 
@@ -75,20 +98,20 @@ def replay_command(seed: int, nodes: int | None, loss_max: float) -> str:
     command = f"python -m gossipsess.sim --seed {seed}"
     if nodes is not None:
         command += f" --nodes {nodes}"
-    if loss_max != 0.3:
+    if loss_max != LOSS_MAX:
         command += f" --loss {loss_max}"
     return command
 
 
-def _timed(seed: int, *, nodes: int | None, loss_max: float) -> Timed:
-    before_s = perf_counter()
-    return Timed(simulate(seed, nodes=nodes, loss_max=loss_max), perf_counter() - before_s)
+# --- one run ----------------------------------------------------------------------------------------------
 
 
-def _one(options: argparse.Namespace) -> int:
-    result = simulate(options.seed, nodes=options.nodes, loss_max=options.loss, trace=options.trace)
+def _one(options: argparse.Namespace, scenario: Scenario) -> int:
+    result = run(scenario, trace=options.trace)
     for line in result.trace:
         print(line)
+    if options.out is not None:
+        save(options.out, scenario, violation=result.violation or "none")
     if options.json:
         print(json.dumps(result._replace(trace=[])._asdict()))
     else:
@@ -98,47 +121,90 @@ def _one(options: argparse.Namespace) -> int:
     return 1 if result.violation else 0
 
 
+def _shrink(options: argparse.Namespace, scenario: Scenario) -> int:
+    result = run(scenario)
+    if result.rule is None:
+        print(f"seed {scenario.seed}: no violation, nothing to shrink")
+        return 0
+    if run(scenario).trace_hash != result.trace_hash:
+        print(f"seed {scenario.seed}: two runs of it differ; that is the bug to find first", file=sys.stderr)
+        return 1
+    print(f"{result.violation}\n  with {size_text(scenario)}", file=sys.stderr)
+
+    def tell(runs: int, best: Scenario) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{runs} runs: {size_text(best)}\033[K", end="", file=sys.stderr, flush=True)
+
+    shrinker = Shrinker(scenario, result.rule, tell)
+    small = shrinker.shrink()
+    file = options.out or Path(f"scenario-{scenario.seed}.json")
+    shown = run(small, trace=True)
+    save(file, small, violation=shown.violation or "none")
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    if options.json:
+        summary = {"file": str(file), "violation": shown.violation, "runs": shrinker.runs, "size": size_text(small)}
+        print(json.dumps(summary))
+        return 1
+    print(f"after {shrinker.runs} runs: {size_text(small)}, saved as {file}")
+    telling = [line for line in shown.trace if " sync ask " not in line and ": [] to " not in line]
+    print("\n".join(telling[-TRACE_LINES:]))
+    print(shown.violation)
+    return 1
+
+
+# --- many runs --------------------------------------------------------------------------------------------
+
+
+def _timed(seed: int, *, nodes: int | None, loss_max: float) -> Timed:
+    before_s = perf_counter()
+    return Timed(simulate(seed, nodes=nodes, loss_max=loss_max), perf_counter() - before_s)
+
+
 def _many(options: argparse.Namespace) -> int:
     before_s = perf_counter()
+    progress = Progress(options.seeds)
     runs: list[Timed] = []
-    for run in _runs(options):
-        runs.append(run)
-        if run.result.violation:
-            print(f"VIOLATION seed {run.result.seed} {run.result.violation}", file=sys.stderr)
-            command = replay_command(run.result.seed, options.nodes, options.loss)
-            print(f"  replay: {command} --trace", file=sys.stderr)
-        if len(runs) % PROGRESS_EVERY == 0:
-            print(f"{len(runs)} of {options.seeds} seeds", file=sys.stderr)
+    violations = 0
+    for timed in _runs(options):
+        runs.append(timed)
+        if timed.result.violation:
+            violations += 1
+            progress.line(f"VIOLATION seed {timed.result.seed} {timed.result.violation}")
+            command = replay_command(timed.result.seed, options.nodes, options.loss)
+            progress.line(f"  replay: {command} --trace")
+        progress.at(len(runs), violations)
     _summarize(options, runs, perf_counter() - before_s)
-    return 1 if any(run.result.violation for run in runs) else 0
+    return 1 if violations else 0
 
 
 def _runs(options: argparse.Namespace) -> Iterator[Timed]:
     seeds = range(options.start, options.start + options.seeds)
-    run = partial(_timed, nodes=options.nodes, loss_max=options.loss)
+    timed = partial(_timed, nodes=options.nodes, loss_max=options.loss)
     if options.jobs <= 1:
-        yield from map(run, seeds)
+        yield from map(timed, seeds)
     else:
         with ProcessPoolExecutor(options.jobs) as pool:
-            yield from pool.map(run, seeds, chunksize=CHUNK)
+            yield from pool.map(timed, seeds, chunksize=CHUNK)
 
 
 def _summarize(options: argparse.Namespace, runs: list[Timed], elapsed_s: float) -> None:
     counts: Counter[str] = Counter()
-    for run in runs:
-        counts.update(run.result.counts)
-    times_s = sorted(run.elapsed_s for run in runs) or [0.0]
-    settles_s = sorted(run.result.settle_s for run in runs) or [0.0]
+    for timed in runs:
+        counts.update(timed.result.counts)
+    times_s = sorted(timed.elapsed_s for timed in runs) or [0.0]
+    settles_s = sorted(timed.result.settle_s for timed in runs) or [0.0]
     summary = {
         "runs": len(runs),
-        "violations": sum(run.result.violation is not None for run in runs),
-        "events": sum(run.result.events for run in runs),
+        "violations": sum(timed.result.violation is not None for timed in runs),
+        "events": sum(timed.result.events for timed in runs),
         "elapsed_s": round(elapsed_s, 3),
         "run_s": {"median": round(times_s[len(times_s) // 2], 4), "max": round(times_s[-1], 4)},
         "settle_s": {"median": settles_s[len(settles_s) // 2], "max": settles_s[-1]},
         "replay": [
-            replay_command(run.result.seed, options.nodes, options.loss) for run in runs if run.result.violation
+            replay_command(timed.result.seed, options.nodes, options.loss) for timed in runs if timed.result.violation
         ],
+        "unreached": unreached(counts),
         "counts": dict(sorted(counts.items())),
     }
     if options.json:
@@ -148,6 +214,8 @@ def _summarize(options: argparse.Namespace, runs: list[Timed], elapsed_s: float)
     print(f"{times_s[len(times_s) // 2]:.3f} s a run (median), {times_s[-1]:.3f} s at most, {elapsed_s:.1f} s in all")
     print(f"agreed {settles_s[len(settles_s) // 2]:.2f} virtual s after the heal (median), {settles_s[-1]:.2f} at most")
     print(_counts_text(counts))
+    for mark in unreached(counts):
+        print(f"never reached: {mark} ({MARKS[mark]})")
 
 
 def _counts_text(counts: Counter[str]) -> str:

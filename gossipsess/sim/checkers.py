@@ -2,34 +2,44 @@
 #
 # After each event, for each record that it changed:
 #   containment     who claims a write holds it, or what replaced it;
-#   forward only    no key goes back, no tombstone ends, no record vanishes;
+#   forward only    no key goes back, no tombstone ends early, no dead session comes back;
 #   nothing invented  each entry is a write that a request made, with its value;
-#   bookkeeping     the state hash is the sum over the entries; `covered` is true only if they are covered.
+#   bookkeeping     the state hash is the sum over the entries; `covered` is true only if they are covered;
+#   clocks          no stamp lies further ahead of a node's own time than it says it accepts;
+#   expiry          no session is dropped before its time, nor while a linked node knows of a later access.
 # For each write:    its dot is new, and its stamp above everything in the state it replaces.
 # For each outcome:  confirmed means held by that many others; fresh means that the dots are there; absent is not
 #                    said while a linked node has held the session for a second; no wait outlasts its bound.
-# For each timer:    it rests.
-# After the heal:    all processes hold the same (`difference`), and every confirmed write and invalidation of which
-#                    one witness survived (`lost_promise`).
+# For each timer:    it rests, and a process that stood still judges nobody right after it.
+# After the heal:    all processes hold the same (`difference`), see each other and nobody else (`unsettled`), and
+#                    every confirmed write and invalidation of which one witness survived is there (`check_end`).
+# While all is well: few messages for a write, and none that say something when nobody writes (`quiet_from`).
 #
-# A checker sees records and history only, never what the protocol thinks of itself: the marks, sums and cover are
-# computed here anew. Not here: expiry, since runs are shorter than any session.
+# A checker sees records and history only, never what the protocol thinks of itself: the marks, sums, cover and
+# deadlines are computed here anew.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
+from math import inf
 from typing import Final, NamedTuple
 
-from gossipsess.model.clock import Stamp
+from gossipsess.model import record as record_module
+from gossipsess.model import table as table_module
+from gossipsess.model.clock import AHEAD_MS_MAX, Stamp, time_ms_of
 from gossipsess.model.digest import PARTITIONS, partition_of
 from gossipsess.model.identity import NodeId, Sid, short
-from gossipsess.model.record import HASH_MASK, RESERVED, Record, entry_mark
-from gossipsess.protocol.effects import Settle
-from gossipsess.protocol.events import Changes, Dot, Event, Fetch, Invalidate, Rotate, Tick, Waiter, Write
+from gossipsess.model.member import MemberState
+from gossipsess.model.record import ABSOLUTE, HASH_MASK, IDLE, RESERVED, Record, entry_mark
+from gossipsess.protocol.effects import MemberChanged, Settle
+from gossipsess.protocol.events import Accessed, Changes, Dot, Event, Fetch, Invalidate, Rotate, Tick, Waiter, Write
 from gossipsess.protocol.fetch import FETCH_TIMEOUT_S
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
 from gossipsess.protocol.replica import Settings
 from gossipsess.protocol.sessions import Written
+from gossipsess.sim import marks
 from gossipsess.sim.cluster import Cluster, Process
+from gossipsess.wire.messages import Hello, LinkMessage, Pull, Push, SyncPage
 
 WAIT_SLACK_S: Final = 0.001
 HELD_FOR_S: Final = 1.0
@@ -39,10 +49,20 @@ SPIN_TICKS: Final = 1000
 """Ticks in one window. A timer that is always due again would burn a processor for nothing."""
 SUMS_EVERY: Final = 500
 """Events between two recomputations of one process's partition sums."""
+TOLD_WITHIN_S: Final = 2.0
+"""An access is known to every linked node this much later: a batch leaves each second."""
+EXPIRY_SLACK_S: Final = 0.05
+PAUSE_S: Final = 3.0
+"""Who stood still this long must have noticed it by the first deadline it serves."""
+AHEAD_SLACK_MS: Final = 10
 
 
 class Violation(Exception):
-    """Something that must always hold does not."""
+    """Something that must always hold does not. `rule` is its message without names and numbers."""
+
+    def __init__(self, text: str, rule: str) -> None:
+        super().__init__(text)
+        self.rule = rule
 
 
 class Wrote(NamedTuple):
@@ -96,7 +116,16 @@ class Checker:
         self._held_since: dict[tuple[NodeId, Sid], float] = {}
         self._waits: dict[Waiter, _Wait] = {}
         self._promises: list[_Promise] = []
+        self._accesses: dict[Sid, dict[NodeId, float]] = {}
+        self._buried: dict[Sid, None] = {}  # invalidations that reached everybody after the heal
+        self._dead_at: dict[tuple[str, Sid], None] = {}  # tombstones that a process has held
+        self._heard_of: dict[NodeId, Stamp] = {}  # the newest stamp that a process has taken in
+        slow_s = [mishap.period_s for mishap in cluster.scenario.mishaps if mishap.kind == "slow"]
+        self._wait_slack_s = WAIT_SLACK_S + max(slow_s, default=0.0)
         self._ticks: Counter[tuple[NodeId, int]] = Counter()
+        self._quiet = False
+        self.pushes = 0
+        """Messages with session data that arrived."""
 
     # --- while it runs ------------------------------------------------------------------------------------
 
@@ -114,17 +143,25 @@ class Checker:
                 self._killed(process, sid, event.waiter, answer)
             case Rotate(sid, new_sid, changes) if isinstance(answer, Written):
                 if not isinstance(answer.outcome, Gone):
-                    self._killed(process, sid, None, answer)
                     old = process.seen[sid].entries
                     kept = {key: entry.value for key, entry in old.items() if entry.value is not None}
-                    self._wrote(process, new_sid, kept, changes, event.waiter, answer)
+                    steps = [
+                        partial(self._wrote, process, new_sid, kept, changes, event.waiter, answer),
+                        partial(self._killed, process, sid, None, answer),
+                    ]
+                    born_first = process.records[sid].newest > process.records[new_sid].newest
+                    for step in steps if born_first else reversed(steps):
+                        step()
             case Fetch(sid, dots, waiter):
                 if isinstance(answer, Found):
                     self._found(process, sid, dots, answer)
                 else:
                     until_s = self._cluster.now_s + FETCH_TIMEOUT_S
                     self._waits[waiter] = _Wait(process, until_s, None, sid, dots)
+            case Accessed(sid) if sid in process.records:
+                self._accesses.setdefault(sid, {})[process.node] = self._cluster.now_s
             case Tick():
+                self._check_verdicts(process)
                 window = (process.node, int(self._cluster.now_s / SPIN_WINDOW_S))
                 self._ticks[window] += 1
                 _must(self._ticks[window] <= SPIN_TICKS, "{} is due again and again, and does nothing", process)
@@ -141,7 +178,8 @@ class Checker:
         wait = self._waits.pop(effect.waiter, None)
         _must(wait is not None, "{} settles a wait that is not open", process)
         assert wait is not None
-        _must(self._cluster.now_s <= wait.until_s + WAIT_SLACK_S, "{}: a request waited past its bound", process)
+        until_s = max(wait.until_s, process.woke_at_s) + self._wait_slack_s
+        _must(self._cluster.now_s <= until_s, "{}: a request waited past its bound", process)
         outcome = effect.outcome
         if isinstance(outcome, Found):
             self._found(process, wait.sid, wait.dots, outcome)
@@ -151,20 +189,42 @@ class Checker:
         if isinstance(outcome, Confirmed | Degraded):
             self._confirmed(process, wait.wrote, outcome)
 
+    def delivered(self, sender: Process, receiver: Process, message: LinkMessage) -> None:
+        """Count what arrives.
+
+        Raises:
+            Violation: somebody has something to say of sessions when nothing happens to them.
+        """
+        for mark in marks.of_message(receiver, message):
+            self._cluster.counts[mark] += 1
+        match message:
+            case Hello():
+                self._heard(receiver, message.clock)
+                return
+            case Push():
+                self.pushes += 1
+            case SyncPage() if message.sessions:
+                pass
+            case Pull():
+                pass
+            case _:
+                return
+        _must(not self._quiet, "{} sends {} when nobody writes", sender, type(message).__name__)
+
+    def quiet_from(self, now: bool) -> None:
+        """From here on, or no more, nodes have nothing to say of sessions."""
+        self._quiet = now
+
     # --- when it has healed -------------------------------------------------------------------------------
 
     def difference(self) -> str | None:
-        """Say in what the processes are not yet as they should all become; None when they are."""
+        """Say in what the processes do not yet hold the same; None when they do."""
         live = self._cluster.live
         nodes = [process.node for process in live]
         for process in live:
             missing = [node for node in nodes if node != process.node and node not in process.replica.linked]
             if missing:
                 return f"{process.label} has no link to {short(missing[0])}"
-            if not process.replica.sessions.synced:
-                return f"{process.label} is not synced"
-            if process.replica.sessions.unacknowledged:
-                return f"{process.label} owes {process.replica.sessions.unacknowledged} session states"
         for process in live[1:]:
             for sid in sorted({**live[0].records, **process.records}):
                 mine, theirs = live[0].records.get(sid), process.records.get(sid)
@@ -172,8 +232,21 @@ class Checker:
                     return f"session {short(sid)} is {mine} at {live[0].label} and {theirs} at {process.label}"
         return None
 
+    def unsettled(self) -> str | None:
+        """Say who still takes somebody for there who is not, or waits for something; None when nobody does."""
+        nodes = sorted(process.node for process in self._cluster.live)
+        for process in self._cluster.live:
+            seen = sorted([process.node, *(member.node for member in process.replica.swim.view.live())])
+            if seen != nodes:
+                return f"{process.label} sees {[short(node) for node in seen]}, and there are {len(nodes)} nodes"
+            if not process.replica.sessions.synced:
+                return f"{process.label} is not synced"
+            if process.replica.sessions.unacknowledged:
+                return f"{process.label} owes {process.replica.sessions.unacknowledged} session states"
+        return None
+
     def check_end(self) -> None:
-        """Check what must hold once `difference` is None.
+        """Check what must hold once there is no difference.
 
         Raises:
             Violation: equal hashes over unequal states, wrong sums, a lost write, a wait without an end.
@@ -190,8 +263,10 @@ class Checker:
         for wrote, witnesses in self._promises:
             if any(witness.alive for witness in witnesses):
                 for process in live:
-                    kept = holds(process.records.get(wrote.sid), wrote)
+                    kept = holds(process.records.get(wrote.sid), wrote) or self._may_have_ended(process, wrote)
                     _must(kept, "{} lacks a confirmed {}, though a holder survived", process, wrote)
+                if wrote.values is None:
+                    self._buried[wrote.sid] = None
 
     # --- inside -------------------------------------------------------------------------------------------
 
@@ -237,23 +312,33 @@ class Checker:
 
     def _look_at(self, process: Process) -> None:
         seen, records = process.seen, process.records
-        _must(len(records) >= len(seen), "{}: a record vanished", process)
         for sid, record in records.items():
             before = seen.get(sid)
             if record is not before:
                 self._check(process, before, record)
                 seen[sid] = record
                 self._held_since.setdefault((process.node, sid), self._cluster.now_s)
+        if len(seen) > len(records):
+            for sid in [sid for sid in seen if sid not in records]:
+                self._check_dropped(process, seen.pop(sid))
+                del self._held_since[process.node, sid]
 
     def _check(self, process: Process, before: Record | None, record: Record) -> None:
         sid, entries, claims = record.sid, record.entries, record.claims
         writes = self._writes.get(sid, {})
+        ahead_ms = time_ms_of(record.newest) - self._own_ms(process)
+        _must(ahead_ms <= AHEAD_MS_MAX + AHEAD_SLACK_MS, "{} took in {} of the future", process, sid)
+        _must(len(claims) <= record_module.CLAIMS_MAX, "{}: too many claims in {}", process, sid)
+        self._heard(process, record.newest)
         if record.tombstone:
+            self._dead_at[process.label, sid] = None
             known = any(wrote.values is None and wrote.stamp == record.tombstone for wrote in writes.values())
             _must(known, "{}: nobody invalidated {} at {}", process, sid, record.tombstone)
             mark = entry_mark(sid, RESERVED, record.tombstone, bytes(8))
             _must(record.state_hash == mark and not entries, "{}: {} is dead, but has a state", process, sid)
         else:
+            buried = sid in self._buried or (process.label, sid) in self._dead_at
+            _must(not buried, "{}: {} came back to life", process, sid)
             total = 0
             for key, entry in entries.items():
                 wrote = writes.get((entry.origin, entry.stamp))
@@ -267,11 +352,72 @@ class Checker:
                 if wrote.stamp <= claims.get(wrote.origin, 0) and wrote.values is not None:
                     _must(holds(record, wrote), "containment: {} claims {}, and does not hold it", process, wrote)
         if before is not None:
+            if any(origin not in claims for origin in before.claims) and not record.tombstone:
+                self._cluster.counts["claims forgotten"] += 1
             _must(record.tombstone >= before.tombstone, "{}: {} came back to life", process, sid)
             for key, entry in before.entries.items() if not record.tombstone else ():
                 after = entries.get(key)
                 forward = after is not None and (after.stamp, after.origin) >= (entry.stamp, entry.origin)
                 _must(forward, "{}: {} of {} went back", process, key, sid)
+
+    def _check_dropped(self, process: Process, record: Record) -> None:
+        sid, time_ms = record.sid, self._cluster_ms(process)
+        if record.tombstone:
+            ends_ms = time_ms_of(record.tombstone) + table_module.TOMBSTONE_MS
+            _must(ends_ms <= time_ms, "{} dropped the tombstone of {} before its time", process, sid)
+            self._cluster.counts["tombstones ended"] += 1
+            return
+        self._cluster.counts["expired"] += 1
+        absolute_ms, idle_ms = (table_module.register(record, key) for key in (ABSOLUTE, IDLE))
+        if absolute_ms <= time_ms:
+            return
+        idle_ends_ms = time_ms_of(record.newest) + idle_ms
+        _must(idle_ends_ms <= time_ms, "{} dropped {} before its time", process, sid)
+        scenario = self._cluster.scenario
+        if scenario.faults.lossy_links:
+            return  # what a lost message said, nobody says again before the next access
+        # Clocks that differ, and those that run at another pace for as long as the run lasts.
+        apart_s = 2 * scenario.skew_ms / 1000 + 2 * scenario.drift * self._cluster.now_s + EXPIRY_SLACK_S
+        from_s = self._cluster.now_s - idle_ms / 1000 + apart_s
+        to_s = self._cluster.now_s - apart_s - TOLD_WITHIN_S
+        for other in self._cluster.live:
+            access_s = self._accesses.get(sid, {}).get(other.node, 0.0)
+            told = _linked_since_s(process, other) < access_s and self._cluster.clear_since_s < access_s
+            if other is not process and told and not other.records.get(sid, record).tombstone:
+                in_use = from_s < access_s < to_s
+                _must(not in_use, "{} dropped {}, which its peer {} knows to be in use", process, sid, other)
+
+    def _check_verdicts(self, process: Process) -> None:
+        first_s = 2 * self._cluster.scenario.probe_interval_s
+        if process.paused_for_s < PAUSE_S or self._cluster.now_s > process.woke_at_s + first_s:
+            return
+        self._cluster.counts["pauses guarded"] += 1
+        for effect in process.replica.outbox:
+            judged = isinstance(effect, MemberChanged) and effect.member.state is MemberState.DEAD
+            _must(not judged, "{} stood still, and takes others for dead", process)
+
+    def _own_ms(self, process: Process) -> int:
+        return int(process.clock(self._cluster.now_s) * 1000) + process.offset_ms
+
+    def _cluster_ms(self, process: Process) -> int:
+        return max(self._own_ms(process), time_ms_of(self._heard_of.get(process.node, 0)))
+
+    def _heard(self, process: Process, stamp: Stamp) -> None:
+        if time_ms_of(stamp) <= self._own_ms(process) + AHEAD_MS_MAX:
+            self._heard_of[process.node] = max(self._heard_of.get(process.node, 0), stamp)
+
+    def _may_have_ended(self, process: Process, wrote: Wrote) -> bool:
+        """Say whether a process may hold nothing of a session any more."""
+        if wrote.sid in process.records:
+            return False
+        time_ms = self._cluster_ms(process)
+        if wrote.values is None:
+            return time_ms_of(wrote.stamp) + table_module.TOMBSTONE_MS <= time_ms
+        writes = [one for one in self._writes[wrote.sid].values() if one.values is not None]
+        last_ms = max(time_ms_of(one.stamp) for one in writes)
+        absolutes = [one.values[ABSOLUTE] for one in writes if one.values is not None and ABSOLUTE in one.values]
+        absolute_ms = max(int.from_bytes(value or b"", "big") for value in absolutes)
+        return min(absolute_ms, last_ms + self._cluster.scenario.idle_ms) <= time_ms
 
     def _check_sums(self, process: Process) -> None:
         sums = [0] * PARTITIONS
@@ -315,13 +461,13 @@ class Checker:
 def _linked_since_s(process: Process, other: Process) -> float:
     number = process.replica.linked.get(other.node)
     link = process.links.get(number) if number is not None else None
-    return link.opened_at_s if link is not None else float("inf")
+    return link.opened_at_s if link is not None and not link.broken else inf
 
 
 def _must(holds_so: bool, message: str, *parts: object) -> None:
     if not holds_so:
         texts = [
-            part.label if isinstance(part, Process) else short(part) if isinstance(part, bytes) else str(part)
+            part.label if isinstance(part, Process) else short(part) if isinstance(part, bytes) else f"{part}"
             for part in parts
         ]
-        raise Violation(message.format(*texts))
+        raise Violation(message.format(*texts), message)

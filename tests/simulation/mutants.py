@@ -11,19 +11,25 @@ from typing import Any
 import pytest
 
 from gossipsess.model import delta as delta_module
+from gossipsess.model import record as record_module
 from gossipsess.model import table as table_module
 from gossipsess.model.clock import HybridClock, Stamp
 from gossipsess.model.delta import Applied, Delta, apply, not_covered
+from gossipsess.model.digest import PartitionSums
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import HASH_MASK, Record, covers, empty_record
-from gossipsess.protocol import fetch, replication, sync
-from gossipsess.protocol.confirmation import Ticket
+from gossipsess.model.table import Life, Table
+from gossipsess.protocol import fetch, replication, sessions, sync
+from gossipsess.protocol.confirmation import Confirmations, Ticket
+from gossipsess.protocol.expiry import Expiry
+from gossipsess.protocol.membership import Membership
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.replication import Debt, Outbound
 from gossipsess.protocol.sessions import SessionProtocol
+from gossipsess.protocol.swim import Swim
 from gossipsess.sim import cluster
 from gossipsess.sim.cluster import node_id
-from gossipsess.wire.messages import PushAck
+from gossipsess.wire.messages import Push, PushAck
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -115,6 +121,16 @@ def gaps_count_as_held(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Outbound, "acknowledged", acknowledged)
 
 
+def refusals_count_as_held(patch: pytest.MonkeyPatch) -> None:
+    """A push is taken for held by who refused it, since by its clock the session is over."""
+    real = Outbound.acknowledged
+
+    def acknowledged(self: Outbound, ack: PushAck) -> dict[Sid, list[Ticket]]:
+        return real(self, ack._replace(over=()))
+
+    patch.setattr(Outbound, "acknowledged", acknowledged)
+
+
 def nothing_is_sent_again(patch: pytest.MonkeyPatch) -> None:
     """A push that is never acknowledged stays in flight for ever."""
     patch.setattr(Outbound, "resend", lambda self, now_s: None)
@@ -137,8 +153,122 @@ def node_ids_are_reused(patch: pytest.MonkeyPatch) -> None:
 
 
 def newcomers_say_absent(patch: pytest.MonkeyPatch) -> None:
-    """A node that has met nobody yet takes every session for one that does not exist."""
-    patch.setattr(fetch, "_known_alone", lambda synced: Found.ABSENT)
+    """A node that has not met everybody takes every session for one that does not exist."""
+    patch.setattr(fetch, "_without", lambda doubtful: Found.ABSENT)
+
+
+def expiry_leaves_a_tombstone(patch: pytest.MonkeyPatch) -> None:
+    """A session that ends by time is invalidated: an idle copy kills the one that is in use elsewhere."""
+
+    def expired(self: Table, time_ms: int) -> Iterator[Record]:
+        for sid, record in list(self.records.items()):
+            if not record.tombstone and self.life(record).ends_ms <= time_ms:
+                yield self.kill(sid, record.newest + 1)
+
+    patch.setattr(Table, "expired", expired)
+
+
+def unknown_sessions_are_not_invalidated(patch: pytest.MonkeyPatch) -> None:
+    """A tombstone is kept only by a node that held the session; elsewhere a late delta makes it anew."""
+    real = Table.merge
+
+    def merge(self: Table, delta: Delta, time_ms: int) -> Applied:
+        if delta.tombstone and delta.sid not in self.records:
+            return Applied(empty_record(delta.sid), gap=False)
+        return real(self, delta, time_ms)
+
+    patch.setattr(Table, "merge", merge)
+
+
+def stamps_of_the_future_are_taken(patch: pytest.MonkeyPatch) -> None:
+    """Whatever a peer's clock says, this node's follows."""
+
+    def hear(self: HybridClock, stamp: Stamp, now_s: float) -> None:
+        self._last = max(self._last, stamp)
+
+    patch.setattr(HybridClock, "hear", hear)
+
+
+def sleepers_judge(patch: pytest.MonkeyPatch) -> None:
+    """A process that stood still holds the others responsible for the answers it did not hear."""
+    patch.setattr(Swim, "_paused", lambda self, late_s, now_s: None)
+
+
+def what_was_received_is_pushed_on(patch: pytest.MonkeyPatch) -> None:
+    """Every change is sent on by everybody who hears it."""
+    real_push = SessionProtocol.push
+
+    def push(self: SessionProtocol, node: NodeId, message: Push, now_s: float) -> None:
+        before = {delta.sid: self.table.get(delta.sid) for delta in message.deltas}
+        real_push(self, node, message, now_s)
+        for sid, old in before.items():
+            if self.table.get(sid).state_hash != old.state_hash:
+                for other, peer in self._peers.items():
+                    if other != node:
+                        peer.outbound.wrote(old, None)
+        self.flush(now_s)
+
+    patch.setattr(SessionProtocol, "push", push)
+
+
+def accesses_are_not_told(patch: pytest.MonkeyPatch) -> None:
+    """A read keeps a session alive only where it came."""
+    real = Expiry.timeout
+
+    def timeout(self: Expiry, now_s: float) -> Any:
+        self._untold.clear()
+        return real(self, now_s)
+
+    patch.setattr(Expiry, "timeout", timeout)
+
+
+def tombstones_end_early(patch: pytest.MonkeyPatch) -> None:
+    """A tombstone is dropped after a second, and an old copy logs the user in again."""
+    real = Table.life
+
+    def life(self: Table, record: Record) -> Life:
+        kept = real(self, record)
+        return kept._replace(ends_ms=kept.accessed_ms + 1000) if record.tombstone else kept
+
+    patch.setattr(Table, "life", life)
+
+
+def sums_keep_what_has_ended(patch: pytest.MonkeyPatch) -> None:
+    """A partition's sum still counts a record that was dropped."""
+    real = PartitionSums.replace
+
+    def replace(self: PartitionSums, sid: Sid, old_hash: int, new_hash: int) -> None:
+        real(self, sid, old_hash if new_hash else 0, new_hash)
+
+    patch.setattr(PartitionSums, "replace", replace)
+
+
+def forgotten_claims_still_cover(patch: pytest.MonkeyPatch) -> None:
+    """A record that has dropped old claims goes on saying that they cover its entries."""
+    patch.setattr(record_module, "covers", lambda claims, entries: True)
+    patch.setattr(delta_module, "covers", lambda claims, entries: True)
+
+
+def held_is_fresh(patch: pytest.MonkeyPatch) -> None:
+    """A session that is held is served, whatever the client has written elsewhere."""
+
+    def satisfies(record: Record | None, dots: Any) -> bool:
+        return record is not None
+
+    patch.setattr(fetch, "satisfies", satisfies)
+    patch.setattr(sessions, "satisfies", satisfies)
+
+
+def waits_have_no_end(patch: pytest.MonkeyPatch) -> None:
+    """A write that nobody confirms is waited for until somebody does."""
+    patch.setattr(Confirmations, "next_deadline", lambda self: None)
+    patch.setattr(Confirmations, "timeout", lambda self, now_s: [])
+
+
+def a_set_decides(patch: pytest.MonkeyPatch) -> None:
+    """The order of the members is that of a set. No seed shows it: another hash seed does."""
+    real = Membership.live
+    patch.setattr(Membership, "live", lambda self: tuple(set(real(self))))
 
 
 MUTANTS: Mapping[str, Plant] = {
@@ -150,12 +280,29 @@ MUTANTS: Mapping[str, Plant] = {
         deleted_entries_are_dropped,
         stamps_follow_the_wall_clock,
         gaps_count_as_held,
+        refusals_count_as_held,
         nothing_is_sent_again,
         tombstones_do_not_sync,
         node_ids_are_reused,
         newcomers_say_absent,
+        expiry_leaves_a_tombstone,
+        unknown_sessions_are_not_invalidated,
+        stamps_of_the_future_are_taken,
+        sleepers_judge,
+        what_was_received_is_pushed_on,
+        accesses_are_not_told,
+        tombstones_end_early,
+        sums_keep_what_has_ended,
+        forgotten_claims_still_cover,
+        held_is_fresh,
+        waits_have_no_end,
+        a_set_decides,
     )
 }
+
+
+UNSEEN = ("a_set_decides",)
+"""Mutants that break no rule within one run: they are caught by comparing runs."""
 
 
 @contextmanager

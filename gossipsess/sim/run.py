@@ -1,0 +1,231 @@
+# Run: one scenario from its first event to its verdict.
+#
+#   hurt    requests and mishaps; every rule that must always hold is checked after each event
+#   heal    the faults end: everywhere, or for a core of nodes while the others stay dead
+#   agree   all that run must come to hold the same within a bound
+#   serve   with all well, a write at each node is confirmed by all, with few messages
+#   rest    nobody says anything about sessions; then what ends by time ends, and stays ended
+# Not here: the rules themselves (checkers.py).
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from traceback import format_exc
+from typing import Any, Final, NamedTuple
+
+from gossipsess.model.identity import SID_BYTES, Sid
+from gossipsess.model.record import ABSOLUTE, CREATED, IDLE
+from gossipsess.model.table import register_value
+from gossipsess.protocol.events import Fetch, Write
+from gossipsess.protocol.outcomes import Confirmed, Found, Outcome
+from gossipsess.protocol.replication import RESEND_AFTER_MAX_S
+from gossipsess.sim.checkers import Checker, Violation
+from gossipsess.sim.cluster import EPOCH_MS, Cluster
+from gossipsess.sim.knobs import turned
+from gossipsess.sim.mishaps import Mishaps
+from gossipsess.sim.network import luck
+from gossipsess.sim.scenario import Scenario
+from gossipsess.sim.swarm import LOSS_MAX, draw
+from gossipsess.sim.workload import Waiter, Workload
+
+LOOK_EVERY_S: Final = 0.25
+AGREE_S: Final = 15.0
+"""Beyond two rounds of probes, how long agreement may take."""
+GONE_S: Final = 8.0
+"""How much longer it may take for each node that is gone for good, until it is known dead: where most are gone, those
+that are left doubt themselves, and probe one after the other, and slowly."""
+CALM_S: Final = 2.0
+"""After this much longer, every link that broke before the heal has been noticed."""
+SERVE_S: Final = 1.0
+REST_S: Final = 60.0
+REST_EVENTS_MAX: Final = 10_000
+"""A cluster that rests still probes. Small intervals would make a minute of it longer than all else in the run."""
+EXPIRY_SLACK_S: Final = 15.0
+"""Beyond its idle timeout, when a session is gone everywhere, however wrong the clocks."""
+
+
+class Result(NamedTuple):
+    """What came of one run."""
+
+    seed: int
+    violation: str | None
+    rule: str | None
+    """The violation without its names and numbers."""
+    violated_at_s: float
+    events: int
+    settle_s: float
+    """Virtual seconds from the heal until all agreed."""
+    counts: Counter[str]
+    """How often each path was taken."""
+    trace_hash: str
+    trace: list[str]
+
+
+def simulate(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX, trace: bool = False) -> Result:
+    """Draw a seed's scenario and run it."""
+    return run(draw(seed, nodes=nodes, loss_max=loss_max), trace=trace)
+
+
+def run(scenario: Scenario, *, hurt_only: bool = False, trace: bool = False) -> Result:
+    """Run a scenario. Never raises for what is wrong in the cluster; `violation` tells.
+
+    `hurt_only`: end at the heal.
+
+    Raises:
+        KeyError, AttributeError: it turns a knob that this version has not.
+    """
+    with turned(scenario.knobs):
+        cluster = Cluster(scenario, trace=trace)
+        one = _Run(cluster)
+        violation: str | None = None
+        rule: str | None = None
+        try:
+            one.hurt()
+            if not hurt_only:
+                one.heal()
+        except Violation as found:
+            violation, rule = f"at {cluster.now_s:.4f} s: {found}", found.rule
+        except Exception as bug:
+            rule = f"{type(bug).__name__} in the state machine"
+            violation = f"at {cluster.now_s:.4f} s: {rule}: {bug}"
+            for line in format_exc().splitlines():
+                cluster.note(line)
+    return Result(
+        scenario.seed,
+        violation,
+        rule,
+        cluster.now_s,
+        cluster.events,
+        one.settle_s,
+        cluster.counts,
+        cluster.trace_hash(),
+        cluster.trace or [],
+    )
+
+
+class _Run:
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._scenario = cluster.scenario
+        self._checker = Checker(cluster)
+        self._mishaps = Mishaps(cluster)
+        self.settle_s = 0.0
+        cluster.observer = self._checker
+
+    def hurt(self) -> None:
+        cluster, scenario = self._cluster, self._scenario
+        for slot in range(len(scenario.hosts)):
+            cluster.after(0.3 * luck(scenario.seed, "start", slot)[0], partial(cluster.start, slot))
+        Workload(cluster)
+        cluster.run_until(scenario.hurt_s)
+
+    def heal(self) -> None:
+        cluster = self._cluster
+        self._end_faults()
+        self._agree()
+        self._checker.check_end()
+        cluster.run_until(cluster.now_s + CALM_S)
+        self._agree()
+        self._serve()
+        self._rest()
+
+    def _end_faults(self) -> None:
+        cluster, core = self._cluster, self._scenario.core
+        cluster.note("the faults end")
+        self._mishaps.stop()
+        cluster.heal()
+        for slot in range(len(self._scenario.hosts)):
+            process = cluster.in_slot(slot)
+            stays_dead = bool(core) and slot not in core
+            if process is not None and (stays_dead or process.leaving or slot in cluster.day_ahead):
+                cluster.crash(process, silent=stays_dead and luck(self._scenario.seed, "core", slot)[0] < 0.5)
+            cluster.day_ahead.pop(slot, None)
+            if not stays_dead:
+                self._mishaps.start_again(slot)
+        if core:
+            cluster.counts["core only"] += 1
+
+    def _agree(self) -> None:
+        scenario = self._scenario
+        nodes = len(scenario.hosts)
+        bound_s = 2 * (nodes - 1) * scenario.probe_interval_s + AGREE_S
+        gone = nodes - len(scenario.core or scenario.hosts)
+        self.settle_s = max(self.settle_s, self._until_none(self._checker.difference, bound_s, "no convergence"))
+        # On links that lose acknowledgements, as no TCP does, what all hold may be sent again as late as that.
+        resend_s = RESEND_AFTER_MAX_S if scenario.faults.lossy_links else 0.0
+        self._until_none(self._checker.unsettled, bound_s + gone * GONE_S + resend_s, "does not come to rest")
+        self._until_none(self._checker.difference, bound_s, "no convergence")  # something may have ended meanwhile
+
+    def _until_none(self, look: Callable[[], str | None], bound_s: float, rule: str) -> float:
+        """Let time pass until `look` finds nothing more; return how much."""
+        cluster = self._cluster
+        begun_s = cluster.now_s
+        found = look()
+        while found is not None:
+            if cluster.now_s - begun_s >= bound_s:
+                raise Violation(f"{rule} within {bound_s:.0f} s after the heal: {found}", rule)
+            cluster.run_until(cluster.now_s + LOOK_EVERY_S)
+            found = look()
+        return cluster.now_s - begun_s
+
+    def _serve(self) -> None:
+        """Write at each node in turn: when all is well, all confirm, and it takes few messages."""
+        cluster = self._cluster
+        live = cluster.live
+        pushes = self._checker.pushes
+        outcomes: list[Outcome | None] = []
+        sids: list[Sid] = []
+        for number, process in enumerate(live):
+            sid = f"afterwards {number}".encode("ascii").ljust(SID_BYTES, b"-")
+            sids.append(sid)
+            outcomes.append(None)
+            told = cluster.submit(process, Write(sid, self._changes(), "all", _Slot(outcomes, number)))
+            if told is not None and not isinstance(told, Found):
+                outcomes[number] = told.outcome
+        cluster.run_until(cluster.now_s + SERVE_S)
+        for process, outcome in zip(live, outcomes, strict=True):
+            if not isinstance(outcome, Confirmed):
+                raise Violation(f"with all well, a write at {process.label} is {outcome}", "not confirmed when well")
+        for process in live:
+            for sid in sids:
+                if cluster.submit(process, Fetch(sid, (), Waiter())) is not Found.FRESH:
+                    raise Violation(f"{process.label} lacks what all confirmed", "not there when well")
+        sent = self._checker.pushes - pushes
+        if sent > (2 * len(live) + 2) * len(live):
+            raise Violation(f"{sent} messages for {len(live)} writes at {len(live)} nodes", "too many messages")
+
+    def _changes(self) -> tuple[tuple[str, bytes | None], ...]:
+        time_ms = EPOCH_MS + round(self._cluster.now_s * 1000)
+        return (
+            (CREATED, register_value(time_ms)),
+            (IDLE, register_value(self._scenario.idle_ms)),
+            (ABSOLUTE, register_value(time_ms + self._scenario.absolute_ms)),
+        )
+
+    def _rest(self) -> None:
+        cluster, scenario = self._cluster, self._scenario
+        sessions_end_s = scenario.idle_ms / 1000 + EXPIRY_SLACK_S + 2 * scenario.skew_ms / 1000
+        tombstones_end = any(name == "tombstone_ms" for name, _ in scenario.knobs)
+        # Nodes drop what has ended each by its own clock, and until the last one has, they differ.
+        self._checker.quiet_from(sessions_end_s > REST_S and not tombstones_end)
+        until_s = cluster.now_s + (REST_S if tombstones_end else min(REST_S, sessions_end_s))
+        events_max = cluster.events + REST_EVENTS_MAX
+        while cluster.now_s < until_s and cluster.events < events_max:
+            cluster.run_until(cluster.now_s + 1)
+        self._checker.quiet_from(False)
+        if sessions_end_s <= REST_S and cluster.now_s >= until_s:
+            for process in cluster.live:
+                left = [record for record in process.records.values() if not record.tombstone]
+                if left:
+                    raise Violation(f"{process.label} still holds {left[0].sid.hex()}", "a session never ended")
+
+
+class _Slot:
+    """A waiter that keeps the outcome."""
+
+    def __init__(self, outcomes: list[Outcome | None], number: int) -> None:
+        self._outcomes = outcomes
+        self._number = number
+
+    def __call__(self, outcome: Any) -> None:
+        self._outcomes[self._number] = outcome

@@ -1,0 +1,158 @@
+# Real processes under faults, in short; the scripts of tests/chaos play each as long as one likes, and at full size.
+#
+# Bounds of time and memory are the scripts' own. What proves that a check can fail stands beside the check.
+
+import random
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..chaos.checker import Killed, Told, check, value_of
+from ..chaos.detection import P99_MAX_S
+from ..chaos.detection import play as play_detection
+from ..chaos.history import play as play_history
+from ..chaos.keys import play_hot, play_races
+from ..chaos.nodes import can_have_own_network, percentile
+from ..chaos.pause import play as play_pause
+
+needs_network = pytest.mark.skipif(not can_have_own_network(), reason="needs root and iproute2, to be alone on lo")
+
+
+def script(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script that counts bytes: it moves into a network namespace, which a test process cannot."""
+    command = [sys.executable, "-m", f"tests.chaos.{module}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+
+
+def test_keys_written_at_the_same_moment_are_kept_by_both_nodes() -> None:
+    """Two parallel requests of one browser on two replicas: neither may undo the other."""
+    races = play_races(150)
+    assert races.kept, races
+
+
+def test_races_are_lost_where_the_nodes_never_meet() -> None:
+    """The races above prove something only if a lost key would be seen."""
+    races = play_races(10, discovery="none")
+    assert races.lost == 30, races  # own keys of both on the other, and the first session is not even known there
+    assert not races.kept
+
+
+def test_a_hot_session_is_equal_on_all_nodes_once_quiet() -> None:
+    """Unpaced writes from every side coalesce, and what is left out of the pushes must not be missing in the end."""
+    play_hot(5000, nodes=3)
+
+
+def test_kill_9_is_known_to_every_other_process_within_a_second() -> None:
+    """Until then commits wait for the dead one, or count on it."""
+    took_s = play_detection(nodes=4, trials=4, rng=random.Random(1))
+    assert len(took_s) == 12
+    assert percentile(took_s, 99) <= P99_MAX_S, took_s
+
+
+def test_a_stopped_peer_does_not_hurt_the_others_and_catches_up() -> None:
+    """A peer that hangs is harder on the others than one that is dead: its kernel still takes bytes."""
+    paused = play_pause(pause_s=6.0, before_s=3.0)
+    assert paused.kept, paused
+
+
+@needs_network
+def test_idle_nodes_send_little() -> None:
+    """A sidecar that chatters would be noticed on the bill, and idle is what sessions mostly are."""
+    common = ("idle", "--sessions", "0", "--seconds", "5")
+    with ThreadPoolExecutor(2) as threads:  # each in a network of its own
+        measuring = threads.submit(script, *common, "--nodes", "3")
+        broken = script(*common, "--nodes", "2", "--bound", "20")
+        measured = measuring.result()
+    assert measured.returncode == 0, measured.stdout + measured.stderr
+    assert broken.returncode == 1, broken.stdout + broken.stderr
+
+
+def test_clients_amid_faults_are_told_the_truth() -> None:
+    """Everything at once, and every answer that a client got is held against the cluster."""
+    played = play_history(seconds=20, nodes=5, seed=random.randrange(10**6))
+    assert not played.verdict.violations, played
+    assert played.faults.total() > 3, played
+    assert played.verdict.figures["writes that had to stay"] > 0, played
+
+
+def test_violations_are_found_where_the_nodes_never_meet() -> None:
+    """The history above proves something only if untrue answers would be seen."""
+    played = play_history(seconds=2, nodes=2, seed=1, discovery="none")
+    rules = {violation.partition(":")[0] for violation in played.verdict.violations}
+    assert {"held", "agreement"} <= rules, rules
+
+
+CHAIN = "0.0"
+
+
+def told(do: str, **what: Any) -> Told:
+    """Return a request on session "old", answered by node 0."""
+    keys = what.pop("seen", ())
+    given: dict[str, Any] = {
+        "chain": CHAIN,
+        "do": do,
+        "session": "old",
+        "key": "",
+        "needed": frozenset(),
+        "node": 0,
+        "start": 1,
+    }
+    given |= {"began_s": 1.0, "outcome": "read" if do == "read" else "Confirmed", "nodes": 1}
+    given |= {"seen": {key: value_of(CHAIN, key) for key in keys}}
+    return Told(**(given | what))
+
+
+LOGIN = told("login", session="", key="k1", new_session="old")
+WROTE = told("write", key="k2", seen=["k1"], began_s=2.0)
+BOTH = {"old": {key: value_of(CHAIN, key) for key in ("k1", "k2")}}
+ONE = {"old": {"k1": value_of(CHAIN, "k1")}}
+NONE: dict[str, None] = {"old": None}
+ORIGIN_KILLED = Killed(node=0, start=1, at_s=5.0)
+OTHER_KILLED = Killed(node=1, start=1, at_s=5.0)
+
+
+@pytest.mark.parametrize(
+    ("requests", "kills", "final", "broken"),
+    [
+        ([LOGIN, WROTE], [], [BOTH, BOTH], set()),
+        ([LOGIN, WROTE], [], [BOTH, ONE], {"held", "agreement"}),
+        ([LOGIN, WROTE], [ORIGIN_KILLED], [ONE, ONE], {"held"}),  # the one that acknowledged it still lives
+        ([LOGIN, WROTE], [ORIGIN_KILLED, OTHER_KILLED], [ONE, ONE], set()),
+        ([LOGIN, WROTE._replace(nodes=2)], [ORIGIN_KILLED, OTHER_KILLED], [ONE, ONE], {"held"}),
+        ([LOGIN, WROTE._replace(outcome="unknown")], [], [ONE, ONE], set()),
+        ([LOGIN, told("read", needed=frozenset({"k1"}))], [], [ONE, ONE], {"read your writes"}),
+        ([LOGIN, told("read", needed=frozenset({"k1"}), stale=True)], [], [ONE, ONE], set()),
+        ([LOGIN, told("read", seen=["k1", "k9"])], [], [ONE, ONE], {"nothing invented"}),
+        ([LOGIN, told("read", chain="1.1", seen=["k1"])], [], [ONE, ONE], {"nothing invented"}),
+        ([LOGIN, WROTE], [], [{"old": BOTH["old"] | {"k1": "else"}}] * 2, {"nothing invented"}),
+        ([LOGIN, told("logout", seen=["k1"])], [], [NONE, NONE], set()),
+        ([LOGIN, told("logout", seen=["k1"])], [], [ONE, ONE], {"logged out"}),
+        ([LOGIN, told("logout", seen=["k1"])], [ORIGIN_KILLED, OTHER_KILLED], [ONE, ONE], set()),
+        ([LOGIN, told("logout", seen=["k1"]), told("read", seen=["k1"])], [], [NONE, NONE], {"logged out"}),
+        ([LOGIN, told("logout", seen=["k1"]), told("read", seen=["k1"], node=1)], [], [NONE, NONE], set()),
+        ([LOGIN, told("write", key="k2", outcome="Gone")], [], [ONE, ONE], {"logged out"}),
+        ([LOGIN, told("logout", outcome="unknown"), told("write", outcome="Gone")], [], [NONE, NONE], set()),
+        (
+            [LOGIN, WROTE, told("rotate", new_session="new", seen=["k1", "k2"])],
+            [],
+            [NONE | {"new": ONE["old"]}] * 2,
+            {"held"},
+        ),
+        (
+            [LOGIN, WROTE, told("rotate", new_session="new", seen=["k1", "k2"])],
+            [],
+            [NONE | {"new": BOTH["old"]}] * 2,
+            set(),
+        ),
+    ],
+)
+def test_the_checker_tells_true_histories_from_untrue_ones(
+    requests: list[Told], kills: list[Killed], final: list[dict[str, Any]], broken: set[str]
+) -> None:
+    """A rule that is never broken in these would never be broken by the cluster either."""
+    verdict = check(requests, kills, final)
+    assert {violation.partition(":")[0] for violation in verdict.violations} == broken, verdict.violations
