@@ -193,15 +193,6 @@ class App:
                 return {"at_s": now_s if dead else None, "others": states}
             time.sleep(LOOK_S)
 
-    def wait_held(self, session_id: str, key: str, within_s: float) -> float | None:
-        """Wait until this node holds a key; return when that was on the monotonic clock, None for not in time."""
-        until_s = time.monotonic() + within_s
-        while key not in (self._values(session_id) or ()):
-            if time.monotonic() > until_s:
-                return None
-            time.sleep(LOOK_S)
-        return time.monotonic()
-
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _loaded(self, cookie: str) -> tuple[Session | None, dict[str, Any]]:
