@@ -216,13 +216,13 @@ def _gap(fields: _Fields) -> Gap:
 _KINDS: Final[dict[int, _Kind]] = {
     1: _Kind(
         Ping,
-        lambda m: [m.sequence, m.target, *_flat_members(m.updates)],
-        lambda f: Ping(f.number(U32), _node(f), f.many(_member)),
+        lambda m: [m.sequence, m.target, *_flat_members(m.updates), m.view, m.digest],
+        lambda f: Ping(f.number(U32), _node(f), f.many(_member), f.number(U32), f.number(U64)),
     ),
     2: _Kind(
         ProbeAck,
-        lambda m: [m.sequence, *_flat_members(m.updates)],
-        lambda f: ProbeAck(f.number(U32), f.many(_member)),
+        lambda m: [m.sequence, *_flat_members(m.updates), m.view, m.digest],
+        lambda f: ProbeAck(f.number(U32), f.many(_member), f.number(U32), f.number(U64)),
     ),
     3: _Kind(
         PingRequest,

@@ -19,6 +19,10 @@ class Ping(NamedTuple):
     sequence: int
     target: NodeId
     updates: tuple[Member, ...] = ()
+    view: int = 0
+    """The sender's live members, itself included, hashed to 32 bits."""
+    digest: int = 0
+    """The sender's settled sessions, as far as the receiver holds them too, hashed to 64 bits."""
 
 
 class ProbeAck(NamedTuple):
@@ -26,6 +30,8 @@ class ProbeAck(NamedTuple):
 
     sequence: int
     updates: tuple[Member, ...] = ()
+    view: int = 0
+    digest: int = 0
 
 
 class PingRequest(NamedTuple):
