@@ -38,7 +38,8 @@ from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
 from gossipsess.protocol.replica import Settings
 from gossipsess.protocol.sessions import Written
 from gossipsess.sim import marks
-from gossipsess.sim.cluster import Cluster, Process
+from gossipsess.sim.cluster import Cluster
+from gossipsess.sim.process import Process
 from gossipsess.wire.messages import Hello, LinkMessage, Pull, Push, SyncPage
 
 WAIT_SLACK_S: Final = 0.001

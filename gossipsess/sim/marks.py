@@ -6,7 +6,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from gossipsess.sim.cluster import Process
+from gossipsess.sim.process import Process
 from gossipsess.wire.messages import LinkMessage, Pull, PullAnswer, Push, PushAck, SyncPage, Touch
 
 MARKS: Final = {

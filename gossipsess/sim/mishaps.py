@@ -8,7 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from gossipsess.sim.cluster import Cluster, Process, Way
+from gossipsess.sim.cluster import Cluster
+from gossipsess.sim.process import Process, Way
 from gossipsess.sim.scenario import Mishap
 
 SHORTEST_S: Final = 0.02

@@ -20,10 +20,11 @@ from gossipsess.protocol.events import Fetch, Write
 from gossipsess.protocol.outcomes import Confirmed, Found, Outcome
 from gossipsess.protocol.replication import RESEND_AFTER_MAX_S
 from gossipsess.sim.checkers import Checker, Violation
-from gossipsess.sim.cluster import EPOCH_MS, Cluster
+from gossipsess.sim.cluster import Cluster
 from gossipsess.sim.knobs import turned
 from gossipsess.sim.mishaps import Mishaps
 from gossipsess.sim.network import luck
+from gossipsess.sim.process import EPOCH_MS
 from gossipsess.sim.scenario import Scenario
 from gossipsess.sim.swarm import LOSS_MAX, draw
 from gossipsess.sim.workload import Waiter, Workload

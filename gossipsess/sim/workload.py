@@ -15,7 +15,8 @@ from gossipsess.model.table import register_value
 from gossipsess.protocol.events import Accessed, Changes, Dot, Fetch, Invalidate, Rotate, Write
 from gossipsess.protocol.outcomes import Found, Gone
 from gossipsess.protocol.sessions import Written
-from gossipsess.sim.cluster import EPOCH_MS, Cluster, Process
+from gossipsess.sim.cluster import Cluster
+from gossipsess.sim.process import EPOCH_MS, Process
 from gossipsess.sim.scenario import Request
 
 

@@ -27,8 +27,8 @@ from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.replication import Debt, Outbound
 from gossipsess.protocol.sessions import SessionProtocol
 from gossipsess.protocol.swim import Swim
-from gossipsess.sim import cluster
-from gossipsess.sim.cluster import node_id
+from gossipsess.sim import process
+from gossipsess.sim.process import node_id
 from gossipsess.wire.messages import Push, PushAck
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -149,7 +149,7 @@ def tombstones_do_not_sync(patch: pytest.MonkeyPatch) -> None:
 
 def node_ids_are_reused(patch: pytest.MonkeyPatch) -> None:
     """A restart in place takes its old id again, having forgotten what others know it wrote."""
-    patch.setattr(cluster, "node_id", lambda seed, slot, generation: node_id(seed, slot, 0))
+    patch.setattr(process, "node_id", lambda seed, slot, generation: node_id(seed, slot, 0))
 
 
 def newcomers_say_absent(patch: pytest.MonkeyPatch) -> None:
