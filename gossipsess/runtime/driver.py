@@ -53,6 +53,8 @@ HANDSHAKES_MAX = 64
 """Connections that have not proved the secret yet. Strangers can open them; beyond this they are closed unread."""
 TURN_ROUNDS_MAX = 64
 """Rounds of effects and deadlines in one go. A flood of them must leave the other tasks their turn."""
+UNKNOWN_KIND = "unknown kind"
+"""Counted under this: messages of a newer version, which a rolling update brings. Nothing is wrong with them."""
 LEAVE_S = 0.5
 """How long a leaving node waits for its last messages to go out."""
 
@@ -267,7 +269,9 @@ class Driver:
                 except WireError as error:
                     self._reject(error)
                     continue
-                if is_datagram(message):
+                if message is None:
+                    self.rejected[UNKNOWN_KIND] += 1
+                elif is_datagram(message):
                     self._tell([ReceivedDatagram(sender, (address[0], address[1]), message)])
 
     # --- links --------------------------------------------------------------------------------------------
@@ -337,8 +341,14 @@ class Driver:
             del self._links[link.number]
             self._tell([LinkClosed(link.number)])
 
-    def _received(self, link: Link, messages: list[Message]) -> None:
-        self._tell([Received(link.number, message) for message in messages if is_link_message(message)])
+    def _received(self, link: Link, messages: list[Message | None]) -> None:
+        events: list[Event] = []
+        for message in messages:
+            if message is None:
+                self.rejected[UNKNOWN_KIND] += 1
+            elif is_link_message(message):
+                events.append(Received(link.number, message))
+        self._tell(events)
 
     def _reject(self, error: BaseException) -> None:
         kind = type(error).__name__

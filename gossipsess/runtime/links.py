@@ -75,8 +75,8 @@ class Link:
         """Close this process's copy of the socket; a peer notices only when the last copy is closed."""
         self._sock.close()
 
-    async def run(self, received: Callable[[list[Message]], None]) -> None:
-        """Carry messages both ways until the link ends.
+    async def run(self, received: Callable[[list[Message | None]], None]) -> None:
+        """Carry messages both ways until the link ends. None stands for a message of an unknown kind.
 
         Raises:
             WireError: the peer sent bytes that are refused; the link is over.
@@ -93,7 +93,7 @@ class Link:
             trio.lowlevel.notify_closing(self._sock.fileno())
             self._sock.close()
 
-    async def _read(self, received: Callable[[list[Message]], None]) -> None:
+    async def _read(self, received: Callable[[list[Message | None]], None]) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._sock.fileno())
             try:

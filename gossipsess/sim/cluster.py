@@ -32,6 +32,7 @@ from gossipsess.protocol.events import Abandon, Event, Leave, Received, Received
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.sessions import Written
 from gossipsess.sim.network import Faults
+from gossipsess.sim.newer import NEWER_KIND, newer_form
 from gossipsess.sim.process import Process, Way
 from gossipsess.sim.scenario import Scenario
 from gossipsess.sim.trace import answer_text, event_text, message_text
@@ -47,6 +48,8 @@ LEAVE_S: Final = 0.5
 """How long a process that leaves waits, at most, for what it owes and then for what it sends."""
 LEAVE_LOOK_S: Final = 0.05
 
+NEWER_KINDS: Final = 0.1
+"""How often a process of a newer version says something more, of a kind that the others do not know."""
 M = TypeVar("M", bound=Message)
 
 
@@ -229,13 +232,13 @@ class Cluster(World):
         for effect in effects:
             match effect:
                 case SendDatagram(address, message):
-                    self._send_datagram(process, address, self._carried(message))
+                    self._send_datagram(process, address, self._carried(process, message))
                 case SendBeacon(message):
                     for address in list(self.at):
                         if address != process.address:
-                            self._send_datagram(process, address, self._carried(message))
+                            self._send_datagram(process, address, self._carried(process, message))
                 case Send(number, message):
-                    self._wires.send(process, number, self._carried(message))
+                    self._wires.send(process, number, self._carried(process, message))
                 case Dial(address):
                     self._wires.dial(process, address)
                 case CloseLink(number):
@@ -256,12 +259,18 @@ class Cluster(World):
                 case _:
                     raise AssertionError(f"{effect} has no place in this world")
 
-    def _carried(self, message: M) -> M:
+    def _carried(self, sender: Process, message: M) -> M:
         """Return what arrives of a message; where the scenario says so, by way of bytes."""
-        if not self.scenario.codec:
+        is_newer = sender.slot in self.scenario.newer
+        if not (self.scenario.codec or is_newer):
             return message
         data = encode(message)
         assert len(data) <= DATAGRAM_BODY_BYTES_MAX or not is_datagram(message), f"a datagram of {len(data)} bytes"
+        if is_newer:
+            data = newer_form(data)
+            if self.luck("newer", sender.label) < NEWER_KINDS:
+                assert decode_untrusted(NEWER_KIND) is None, "a message of an unknown kind arrives"
+                self.counts["unknown kinds"] += 1
         arrives = decode_untrusted(data)
         assert type(arrives) is type(message), f"{message} arrives as {arrives}"
         return arrives

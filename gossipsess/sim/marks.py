@@ -43,6 +43,7 @@ MARKS: Final = {
     "sync differences": "a sync found sessions that differ",
     "tombstones ended": "a tombstone was dropped at the end of its time",
     "touches": "accesses were told",
+    "unknown kinds": "a node of a newer version said something that the others do not know",
     "unsynced answers": "a node that was not synced yet was asked, and said so",
 }
 

@@ -112,6 +112,9 @@ class Scenario(NamedTuple):
     """Messages go through bytes."""
     watch: bool = False
     """Every process has subscribers."""
+    newer: tuple[int, ...] = ()
+    """Slots whose processes are of a newer version: what they say goes through bytes, with more in them than this
+    version knows, and now and then a message of a kind that it does not know."""
 
 
 def to_json(scenario: Scenario) -> dict[str, Any]:
@@ -138,6 +141,7 @@ def from_json(fields: dict[str, Any]) -> Scenario:
                 "requests": tuple(Request(**request) for request in fields["requests"]),
                 "mishaps": tuple(Mishap(**{**mishap, "slots": tuple(mishap["slots"])}) for mishap in fields["mishaps"]),
                 "core": tuple(fields.get("core", ())),
+                "newer": tuple(fields.get("newer", ())),
                 "knobs": tuple((name, value) for name, value in fields.get("knobs", ())),
             }
         )
@@ -146,7 +150,7 @@ def from_json(fields: dict[str, Any]) -> Scenario:
     kinds = [request.kind not in REQUEST_KINDS for request in scenario.requests]
     kinds += [mishap.kind not in MISHAP_KINDS for mishap in scenario.mishaps]
     slots = [slot for mishap in scenario.mishaps for slot in mishap.slots]
-    if any(kinds) or any(not 0 <= slot < len(scenario.hosts) for slot in (*slots, *scenario.core)):
+    if any(kinds) or any(not 0 <= slot < len(scenario.hosts) for slot in (*slots, *scenario.core, *scenario.newer)):
         raise ValueError("this is no scenario of this version: it names an unknown kind or slot")
     return scenario
 

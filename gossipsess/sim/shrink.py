@@ -136,12 +136,24 @@ def _without_slot(scenario: Scenario, slot: int) -> Scenario:
         ),
         mishaps=tuple(mishap for mishap in mishaps if len(mishap.slots) >= (2 if mishap.kind in pairs else 1)),
         core=core if len(core) < nodes else (),
+        newer=moved(scenario.newer),
     )
 
 
 def _plainer(scenario: Scenario) -> Iterator[Scenario]:
     plain = Scenario._field_defaults
-    for field in ("core", "knobs", "beacons", "codec", "watch", "skew_ms", "drift", "probe_interval_s", "alone_s"):
+    for field in (
+        "core",
+        "newer",
+        "knobs",
+        "beacons",
+        "codec",
+        "watch",
+        "skew_ms",
+        "drift",
+        "probe_interval_s",
+        "alone_s",
+    ):
         if getattr(scenario, field) != plain[field]:
             yield scenario._replace(**{field: plain[field]})
     for place in range(len(scenario.knobs)):

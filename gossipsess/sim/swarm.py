@@ -66,6 +66,7 @@ def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX) -> 
         beacons=rng.random() < 0.15,
         codec=rng.random() < 0.3,
         watch=rng.random() < 0.3,
+        newer=tuple(sorted(rng.sample(range(nodes), rng.randint(1, nodes - 1)))) if rng.random() < 0.12 else (),
     )
 
 

@@ -1,8 +1,8 @@
 # World: virtual time, who runs where, and which ways are open. The ground that links and the cluster stand on.
 #
-#   after, run_until    one heap of (time, sequence, action) orders everything: a run is a function of its scenario
-#   reach               something gets to a process: at once, when it is done with what came before, or when it wakes
-#   is_shut, clogged_for_s    what stands between two slots at the moment
+#   after, run_until         one heap of (time, sequence, action) orders everything: a run is a function of its scenario
+#   reach                    something gets to a process: at once, when it is done with what came before, or awake again
+#   is_shut, clogged_for_s   what stands between two slots at the moment
 #
 # Not here: what processes do (cluster.py), what travels over links (wires.py), which faults there are (mishaps.py).
 

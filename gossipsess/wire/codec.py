@@ -2,7 +2,9 @@
 #
 # A message is one flat CBOR array: its kind, then its fields. Every field is checked for type and range before a
 # message is made of it: the bytes are authenticated by then, but a peer may be of another version, or broken.
-# Unknown kinds and fields too many are refused; a new form comes with a new protocol version.
+# Versions: a message of an unknown kind is none at all, and fields after the known ones are passed over. So a newer
+# node may say more than an older one understands, while a cluster is being updated. What an older node must not
+# misread, say a field that changes its meaning, comes with a new protocol version (crypto.py).
 #
 # Deltas have a form of their own (delta_codec.py), since there are thousands a second of them.
 
@@ -93,10 +95,6 @@ class _Fields:
         """Read a counted repetition: a count above what is there fails at the first missing field."""
         return tuple([read(self) for _ in range(self.number(U32))])
 
-    def end(self) -> None:
-        for _ in self._items:
-            raise DecodeError("a message has fields too many")
-
     def _next(self) -> Any:
         for item in self._items:
             return item
@@ -115,11 +113,11 @@ def encode(message: Message) -> bytes:
     return cbor2.dumps([number, *_KINDS[number].flatten(message)])
 
 
-def decode_untrusted(data: bytes) -> Message:
-    """Return the message that authenticated bytes hold.
+def decode_untrusted(data: bytes) -> Message | None:
+    """Return the message that authenticated bytes hold; None where it is of a kind that only newer versions know.
 
     Raises:
-        DecodeError: they hold none, or one of an unknown kind, or a field is not what it should be.
+        DecodeError: they hold none, or a field is not what it should be.
     """
     if len(data) > MESSAGE_BYTES_MAX:
         raise DecodeError("a message is too long")
@@ -131,11 +129,10 @@ def decode_untrusted(data: bytes) -> Message:
         raise DecodeError("a message has no kind")
     kind = _KINDS.get(items[0])
     if kind is None:
-        raise DecodeError(f"unknown kind of message: {items[0]}")
+        return None
     fields = _Fields(iter(items))
     fields.raw()
     message: Message = kind.read(fields)
-    fields.end()
     return message
 
 

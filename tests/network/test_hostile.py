@@ -8,6 +8,7 @@ import time
 import tracemalloc
 from contextlib import ExitStack, suppress
 
+import cbor2
 import pytest
 
 from gossipsess.model.member import Member, MemberState
@@ -187,7 +188,7 @@ def test_a_connection_that_is_reset_at_once_does_no_harm(start):
     [
         pytest.param(lambda sealer: os.urandom(4096), id="random bytes"),
         pytest.param(lambda sealer: b"\xff\xff\xff\xff", id="over-long frame"),
-        pytest.param(lambda sealer: sealer.seal(os.urandom(50)), id="sealed garbage"),
+        pytest.param(lambda sealer: sealer.seal(b"\xff" + os.urandom(49)), id="sealed garbage"),
         pytest.param(lambda sealer: sealer.seal(encode(PushAck(1)))[:-1] + b"\0", id="damaged frame"),
         pytest.param(lambda sealer: sealer.seal(encode(PushAck(1))) * 2, id="repeated frame"),
     ],
@@ -203,6 +204,36 @@ def test_a_peer_with_the_secret_that_goes_wrong_loses_its_link_and_nothing_else(
         eventually(lambda: sum(rejected(node).values()) > counted, "it is counted")
         eventually(lambda: not driver_of(node)._links, "the link is gone")
     assert set(rejected(node)) <= {"SealError", "DecodeError"}
+    goes_on(node, start)
+
+
+def test_what_only_a_newer_version_says_is_counted_and_costs_no_link(start):
+    """While a cluster is updated node by node, the old ones hear of things they do not know."""
+    node = start()
+    unknown, longer = cbor2.dumps([99, "new"]), cbor2.dumps([*cbor2.loads(encode(PushAck(1))), "new"])
+    with ExitStack() as stack:
+        stranger, sealer = member_link(node, stack)
+        stranger.sendall(sealer.seal(unknown) + sealer.seal(longer) + sealer.seal(unknown))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as talker:
+            datagram = DatagramSealer(node.keyring.primary, b"stranger").seal(unknown)
+            talker.sendto(datagram, ("127.0.0.1", node.sockets.port))
+        eventually(lambda: rejected(node) == {driver.UNKNOWN_KIND: 3}, "each is counted, and nothing else is")
+        assert driver_of(node)._links
+        goes_on(node, start)
+
+
+def test_a_peer_of_no_common_version_is_refused_and_logged_once(start, caplog):
+    """It dials again and again; whoever updates two versions at once must read why, and only once."""
+    node = start()
+    for counted in (1, 2):
+        with connection(node) as stranger:
+            greeting = bytearray(greeting_of_a_member(node)[1])
+            greeting[4] = greeting[5] = 200
+            stranger.sendall(greeting)
+            closed_after_s(stranger)
+        eventually(lambda counted=counted: rejected(node)["VersionError"] == counted, "it is counted")
+    said = [text for text in caplog.messages if "no version in common" in text]
+    assert len(said) == 1, said
     goes_on(node, start)
 
 
