@@ -52,6 +52,7 @@ U32: Final = 2**32 - 1
 U64: Final = 2**64 - 1
 HASH_BYTES: Final = 16
 _NESTING_MAX: Final = 4
+"""Arrays in arrays, fields of newer versions included."""
 
 T = TypeVar("T")
 
