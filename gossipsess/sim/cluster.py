@@ -82,6 +82,10 @@ class Cluster(World):
         self._generations = [0] * len(scenario.hosts)
         self._digest = blake2b(digest_size=16)
         self._tick = Tick()
+        self._dead_seeds = [(f"10.9.0.{number + 1}", 7950) for number in range(scenario.dead_seeds)]
+        for number, address in enumerate(self._dead_seeds):
+            if number % 3:  # those with 0 refuse
+                (self.silent if number % 3 == 1 else self.foreign)[address] = None
 
     # --- processes ----------------------------------------------------------------------------------------
 
@@ -94,7 +98,8 @@ class Cluster(World):
         # both moved have no other way to find each other.
         slots = range(len(self._generations))
         places = [(f"10.0.0.{other + 1}", 7950) for other in slots if other != slot]
-        seeds = () if self.scenario.beacons else tuple(dict.fromkeys([*places, *self.at]))
+        known = [] if self.scenario.beacons else list(dict.fromkeys([*places, *self.at]))
+        seeds = (*self._dead_seeds, *known)
         process = Process(
             self.scenario,
             slot,
@@ -107,6 +112,7 @@ class Cluster(World):
         self.processes.append(process)
         self.at[address] = process
         self.silent.pop(address, None)
+        self.foreign.pop(address, None)
         self.note(f"{process.label} starts as {short(process.node)} at {address[0]}, seeds {len(seeds)}")
         if self.scenario.watch:
             self.submit(process, Watch(True))
@@ -173,7 +179,7 @@ class Cluster(World):
     @property
     def clear_since_s(self) -> float:
         """Since when every way is open, and every process runs at its usual speed."""
-        hindered = any(process.paused or process.lag_s for process in self.at.values())
+        hindered = any(one.paused or one.lag_s or one.read_s or one.unread for one in self.at.values())
         return inf if hindered or any(times > 0 for times in self.shut_ways.values()) else self._clear_since_s
 
     def heal(self) -> None:
@@ -184,7 +190,7 @@ class Cluster(World):
             self.shut_ways[channel, way] = 1
             self.open(channel, [way])
         for process in list(self.at.values()):
-            process.lag_s = 0.0
+            process.lag_s = process.read_s = 0.0
             self._clear_since_s = self.now_s
             self.resume(process)
 
@@ -235,7 +241,7 @@ class Cluster(World):
                     self._send_datagram(process, address, self._carried(process, message))
                 case SendBeacon(message):
                     for address in list(self.at):
-                        if address != process.address:
+                        if address != process.address and self._is_heard(process):
                             self._send_datagram(process, address, self._carried(process, message))
                 case Send(number, message):
                     self._wires.send(process, number, self._carried(process, message))
@@ -274,6 +280,10 @@ class Cluster(World):
         arrives = decode_untrusted(data)
         assert type(arrives) is type(message), f"{message} arrives as {arrives}"
         return arrives
+
+    def _is_heard(self, sender: Process) -> bool:
+        loss = self.network.faults.beacon_loss
+        return not loss or self.luck("beacon", sender.label) >= loss
 
     def _send_datagram(self, sender: Process, address: Address, message: Datagram) -> None:
         for delay_s in self.network.delays("udp", sender.label, address[0]):

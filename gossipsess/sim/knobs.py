@@ -32,6 +32,7 @@ KNOBS: Final = {
     "dial_again_s": Knob("gossipsess.protocol.links", "DIAL_AGAIN_S", 0.005, 0.02),
     "beacon_fast_for_s": Knob("gossipsess.protocol.discovery", "BEACON_FAST_FOR_S", 0.1, 2.0),
     "sessions_per_page": Knob("gossipsess.protocol.sync", "SESSIONS_PER_PAGE", 1, 2, whole=True),
+    "in_flight_bytes": Knob("gossipsess.protocol.replication", "IN_FLIGHT_BYTES_MAX", 100, 4_000, whole=True),
     "push_bytes": Knob("gossipsess.protocol.replication", "PUSH_BYTES", 1, 400, whole=True),
 }
 

@@ -47,12 +47,16 @@ class Mishaps:
             case "crash" | "vanish" if process is not None:
                 cluster.crash(process, silent=mishap.kind == "vanish")
                 self._later(lasts_s, again)
+            case "foreign" if process is not None:
+                cluster.crash(process, silent=False)
+                cluster.foreign[process.address] = None
+                self._later(lasts_s, again)
             case "blackout":
-                for each in mishap.slots:
+                for number, each in enumerate(mishap.slots):
                     victim = cluster.in_slot(each)
                     if victim is not None:
                         cluster.crash(victim, silent=False)
-                    self._later(lasts_s, partial(self.start_again, each))
+                    self._later(lasts_s + number * mishap.period_s, partial(self.start_again, each))
             case "leave" if process is not None and not process.leaving:
                 self._leave(process, lasts_s, elsewhere=mishap.elsewhere)
             case "rolling":
@@ -64,6 +68,9 @@ class Mishaps:
             case "slow" if process is not None:
                 process.lag_s = mishap.period_s
                 self._later(lasts_s, partial(setattr, process, "lag_s", 0.0))
+            case "slow reader" if process is not None:
+                process.read_s = mishap.period_s
+                self._later(lasts_s, partial(setattr, process, "read_s", 0.0))
             case "day ahead" if process is not None:
                 cluster.day_ahead[slot] = None
                 cluster.crash(process, silent=False)

@@ -35,6 +35,8 @@ class Faults(NamedTuple):
     """Links break after this long on average; 0: never."""
     dial_failure: float = 0.0
     """Share of dials that come to nothing, 0 .. 1."""
+    beacon_loss: float = 0.0
+    """Share of beacons that a receiver never hears, beyond `loss`: some switches are bad at multicast. 0 .. 1."""
 
 
 def luck(*key: object) -> tuple[float, ...]:

@@ -53,6 +53,10 @@ class Process:
         """How long its last pause was."""
         self.lag_s = 0.0
         """How much later than it should it does everything."""
+        self.read_s = 0.0
+        """How long it takes over each message that comes over a link; 0: no time."""
+        self.unread: list[Callable[[], object]] = []
+        """What has come over its links, and it has not read yet."""
         self.links: dict[int, Link] = {}
         self.dialing: dict[Address, None] = {}
         self.tick_at_s: float | None = None

@@ -27,11 +27,13 @@ REQUEST_KINDS: Final = (
 MISHAP_KINDS: Final = (
     "crash",
     "vanish",
+    "foreign",
     "leave",
     "blackout",
     "rolling",
     "pause",
     "slow",
+    "slow reader",
     "day ahead",
     "split",
     "one way",
@@ -54,6 +56,8 @@ class Request(NamedTuple):
     """One of `REQUEST_KINDS`."""
     confirm: Confirm
     key: str
+    value_bytes: int = 0
+    """How long the value is at least."""
 
 
 class Mishap(NamedTuple):
@@ -64,8 +68,11 @@ class Mishap(NamedTuple):
     """One of `MISHAP_KINDS`:
 
     ``crash``, ``vanish`` (the machine goes too), ``leave``: the process of a slot ends, and starts again later;
-    ``blackout``: all of them crash together;    ``rolling``: one after the other leaves and starts again;
+    ``foreign``: it crashes, and a node of another cluster has its address until it starts again;
+    ``blackout``: all of them crash together, and start `period_s` apart, so that the first find nobody;
+    ``rolling``: one after the other leaves and starts again;
     ``pause``: it stands still, and serves all deadlines late;    ``slow``: it takes `period_s` over everything;
+    ``slow reader``: it takes a message from its links each `period_s` only;
     ``day ahead``: it starts again with a clock that is a day ahead;
     ``split``: the slots from the others;    ``one way``: the first slot does not reach the second;
     ``bridge``: the last slot reaches all, the other slots reach only it and each other;
@@ -107,7 +114,10 @@ class Scenario(NamedTuple):
     knobs: tuple[tuple[str, float], ...] = ()
     """Constants of the machine and their values in this run, by their names in knobs.py."""
     beacons: bool = False
-    """Nodes find each other by beacons, and know no seeds."""
+    """Nodes find each other by beacons, and know no seeds that run."""
+    dead_seeds: int = 0
+    """How many seeds of each node are addresses where none of them ever is: their machines refuse, say nothing, or
+    belong to another cluster."""
     codec: bool = False
     """Messages go through bytes."""
     watch: bool = False

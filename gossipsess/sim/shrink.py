@@ -147,6 +147,7 @@ def _plainer(scenario: Scenario) -> Iterator[Scenario]:
         "newer",
         "knobs",
         "beacons",
+        "dead_seeds",
         "codec",
         "watch",
         "skew_ms",
@@ -175,6 +176,7 @@ def _plainer_requests(scenario: Scenario) -> Iterator[Scenario]:
             request._replace(confirm=0),
             request._replace(client=0),
             request._replace(key="cart"),
+            request._replace(value_bytes=0),
             request._replace(kind="write") if request.kind == "read and write" else request,
             *(request._replace(at_s=at_s) for at_s in _rounder(request.at_s)),
         ):
@@ -185,7 +187,7 @@ def _plainer_requests(scenario: Scenario) -> Iterator[Scenario]:
 def _plainer_mishaps(scenario: Scenario) -> Iterator[Scenario]:
     for place, mishap in enumerate(scenario.mishaps):
         for plain in (
-            mishap._replace(kind="crash") if mishap.kind in ("vanish", "leave") else mishap,
+            mishap._replace(kind="crash") if mishap.kind in ("vanish", "leave", "foreign") else mishap,
             mishap._replace(elsewhere=False),
             mishap._replace(breaks=False),
             mishap._replace(channel="all"),

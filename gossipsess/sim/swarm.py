@@ -9,6 +9,7 @@
 import random
 from typing import Final
 
+from gossipsess.model.record import VALUE_BYTES_MAX
 from gossipsess.protocol.events import Confirm
 from gossipsess.sim.knobs import KNOBS
 from gossipsess.sim.network import Faults
@@ -23,12 +24,19 @@ KEYS: Final = ("cart", "user", "theme")
 REQUEST_WEIGHTS: Final = (18, 32, 20, 8, 4, 5, 5, 6, 2)
 READING_WEIGHTS: Final = (50, 12, 6, 2, 20, 2, 2, 4, 2)
 """Where sessions end soon: one that is only read lives by what its holders tell each other."""
+BURSTS: Final = 0.04
+"""How often one session is written hundreds of times within a second."""
+LARGE_VALUES: Final = 0.03
+"""How often values are of hundreds of kilobytes."""
+LONG_SPLITS: Final = 0.02
+"""How often a run is mostly a long split."""
+LONG_SPLIT_S: Final = (20.0, 60.0)
 LOSS_MAX: Final = 0.3
 SKEW_MS_MAX: Final = 4_900
 """Two clocks twice this apart still bear each other: ten seconds are refused."""
 MENU: Final = {
-    "processes": (("crash", 50), ("vanish", 20), ("leave", 20), ("blackout", 3), ("rolling", 7)),
-    "pauses": (("pause", 60), ("slow", 40)),
+    "processes": (("crash", 47), ("vanish", 18), ("foreign", 8), ("leave", 17), ("blackout", 3), ("rolling", 7)),
+    "pauses": (("pause", 50), ("slow", 30), ("slow reader", 20)),
     "partitions": (("split", 45), ("one way", 15), ("bridge", 10), ("flap", 15), ("clog", 15)),
     "clocks": (("day ahead", 1),),
 }
@@ -47,7 +55,8 @@ def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX) -> 
     idle_ms = round(rng.uniform(3_000, 9_000)) if idle_is_short else 1_800_000
     requests = _requests(rng, nodes, hurt_s, READING_WEIGHTS if idle_is_short else REQUEST_WEIGHTS)
     swift = rng.random() < 0.5
-    return Scenario(
+    beacons = rng.random() < 0.15
+    scenario = Scenario(
         seed=seed,
         hosts=tuple(f"host{slot // 2 if shared else slot}" for slot in range(nodes)),
         faults=_faults(rng, loss_max),
@@ -63,10 +72,39 @@ def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX) -> 
         probe_interval_s=10 ** rng.uniform(-1.3, -0.6) if swift and rng.random() < 0.5 else 0.5,
         alone_s=rng.uniform(0.2, 2.0) if swift else 2.0,
         knobs=_knobs(rng) if swift else (),
-        beacons=rng.random() < 0.15,
+        beacons=beacons,
+        dead_seeds=rng.randint(1, 4) if rng.random() < (0.3 if beacons else 0.05) else 0,
         codec=rng.random() < 0.3,
         watch=rng.random() < 0.3,
         newer=tuple(sorted(rng.sample(range(nodes), rng.randint(1, nodes - 1)))) if rng.random() < 0.12 else (),
+    )
+    return _parted_for_long(rng, scenario) if rng.random() < LONG_SPLITS else scenario
+
+
+def _parted_for_long(rng: random.Random, scenario: Scenario) -> Scenario:
+    """Let a run be mostly one long split with a logout on one side; quiet, so that it costs little."""
+    nodes, idle_ms = len(scenario.hosts), 1_800_000
+    slots = tuple(rng.sample(range(nodes), rng.randint(1, nodes - 1)))
+    begins_s, lasts_s = rng.uniform(1, 6), rng.uniform(*LONG_SPLIT_S)
+    last = len(scenario.requests)
+    client = rng.choice(scenario.requests).client if scenario.requests else 0
+    # The logout, and on the other side what would bring the session back.
+    late_s = sorted(begins_s + rng.uniform(0, lasts_s) for _ in range(4))
+    kinds = ["invalidate", *rng.choices(("read", "write", "access", "read and write"), k=3)]
+    rng.shuffle(kinds)
+    requests = [
+        Request(last + number, at_s, rng.randrange(nodes), client, kind, 0, rng.choice(KEYS))
+        for number, (at_s, kind) in enumerate(zip(late_s, kinds, strict=True))
+    ]
+    return scenario._replace(
+        requests=(*scenario.requests, *requests),
+        mishaps=(*scenario.mishaps, Mishap(begins_s, "split", slots, lasts_s, breaks=rng.random() < 0.5)),
+        hurt_s=begins_s + lasts_s + 0.5,
+        idle_ms=idle_ms,
+        absolute_ms=24 * idle_ms,
+        probe_interval_s=0.5,
+        # A tombstone must outlast the split; a sync each half second would make it dear.
+        knobs=tuple(knob for knob in scenario.knobs if knob[0] not in ("tombstone_ms", "sync_every_s")),
     )
 
 
@@ -78,6 +116,7 @@ def _faults(rng: random.Random, loss_max: float) -> Faults:
         lossy_links=rng.random() < 0.55,
         link_life_s=rng.uniform(1, 6) if rng.random() < 0.4 else 0.0,
         dial_failure=rng.uniform(0, loss_max),
+        beacon_loss=rng.uniform(0.3, 0.9) if rng.random() < 0.2 else 0.0,
     )
 
 
@@ -113,7 +152,23 @@ def _requests(rng: random.Random, nodes: int, hurt_s: float, weights: tuple[int,
                     rng.choice(KEYS),
                 )
             )
+    if rng.random() < BURSTS:
+        requests += _burst(rng, nodes, hurt_s, len(requests))
+    if rng.random() < LARGE_VALUES:
+        requests = [request._replace(value_bytes=rng.randint(50_000, VALUE_BYTES_MAX)) for request in requests]
     return tuple(requests)
+
+
+def _burst(rng: random.Random, nodes: int, hurt_s: float, number: int) -> list[Request]:
+    """Return hundreds of writes to one session within a second, at one node or two."""
+    slots = rng.sample(range(nodes), rng.randint(1, 2))
+    begins_s, client = rng.uniform(0.5, hurt_s - 1), rng.randrange(CLIENTS_MAX)
+    confirms: tuple[Confirm, ...] = (0, 0, 0, 1)
+    times_s = sorted(begins_s + rng.random() for _ in range(rng.randint(100, 300)))
+    return [
+        Request(number + more, at_s, rng.choice(slots), client, "write", rng.choice(confirms), rng.choice(KEYS))
+        for more, at_s in enumerate(times_s)
+    ]
 
 
 def _mishaps(rng: random.Random, nodes: int, hurt_s: float, requests: tuple[Request, ...]) -> tuple[Mishap, ...]:
@@ -159,6 +214,9 @@ def _mishap(rng: random.Random, kind: str, at_s: float, slot: int, nodes: int) -
         case "rolling":
             return Mishap(at_s, kind, tuple(range(nodes)), rng.uniform(0.05, 0.5), period_s=rng.uniform(0.3, 1.5))
         case "blackout":
-            return Mishap(at_s, kind, tuple(range(nodes)), 10 ** rng.uniform(-1.5, 0.6))
+            apart_s = rng.uniform(0.1, 1.0) if rng.random() < 0.5 else 0.0
+            return Mishap(at_s, kind, tuple(range(nodes)), 10 ** rng.uniform(-1.5, 0.6), period_s=apart_s)
+        case "slow reader":
+            return Mishap(at_s, kind, (slot,), rng.uniform(0.5, 4), period_s=10 ** rng.uniform(-2, -0.3))
         case _:
             return Mishap(at_s, kind, (slot,), 10 ** rng.uniform(-1.5, 0.6), elsewhere=rng.random() < 0.25)

@@ -47,7 +47,7 @@ class Wires:
         world = self._world
         acceptor = world.at.get(address)
         if acceptor is None:
-            self._dial_failed(dialer, address, refused=True)
+            self._dial_failed(dialer, address, refused=address not in world.foreign)
         elif acceptor is dialer:
             self._dial_failed(dialer, address, refused=False)  # its own greeting came back
         elif acceptor.paused or self._is_apart(dialer, acceptor):
@@ -114,12 +114,28 @@ class Wires:
     def _deliver(self, link: Link, index: int, message: LinkMessage) -> None:
         if self._waits(link, index, lambda: self._deliver(link, index, message)):
             return
-        self._world.reach(link.ends[index], lambda: self._delivered(link, index, message))
+        self._read(link.ends[index], lambda: self._delivered(link, index, message))
 
     def _delivered(self, link: Link, index: int, message: LinkMessage) -> None:
         receiver, number = link.ends[index], link.numbers[index]
         if not link.broken and receiver.alive and number in receiver.links:
             self._submit(receiver, Received(number, message))
+
+    def _read(self, reader: Process, action: Callable[[], object]) -> None:
+        """Have something reach a process that came over a link; a slow reader gets to it after all before it."""
+        if reader.unread:
+            reader.unread.append(action)
+        elif reader.read_s:
+            reader.unread.append(action)
+            self._world.after(reader.read_s, lambda: self._read_on(reader))
+        else:
+            self._world.reach(reader, action)
+
+    def _read_on(self, reader: Process) -> None:
+        for _ in range(1 if reader.read_s else len(reader.unread)):
+            self._world.reach(reader, reader.unread.pop(0))
+        if reader.unread:
+            self._world.after(reader.read_s, lambda: self._read_on(reader))
 
     def _waits(self, link: Link, index: int, action: Callable[[], object]) -> bool:
         """Say whether what goes to that end of a link does not get there now; then `action` comes later."""
@@ -174,8 +190,10 @@ class Wires:
         self._world.after(max(delay_s, behind_s), lambda: self._close_end(link, index, certain))
 
     def _close_end(self, link: Link, index: int, certain: bool) -> None:
-        if certain or not self._waits(link, index, lambda: self._close_end(link, index, certain)):
+        if certain:
             self._world.reach(link.ends[index], lambda: self._closed(link, index))
+        elif not self._waits(link, index, lambda: self._close_end(link, index, certain)):
+            self._read(link.ends[index], lambda: self._closed(link, index))
 
     def _closed(self, link: Link, index: int) -> None:
         process, number = link.ends[index], link.numbers[index]

@@ -122,4 +122,4 @@ class Waiter:
 
 
 def _value(request: Request) -> bytes:
-    return f"request {request.number}".encode("ascii")
+    return f"request {request.number}".encode("ascii").ljust(request.value_bytes, b".")

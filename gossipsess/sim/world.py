@@ -32,6 +32,8 @@ class World:
         """Those that run."""
         self.silent: dict[Address, None] = {}
         """Addresses of machines that are gone, and refuse no connection."""
+        self.foreign: dict[Address, None] = {}
+        """Addresses where a node of another cluster is: a dial gets there, and ends with the greeting."""
         self.shut_ways: Counter[tuple[str, Way]] = Counter()
         """How many faults keep a way shut on a channel: ``all``, ``udp`` or ``tcp``."""
         self.clogged: dict[Way, float] = {}
