@@ -62,8 +62,8 @@ def several(strategy):
 
 
 KINDS = {
-    Ping: st.builds(Ping, u32, nodes, several(members)),
-    ProbeAck: st.builds(ProbeAck, u32, several(members)),
+    Ping: st.builds(Ping, u32, nodes, several(members), u32, u64),
+    ProbeAck: st.builds(ProbeAck, u32, several(members), u32, u64),
     PingRequest: st.builds(PingRequest, u32, nodes, addresses, several(members)),
     Nack: st.builds(Nack, u32),
     WrongId: st.builds(WrongId, u32, nodes),
