@@ -7,7 +7,7 @@ from gossipsess.errors import DecodeError
 from gossipsess.model.delta import changes_since, not_covered
 from gossipsess.model.digest import PARTITIONS
 from gossipsess.model.record import CLAIMS_MAX, dead_record
-from gossipsess.wire.codec import TEXT_CHARACTERS_MAX, U64, decode_untrusted, encode
+from gossipsess.wire.codec import TEXT_CHARACTERS_MAX, U32, U64, decode_untrusted, encode
 from gossipsess.wire.delta_codec import KEY_CHARACTERS_MAX, VALUE_BYTES_MAX, packed_claims
 from gossipsess.wire.messages import Bye, Gossip, Ping, Push
 from tests.unit.machines import ALICE, BOB, SID, member, record, registers, stamp
@@ -42,6 +42,9 @@ def test_what_is_not_a_list_with_a_kind_is_refused(data):
         ((PING, 1, ALICE[:-1], 0), "8 bytes"),
         ((PING, 1, ALICE.decode(), 0), "8 bytes"),
         ((PING, 1, ALICE, 1), "early"),
+        ((PING, 1, ALICE, 0), "early"),
+        ((PING, 1, ALICE, 0, 2**32, 0), "number"),
+        ((PING, 1, ALICE, 0, 0, 2**64), "number"),
         ((BEACON, 65536, False), "number"),
         ((BEACON, 1, 0), "flag"),
         ((GOSSIP, 1, ALICE, 0, 4, "10.0.0.1", 1, "n", "h"), "number"),
@@ -142,7 +145,7 @@ def test_a_small_change_is_a_small_message():
     base = LIVE.written([("b", b"2")], stamp(1), BOB)
     delta = changes_since(base.written([("cart", bytes(32))], stamp(2), ALICE), base)
     assert len(encode(Push(1, (delta,)))) <= 190
-    assert len(encode(Ping(1, ALICE))) <= 16
+    assert len(encode(Ping(1, ALICE, view=U32, digest=U64))) <= 28
     assert len(encode(Gossip((member(ALICE),)))) <= 50
 
 
