@@ -159,6 +159,11 @@ class Outbound:
         return bool(self.owed) and self._in_flight_bytes < IN_FLIGHT_BYTES_MAX
 
     @property
+    def in_flight_bytes(self) -> int:
+        """How much is on its way to this peer, in bytes, counted anew."""
+        return sum(flight.bytes for flight in self._flights.values())
+
+    @property
     def unacknowledged(self) -> int:
         """How many sessions this peer is not known to hold as this node does."""
         return len(self.owed) + sum(len(flight.debts) for flight in self._flights.values())

@@ -371,6 +371,11 @@ class SessionProtocol:
         """How many session states are not known to be held by a peer that should hold them."""
         return sum(peer.outbound.unacknowledged for peer in self._peers.values())
 
+    @property
+    def outbounds(self) -> tuple[Outbound, ...]:
+        """What each live peer is owed, and what is on its way to it."""
+        return tuple([peer.outbound for peer in self._peers.values()])
+
     # --- inside -------------------------------------------------------------------------------------------
 
     def _others(self, sid: Sid) -> tuple[Member, ...]:

@@ -10,7 +10,7 @@
 # For each write:    its dot is new, and its stamp above everything in the state it replaces.
 # For each outcome:  confirmed means held by that many others; fresh means that the dots are there; absent is not
 #                    said while a linked node has held the session for a second; no wait outlasts its bound.
-# For each timer:    it rests, and a process that stood still judges nobody right after it.
+# For each process:  what it owes is bounded, its timers rest, and it judges nobody it must not (bounds.py).
 # After the heal:    all processes hold the same (`difference`), see each other and nobody else (`unsettled`), and
 #                    every confirmed write and invalidation of which one witness survived is there (`check_end`).
 # While all is well: few messages for a write, and none that say something when nobody writes (`quiet_from`).
@@ -18,7 +18,6 @@
 # A checker sees records and history only, never what the protocol thinks of itself: the marks, sums, cover and
 # deadlines are computed here anew.
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
 from math import inf
@@ -29,55 +28,40 @@ from gossipsess.model import table as table_module
 from gossipsess.model.clock import AHEAD_MS_MAX, Stamp, time_ms_of
 from gossipsess.model.digest import PARTITIONS, partition_of
 from gossipsess.model.identity import NodeId, Sid, short
-from gossipsess.model.member import MemberState
-from gossipsess.model.record import ABSOLUTE, HASH_MASK, IDLE, RESERVED, Record, entry_mark
-from gossipsess.protocol.effects import MemberChanged, Settle
-from gossipsess.protocol.events import Accessed, Changes, Dot, Event, Fetch, Invalidate, Rotate, Tick, Waiter, Write
+from gossipsess.model.record import ABSOLUTE, HASH_MASK, IDLE, RESERVED, Claims, Record, entry_mark
+from gossipsess.protocol.effects import Settle
+from gossipsess.protocol.events import (
+    Accessed,
+    Changes,
+    Dot,
+    Event,
+    Fetch,
+    Invalidate,
+    ReceivedDatagram,
+    Rotate,
+    Waiter,
+    Write,
+)
 from gossipsess.protocol.fetch import FETCH_TIMEOUT_S
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
 from gossipsess.protocol.replica import Settings
 from gossipsess.protocol.sessions import Written
 from gossipsess.sim import marks
+from gossipsess.sim.bounds import Bounds
 from gossipsess.sim.cluster import Cluster
+from gossipsess.sim.history import Wrote, holds, must
 from gossipsess.sim.process import Process
-from gossipsess.wire.messages import Hello, LinkMessage, Pull, Push, SyncPage
+from gossipsess.wire.messages import Bye, Hello, LinkMessage, Pull, Push, SyncPage
 
 WAIT_SLACK_S: Final = 0.001
 HELD_FOR_S: Final = 1.0
 """A node that has held a session this long, over a link that is up, is asked before anyone says absent."""
-SPIN_WINDOW_S: Final = 0.1
-SPIN_TICKS: Final = 1000
-"""Ticks in one window. A timer that is always due again would burn a processor for nothing."""
 SUMS_EVERY: Final = 500
 """Events between two recomputations of one process's partition sums."""
 TOLD_WITHIN_S: Final = 2.0
 """An access is known to every linked node this much later: a batch leaves each second."""
 EXPIRY_SLACK_S: Final = 0.05
-PAUSE_S: Final = 3.0
-"""Who stood still this long must have noticed it by the first deadline it serves."""
 AHEAD_SLACK_MS: Final = 10
-
-
-class Violation(Exception):
-    """Something that must always hold does not. `rule` is its message without names and numbers."""
-
-    def __init__(self, text: str, rule: str) -> None:
-        super().__init__(text)
-        self.rule = rule
-
-
-class Wrote(NamedTuple):
-    """One write or invalidation that a process accepted."""
-
-    sid: Sid
-    origin: NodeId
-    stamp: Stamp
-    values: dict[str, bytes | None] | None
-    """What was written; None for an invalidation."""
-
-    def __str__(self) -> str:
-        what = "invalidation" if self.values is None else f"write of {', '.join(map(repr, self.values))}"
-        return f"{what} {short(self.origin)}@{self.stamp} in session {short(self.sid)}"
 
 
 class _Wait(NamedTuple):
@@ -92,19 +76,6 @@ class _Promise(NamedTuple):
     wrote: Wrote
     witnesses: tuple[Process, ...]
     """Who held it when it was confirmed."""
-
-
-def holds(record: Record | None, wrote: Wrote) -> bool:
-    """Say whether a record has a write or what replaced it, looking at entries only."""
-    if record is None:
-        return False
-    if wrote.values is None:
-        return record.tombstone >= wrote.stamp
-    if record.tombstone:
-        return True
-    place = (wrote.stamp, wrote.origin)
-    entries = record.entries
-    return all(key in entries and (entries[key].stamp, entries[key].origin) >= place for key in wrote.values)
 
 
 class Checker:
@@ -123,8 +94,8 @@ class Checker:
         self._heard_of: dict[NodeId, Stamp] = {}  # the newest stamp that a process has taken in
         slow_s = [mishap.period_s for mishap in cluster.scenario.mishaps if mishap.kind == "slow"]
         self._wait_slack_s = WAIT_SLACK_S + max(slow_s, default=0.0)
-        self._ticks: Counter[tuple[NodeId, int]] = Counter()
         self._quiet = False
+        self._bounds = Bounds(cluster)
         self.pushes = 0
         """Messages with session data that arrived."""
 
@@ -161,12 +132,9 @@ class Checker:
                     self._waits[waiter] = _Wait(process, until_s, None, sid, dots)
             case Accessed(sid) if sid in process.records:
                 self._accesses.setdefault(sid, {})[process.node] = self._cluster.now_s
-            case Tick():
-                self._check_verdicts(process)
-                window = (process.node, int(self._cluster.now_s / SPIN_WINDOW_S))
-                self._ticks[window] += 1
-                _must(self._ticks[window] <= SPIN_TICKS, "{} is due again and again, and does nothing", process)
-        self._look_at(process)
+        if not isinstance(event, ReceivedDatagram):  # these are about members; were they not, the next event shows it
+            self._look_at(process)
+        self._bounds.handled(process, event)
         if self._cluster.events % SUMS_EVERY == 0:
             self._check_sums(process)
 
@@ -177,10 +145,10 @@ class Checker:
             Violation: it says more than is so, comes too late, or twice.
         """
         wait = self._waits.pop(effect.waiter, None)
-        _must(wait is not None, "{} settles a wait that is not open", process)
+        must(wait is not None, "{} settles a wait that is not open", process)
         assert wait is not None
         until_s = max(wait.until_s, process.woke_at_s) + self._wait_slack_s
-        _must(self._cluster.now_s <= until_s, "{}: a request waited past its bound", process)
+        must(self._cluster.now_s <= until_s, "{}: a request waited past its bound", process)
         outcome = effect.outcome
         if isinstance(outcome, Found):
             self._found(process, wait.sid, wait.dots, outcome)
@@ -202,6 +170,9 @@ class Checker:
             case Hello():
                 self._heard(receiver, message.clock)
                 return
+            case Bye():
+                self._bounds.said_bye(sender, receiver)
+                return
             case Push():
                 self.pushes += 1
             case SyncPage() if message.sessions:
@@ -210,7 +181,7 @@ class Checker:
                 pass
             case _:
                 return
-        _must(not self._quiet, "{} sends {} when nobody writes", sender, type(message).__name__)
+        must(not self._quiet, "{} sends {} when nobody writes", sender, type(message).__name__)
 
     def quiet_from(self, now: bool) -> None:
         """From here on, or no more, nodes have nothing to say of sessions."""
@@ -256,18 +227,19 @@ class Checker:
         for process in live:
             self._check_sums(process)
             for sid, record in process.records.items():
+                self._check_claims(process, record, {})
                 first = live[0].records[sid]
                 same = record.entries == first.entries and record.tombstone == first.tombstone
-                _must(same, "{} and {} hash unequal states of {} alike", process, live[0], sid)
+                must(same, "{} and {} hash unequal states of {} alike", process, live[0], sid)
         for wait in self._waits.values():
             # One that has begun a moment ago may still run: nodes may agree while requests come.
             due = wait.until_s + self._wait_slack_s < self._cluster.now_s
-            _must(not (wait.process.alive and due), "{} never settled a wait on {}", wait.process, wait.sid)
+            must(not (wait.process.alive and due), "{} never settled a wait on {}", wait.process, wait.sid)
         for wrote, witnesses in self._promises:
             if any(witness.alive for witness in witnesses):
                 for process in live:
                     kept = holds(process.records.get(wrote.sid), wrote) or self._may_have_ended(process, wrote)
-                    _must(kept, "{} lacks a confirmed {}, though a holder survived", process, wrote)
+                    must(kept, "{} lacks a confirmed {}, though a holder survived", process, wrote)
                 if wrote.values is None:
                     self._buried[wrote.sid] = None
 
@@ -290,7 +262,7 @@ class Checker:
         self._new_dot(process, wrote)
         if before is not None:
             for key, entry in before.entries.items():
-                _must(entry.stamp < stamp, "{}: {} is not stamped above {}, which it has read", process, wrote, key)
+                must(entry.stamp < stamp, "{}: {} is not stamped above {}, which it has read", process, wrote, key)
         self._wait(process, wrote, waiter, answer)
 
     def _killed(self, process: Process, sid: Sid, waiter: Waiter | None, answer: Written) -> None:
@@ -304,7 +276,7 @@ class Checker:
 
     def _new_dot(self, process: Process, wrote: Wrote) -> None:
         last = self._origin_last.get(wrote.origin, 0)
-        _must(wrote.stamp > last, "{}: {} is not stamped above its last write", process, wrote)
+        must(wrote.stamp > last, "{}: {} is not stamped above its last write", process, wrote)
         self._origin_last[wrote.origin] = wrote.stamp
         self._writes.setdefault(wrote.sid, {})[(wrote.origin, wrote.stamp)] = wrote
 
@@ -321,6 +293,7 @@ class Checker:
                 self._check(process, before, record)
                 seen[sid] = record
                 self._held_since.setdefault((process.node, sid), self._cluster.now_s)
+                self._bounds.held(process, record)
         if len(seen) > len(records):
             for sid in [sid for sid in seen if sid not in records]:
                 self._check_dropped(process, seen.pop(sid))
@@ -330,44 +303,50 @@ class Checker:
         sid, entries, claims = record.sid, record.entries, record.claims
         writes = self._writes.get(sid, {})
         ahead_ms = time_ms_of(record.newest) - self._own_ms(process)
-        _must(ahead_ms <= AHEAD_MS_MAX + AHEAD_SLACK_MS, "{} took in {} of the future", process, sid)
-        _must(len(claims) <= record_module.CLAIMS_MAX, "{}: too many claims in {}", process, sid)
+        must(ahead_ms <= AHEAD_MS_MAX + AHEAD_SLACK_MS, "{} took in {} of the future", process, sid)
+        must(len(claims) <= record_module.CLAIMS_MAX, "{}: too many claims in {}", process, sid)
         self._heard(process, record.newest)
         if record.tombstone:
             self._dead_at[process.label, sid] = None
             known = any(wrote.values is None and wrote.stamp == record.tombstone for wrote in writes.values())
-            _must(known, "{}: nobody invalidated {} at {}", process, sid, record.tombstone)
+            must(known, "{}: nobody invalidated {} at {}", process, sid, record.tombstone)
             mark = entry_mark(sid, RESERVED, record.tombstone, bytes(8))
-            _must(record.state_hash == mark and not entries, "{}: {} is dead, but has a state", process, sid)
+            must(record.state_hash == mark and not entries, "{}: {} is dead, but has a state", process, sid)
         else:
             buried = sid in self._buried or (process.label, sid) in self._dead_at
-            _must(not buried, "{}: {} came back to life", process, sid)
+            must(not buried, "{}: {} came back to life", process, sid)
             total = 0
             for key, entry in entries.items():
                 wrote = writes.get((entry.origin, entry.stamp))
                 known = wrote is not None and wrote.values is not None and (key, entry.value) in wrote.values.items()
-                _must(known, "{}: nobody wrote {} of {} at {}", process, key, sid, entry.stamp)
+                must(known, "{}: nobody wrote {} of {} at {}", process, key, sid, entry.stamp)
                 total += entry_mark(sid, key, entry.stamp, entry.origin)
                 covered = claims.get(entry.origin, 0) >= entry.stamp
-                _must(covered or not record.covered, "{}: {} says covered, but {} is not", process, sid, key)
-            _must(record.state_hash == total & HASH_MASK, "{}: the hash of {} is not its state's", process, sid)
-            for wrote in writes.values():
-                if wrote.stamp <= claims.get(wrote.origin, 0) and wrote.values is not None:
-                    _must(holds(record, wrote), "containment: {} claims {}, and does not hold it", process, wrote)
+                must(covered or not record.covered, "{}: {} says covered, but {} is not", process, sid, key)
+            must(record.state_hash == total & HASH_MASK, "{}: the hash of {} is not its state's", process, sid)
+            # What was claimed before was held then, and is still, since no key goes back.
+            self._check_claims(process, record, before.claims if before is not None else {})
         if before is not None:
             if any(origin not in claims for origin in before.claims) and not record.tombstone:
                 self._cluster.counts["claims forgotten"] += 1
-            _must(record.tombstone >= before.tombstone, "{}: {} came back to life", process, sid)
+            must(record.tombstone >= before.tombstone, "{}: {} came back to life", process, sid)
             for key, entry in before.entries.items() if not record.tombstone else ():
                 after = entries.get(key)
                 forward = after is not None and (after.stamp, after.origin) >= (entry.stamp, entry.origin)
-                _must(forward, "{}: {} of {} went back", process, key, sid)
+                must(forward, "{}: {} of {} went back", process, key, sid)
+
+    def _check_claims(self, process: Process, record: Record, checked: Claims) -> None:
+        claims = record.claims
+        for wrote in self._writes.get(record.sid, {}).values() if not record.tombstone else ():
+            origin, stamp = wrote.origin, wrote.stamp
+            if checked.get(origin, 0) < stamp <= claims.get(origin, 0) and wrote.values is not None:
+                must(holds(record, wrote), "containment: {} claims {}, and does not hold it", process, wrote)
 
     def _check_dropped(self, process: Process, record: Record) -> None:
         sid, time_ms = record.sid, self._cluster_ms(process)
         if record.tombstone:
             ends_ms = time_ms_of(record.tombstone) + table_module.TOMBSTONE_MS
-            _must(ends_ms <= time_ms, "{} dropped the tombstone of {} before its time", process, sid)
+            must(ends_ms <= time_ms, "{} dropped the tombstone of {} before its time", process, sid)
             self._cluster.counts["tombstones ended"] += 1
             return
         self._cluster.counts["expired"] += 1
@@ -375,7 +354,7 @@ class Checker:
         if absolute_ms <= time_ms:
             return
         idle_ends_ms = time_ms_of(record.newest) + idle_ms
-        _must(idle_ends_ms <= time_ms, "{} dropped {} before its time", process, sid)
+        must(idle_ends_ms <= time_ms, "{} dropped {} before its time", process, sid)
         scenario = self._cluster.scenario
         if scenario.faults.lossy_links:
             return  # what a lost message said, nobody says again before the next access
@@ -388,16 +367,7 @@ class Checker:
             told = _linked_since_s(process, other) < access_s and self._cluster.clear_since_s < access_s
             if other is not process and told and not other.records.get(sid, record).tombstone:
                 in_use = from_s < access_s < to_s
-                _must(not in_use, "{} dropped {}, which its peer {} knows to be in use", process, sid, other)
-
-    def _check_verdicts(self, process: Process) -> None:
-        first_s = 2 * self._cluster.scenario.probe_interval_s
-        if process.paused_for_s < PAUSE_S or self._cluster.now_s > process.woke_at_s + first_s:
-            return
-        self._cluster.counts["pauses guarded"] += 1
-        for effect in process.replica.outbox:
-            judged = isinstance(effect, MemberChanged) and effect.member.state is MemberState.DEAD
-            _must(not judged, "{} stood still, and takes others for dead", process)
+                must(not in_use, "{} dropped {}, which its peer {} knows to be in use", process, sid, other)
 
     def _own_ms(self, process: Process) -> int:
         return int(process.clock(self._cluster.now_s) * 1000) + process.offset_ms
@@ -428,13 +398,13 @@ class Checker:
             sums[partition_of(sid)] += record.state_hash
         for partition, total in enumerate(sums):
             held = process.replica.sessions.table.sums[partition]
-            _must(held == total & HASH_MASK, "{}: wrong sum of partition {}", process, partition)
+            must(held == total & HASH_MASK, "{}: wrong sum of partition {}", process, partition)
 
     def _confirmed(self, process: Process, wrote: Wrote, outcome: Confirmed | Degraded) -> None:
         holders = [one for one in self._holders(wrote) if one is not process]
         nodes, hosts = len(holders), len({one.host for one in holders if one.host != process.host})
         enough = nodes >= outcome.nodes and hosts >= outcome.hosts
-        _must(enough, "{} says {} of {}, but {} nodes hold it", process, outcome, wrote, nodes)
+        must(enough, "{} says {} of {}, but {} nodes hold it", process, outcome, wrote, nodes)
         if isinstance(outcome, Confirmed) and outcome.nodes:
             self._promises.append(_Promise(wrote, (process, *holders)))
 
@@ -447,30 +417,21 @@ class Checker:
         if found is Found.FRESH:
             for dot in dots:
                 wrote = self._writes[sid][dot]
-                _must(holds(record, wrote), "{} calls {} fresh without {}", process, sid, wrote)
+                must(holds(record, wrote), "{} calls {} fresh without {}", process, sid, wrote)
         elif found is Found.STALE:
-            _must(record is not None, "{} calls {} stale, and does not hold it", process, sid)
+            must(record is not None, "{} calls {} stale, and does not hold it", process, sid)
         elif found is Found.ABSENT:
             known = bool(process.replica.linked) or process.replica.sessions.synced
-            _must(known, "{} calls {} absent, having asked nobody", process, sid)
+            must(known, "{} calls {} absent, having asked nobody", process, sid)
             for other in self._cluster.live:
                 since_s = max(
                     self._held_since.get((other.node, sid), self._cluster.now_s), _linked_since_s(process, other)
                 )
                 told = self._cluster.now_s - since_s < HELD_FOR_S
-                _must(told, "{} calls {} absent, but its peer {} holds it", process, sid, other)
+                must(told, "{} calls {} absent, but its peer {} holds it", process, sid, other)
 
 
 def _linked_since_s(process: Process, other: Process) -> float:
     number = process.replica.linked.get(other.node)
     link = process.links.get(number) if number is not None else None
     return link.opened_at_s if link is not None and not link.broken else inf
-
-
-def _must(holds_so: bool, message: str, *parts: object) -> None:
-    if not holds_so:
-        texts = [
-            part.label if isinstance(part, Process) else short(part) if isinstance(part, bytes) else f"{part}"
-            for part in parts
-        ]
-        raise Violation(message.format(*texts), message)

@@ -174,6 +174,7 @@ class Cluster(World):
         """Have everything on these ways arrive at `until_s` at the earliest."""
         for way in ways:
             self.clogged[way] = max(self.clogged.get(way, 0.0), until_s)
+        self.after(until_s - self.now_s + TIMER_LATE_S, self._wires.let_through)
         self._clear_since_s = max(self._clear_since_s, until_s)
 
     @property
@@ -186,6 +187,7 @@ class Cluster(World):
         """End every fault of the network, and let whoever stands still go on."""
         self.network.faults = Faults()
         self.clogged.clear()
+        self._wires.let_through()
         for channel, way in [shut for shut, times in self.shut_ways.items() if times > 0]:
             self.shut_ways[channel, way] = 1
             self.open(channel, [way])

@@ -33,6 +33,7 @@ MARKS: Final = {
     "heard created elsewhere": "a subscriber heard of a session made elsewhere",
     "heard expired": "a subscriber heard of an expiry",
     "heard invalidated elsewhere": "a subscriber heard of a logout elsewhere",
+    "in flight enough": "a peer was owed more, and was not sent it before it had acknowledged some",
     "leaves": "a node left in good order",
     "lost Push": "a push was lost",
     "lost PushAck": "an acknowledgement was lost",

@@ -19,8 +19,9 @@ from gossipsess.model.table import register_value
 from gossipsess.protocol.events import Fetch, Write
 from gossipsess.protocol.outcomes import Confirmed, Found, Outcome
 from gossipsess.protocol.replication import RESEND_AFTER_MAX_S
-from gossipsess.sim.checkers import Checker, Violation
+from gossipsess.sim.checkers import Checker
 from gossipsess.sim.cluster import Cluster
+from gossipsess.sim.history import Violation
 from gossipsess.sim.knobs import turned
 from gossipsess.sim.mishaps import Mishaps
 from gossipsess.sim.network import luck
@@ -39,6 +40,8 @@ CALM_S: Final = 2.0
 """After this much longer, every link that broke before the heal has been noticed."""
 SERVE_S: Final = 1.0
 REST_S: Final = 60.0
+QUIET_S: Final = 35.0
+"""How long a rest is where nothing ends by time: the sync of each half minute has come to every pair."""
 REST_EVENTS_MAX: Final = 10_000
 """A cluster that rests still probes. Small intervals would make a minute of it longer than all else in the run."""
 EXPIRY_SLACK_S: Final = 15.0
@@ -209,7 +212,9 @@ class _Run:
         tombstones_end = any(name == "tombstone_ms" for name, _ in scenario.knobs)
         # Nodes drop what has ended each by its own clock, and until the last one has, they differ.
         self._checker.quiet_from(sessions_end_s > REST_S and not tombstones_end)
-        until_s = cluster.now_s + (REST_S if tombstones_end else min(REST_S, sessions_end_s))
+        until_s = cluster.now_s + (
+            REST_S if tombstones_end else sessions_end_s if sessions_end_s <= REST_S else QUIET_S
+        )
         events_max = cluster.events + REST_EVENTS_MAX
         while cluster.now_s < until_s and cluster.events < events_max:
             cluster.run_until(cluster.now_s + 1)

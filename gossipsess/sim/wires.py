@@ -63,8 +63,7 @@ class Wires:
             self._submit(dialer, LinkOpened(link.numbers[0], acceptor.node, dialed=address))
 
     def _is_apart(self, a: Process, b: Process) -> bool:
-        ways = ((a.slot, b.slot), (b.slot, a.slot))
-        return any(self._world.is_shut("tcp", way) or self._world.clogged_for_s(way) > 0 for way in ways)
+        return self._is_blocked((a.slot, b.slot)) or self._is_blocked((b.slot, a.slot))
 
     def _dial_ends_later(self, dialer: Process, address: Address) -> None:
         self._world.after(
@@ -103,7 +102,7 @@ class Wires:
         """Ways have opened: what links have held up on them arrives now."""
         held_up, self._held_up = self._held_up, []
         for link, index in held_up:
-            if self._world.is_shut("tcp", link.way(index)):
+            if self._is_blocked(link.way(index)):
                 self._held_up.append((link, index))
                 continue
             actions = link.held_up[index][:]
@@ -139,16 +138,15 @@ class Wires:
 
     def _waits(self, link: Link, index: int, action: Callable[[], object]) -> bool:
         """Say whether what goes to that end of a link does not get there now; then `action` comes later."""
-        way = link.way(index)
-        if self._world.is_shut("tcp", way):
-            if not link.held_up[index]:
-                self._held_up.append((link, index))
-            link.held_up[index].append(action)
-            return True
-        clogged_s = self._world.clogged_for_s(way)
-        if clogged_s > 0:
-            self._world.after(clogged_s, action)
-        return clogged_s > 0
+        if not self._is_blocked(link.way(index)):
+            return False
+        if not link.held_up[index]:
+            self._held_up.append((link, index))
+        link.held_up[index].append(action)
+        return True
+
+    def _is_blocked(self, way: Way) -> bool:
+        return self._world.is_shut("tcp", way) or self._world.clogged_for_s(way) > 0
 
     # --- a link ends --------------------------------------------------------------------------------------
 

@@ -1,0 +1,94 @@
+# Bounds: what must hold of a node beyond its records: what it owes to whom, when it works, whom it takes for dead.
+#
+#   backlog    a peer is owed nothing of a session never held here; what is on its way to it is bounded
+#   timers     a deadline that is always due again would burn a processor for nothing
+#   verdicts   who stood still judges nobody right after it; who said that it leaves is not taken for dead
+#
+# In:    each event of each process, before its effects are carried out.    Out: `Violation`.
+# Not here: records, writes and waits (checkers.py).
+
+from collections import Counter
+from typing import Final
+
+from gossipsess.model.identity import NodeId, Sid
+from gossipsess.model.member import MemberState
+from gossipsess.model.record import Record
+from gossipsess.protocol import replication
+from gossipsess.protocol.effects import MemberChanged
+from gossipsess.protocol.events import Event, Tick
+from gossipsess.sim.history import must
+from gossipsess.sim.process import Process
+from gossipsess.sim.world import World
+
+SPIN_WINDOW_S: Final = 0.1
+SPIN_TICKS: Final = 1000
+"""Ticks in one window. A timer that is always due again would burn a processor for nothing."""
+BACKLOG_EVERY: Final = 20
+"""Events between two looks at what one process owes its peers."""
+PAUSE_S: Final = 3.0
+"""Who stood still this long must have noticed it by the first deadline it serves."""
+
+
+class Bounds:
+    """Watches one world's processes."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._events = 0
+        self._ticks: Counter[tuple[NodeId, int]] = Counter()
+        self._held: dict[tuple[NodeId, Sid], None] = {}  # sessions that a node ever held
+        self._largest_bytes: dict[NodeId, int] = {}  # of the records that a node ever held
+        self._said_bye: dict[tuple[NodeId, NodeId], None] = {}  # who heard it, and of whom
+
+    def held(self, process: Process, record: Record) -> None:
+        """Note a record that a process holds now."""
+        self._held[process.node, record.sid] = None
+        self._largest_bytes[process.node] = max(self._largest_bytes.get(process.node, 0), record.size)
+
+    def said_bye(self, sender: Process, receiver: Process) -> None:
+        """Note that a process hears that its peer leaves."""
+        if sender.node in receiver.replica.linked:  # else it is not listened to
+            self._said_bye[receiver.node, sender.node] = None
+
+    def handled(self, process: Process, event: Event) -> None:
+        """Look at a process that took an event.
+
+        Raises:
+            Violation: a bound is passed, or somebody judged who must not be.
+        """
+        for effect in process.replica.outbox:
+            if isinstance(effect, MemberChanged) and effect.member.state is MemberState.DEAD:
+                left = (process.node, effect.member.node) in self._said_bye
+                must(not left, "{} takes {} for dead, which said that it leaves", process, effect.member.node)
+        if isinstance(event, Tick):
+            self._check_timers(process)
+            self._check_verdicts(process)
+        self._events += 1
+        if self._events % BACKLOG_EVERY == 0:
+            self._check_backlog(process)
+
+    def _check_timers(self, process: Process) -> None:
+        window = (process.node, int(self._world.now_s / SPIN_WINDOW_S))
+        self._ticks[window] += 1
+        must(self._ticks[window] <= SPIN_TICKS, "{} is due again and again, and does nothing", process)
+
+    def _check_verdicts(self, process: Process) -> None:
+        first_s = 2 * self._world.scenario.probe_interval_s
+        if process.paused_for_s < PAUSE_S or self._world.now_s > process.woke_at_s + first_s:
+            return
+        self._world.counts["pauses guarded"] += 1
+        for effect in process.replica.outbox:
+            judged = isinstance(effect, MemberChanged) and effect.member.state is MemberState.DEAD
+            must(not judged, "{} stood still, and takes others for dead", process)
+
+    def _check_backlog(self, process: Process) -> None:
+        most = replication.IN_FLIGHT_BYTES_MAX
+        for outbound in process.replica.sessions.outbounds:
+            for sid in outbound.owed:
+                must((process.node, sid) in self._held, "{} owes {}, which it never held", process, sid)
+            in_flight = outbound.in_flight_bytes
+            if in_flight >= most:
+                self._world.counts["in flight enough"] += 1
+                largest = self._largest_bytes.get(process.node, 0) + replication.DELTA_OVERHEAD_BYTES
+                one_push = replication.PUSH_BYTES + largest
+                must(in_flight < most + one_push, "{} has {} bytes on their way to a peer", process, in_flight)
