@@ -11,8 +11,7 @@
 #        answered, but what strangers say is not believed: anything else would make a replayed datagram of
 #        a node long forgotten a way in.
 # Source: SWIM (Das, Gupta, Motivala, 2002); Lifeguard (Dadgar, Phillips, Currey, 2017).
-# Not here: finding addresses to try (discovery.py). Comparing whole views now and then, and retrying the
-#        remembered dead after a long partition, would be two more deadlines in `timeout`.
+# Not here: finding addresses to try (discovery.py). Comparing whole views with peers (views.py).
 
 import random
 from collections.abc import Iterable
@@ -23,6 +22,7 @@ from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.protocol.awareness import Awareness
 from gossipsess.protocol.broadcast import Broadcast
 from gossipsess.protocol.effects import Effect, MemberChanged, SendDatagram
+from gossipsess.protocol.graveyard import Graveyard
 from gossipsess.protocol.membership import Membership
 from gossipsess.protocol.probe import Probe, ProbeOrder, Probes, Relay
 from gossipsess.protocol.suspicion import Suspicion
@@ -76,6 +76,7 @@ class Swim:
         self._order = ProbeOrder(rng)
         self._probes = Probes(first_sequence=rng.getrandbits(32))
         self._suspicions: dict[NodeId, Suspicion] = {}
+        self._graveyard = Graveyard(rng)
         self._next_probe_s: float | None = None  # None while there is nobody to probe
         self._next_gossip_s: float | None = None  # None while there is no news
         self._gossip_from_s = now_s
@@ -110,7 +111,7 @@ class Swim:
         return effects
 
     def heard_members(self, members: Iterable[Member], now_s: float) -> list[Effect]:
-        """Take in the member list of a Hello: all its sender knows, dead ones too, and the sender itself.
+        """Take in the member list of a link: all its sender knows, dead ones too, and the sender itself.
 
         A death told here is old news that may have been refuted since: who is live here becomes suspect, and
         the usual time to refute runs. Who is dead here and live there is told so, and refutes if it lives.
@@ -124,10 +125,7 @@ class Swim:
             elif held is not None and held.state is MemberState.DEAD and told.is_live and told.rank < held.rank:
                 contradicted.append(held)
             effects += self._merge_all([told], now_s)
-        for held in contradicted[:CONTRADICTED_MAX]:
-            # No open question is kept: only the answer counts, and its lack says nothing new about the dead.
-            ping = Ping(self._probes.next_sequence(), held.node, self._news_for(held.node))
-            effects.append(SendDatagram(held.address, ping))
+        effects += [self._accuse(held) for held in contradicted[:CONTRADICTED_MAX]]
         return effects
 
     def certain_death(self, node: NodeId, now_s: float) -> list[Effect]:
@@ -157,6 +155,7 @@ class Swim:
         self.myself = self.myself._replace(state=MemberState.LEFT)
         self._probes.clear()
         self._suspicions.clear()
+        self._graveyard.close()
         self._next_probe_s = None
         self._tell(self.myself, now_s)
         return [
@@ -168,7 +167,12 @@ class Swim:
         """Return when timeout() wants to be called; None when only an event can make that necessary."""
         moments = [max(suspicion.due_s, self._convict_from_s) for suspicion in self._suspicions.values()]
         moments += [suspicion.next_probe_s for suspicion in self._suspicions.values()]
-        others = (self._probes.next_deadline(), self._next_probe_s, self._next_gossip_s)
+        others = (
+            self._probes.next_deadline(),
+            self._graveyard.next_deadline(),
+            self._next_probe_s,
+            self._next_gossip_s,
+        )
         moments += [moment for moment in others if moment is not None]
         return min(moments, default=None)
 
@@ -190,6 +194,8 @@ class Swim:
             effects += self._judge(suspicion, now_s)
         if self._next_probe_s is not None and self._next_probe_s <= now_s:
             effects += self._probe_next(now_s)
+        taken = [self.myself.address, *(member.address for member in self.view.live())]
+        effects += [self._accuse(dead) for dead in self._graveyard.due(self.view.ended(), taken, now_s)]
         if self._next_gossip_s is not None and self._next_gossip_s <= now_s:
             effects += self._gossip(now_s)
         return effects
@@ -231,6 +237,8 @@ class Swim:
             )
         elif not update.is_live:
             self._probes.close(update.node)
+            if update.state is MemberState.DEAD:
+                self._graveyard.died(now_s)
         if _is_arrival(change):
             effects += self._arrived(update, now_s)
         return effects
@@ -273,6 +281,12 @@ class Swim:
         if held is not None and held.state is not MemberState.ALIVE:
             must.append(held)
         return self._broadcast.take(must, self._member_count)
+
+    def _accuse(self, dead: Member) -> SendDatagram:
+        """Tell a node that it is dead here, and let it object."""
+        # No open question is kept: only the answer counts, and its lack says nothing new about the dead.
+        ping = Ping(self._probes.next_sequence(), dead.node, self._news_for(dead.node))
+        return SendDatagram(dead.address, ping)
 
     def _gossip(self, now_s: float) -> list[Effect]:
         self._gossip_from_s = now_s + self._timings.gossip_interval_s
