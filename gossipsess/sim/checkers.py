@@ -10,6 +10,7 @@
 # For each write:    its dot is new, and its stamp above everything in the state it replaces.
 # For each outcome:  confirmed means held by that many others; fresh means that the dots are there; absent is not
 #                    said while a linked node has held the session for a second; no wait outlasts its bound.
+# For each list:     nobody is taken for dead because a list says so, which may be older than a refutation.
 # For each timer:    it rests, and a process that stood still judges nobody right after it.
 # After the heal:    all processes hold the same (`difference`), see each other and nobody else (`unsettled`), and
 #                    every confirmed write and invalidation of which one witness survived is there (`check_end`).
@@ -32,14 +33,27 @@ from gossipsess.model.identity import NodeId, Sid, short
 from gossipsess.model.member import MemberState
 from gossipsess.model.record import ABSOLUTE, HASH_MASK, IDLE, RESERVED, Record, entry_mark
 from gossipsess.protocol.effects import MemberChanged, Settle
-from gossipsess.protocol.events import Accessed, Changes, Dot, Event, Fetch, Invalidate, Rotate, Tick, Waiter, Write
+from gossipsess.protocol.events import (
+    Accessed,
+    Changes,
+    Dot,
+    Event,
+    Fetch,
+    Invalidate,
+    Received,
+    ReceivedDatagram,
+    Rotate,
+    Tick,
+    Waiter,
+    Write,
+)
 from gossipsess.protocol.fetch import FETCH_TIMEOUT_S
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
 from gossipsess.protocol.replica import Settings
 from gossipsess.protocol.sessions import Written
 from gossipsess.sim import marks
 from gossipsess.sim.cluster import Cluster, Process
-from gossipsess.wire.messages import Hello, LinkMessage, Pull, Push, SyncPage
+from gossipsess.wire.messages import Hello, LinkMessage, Members, ProbeAck, Pull, Push, SyncPage
 
 WAIT_SLACK_S: Final = 0.001
 HELD_FOR_S: Final = 1.0
@@ -160,6 +174,15 @@ class Checker:
                     self._waits[waiter] = _Wait(process, until_s, None, sid, dots)
             case Accessed(sid) if sid in process.records:
                 self._accesses.setdefault(sid, {})[process.node] = self._cluster.now_s
+            case Received(_, Hello() | Members()):
+                for change in _changes(process):
+                    was_live = change.before in (MemberState.ALIVE, MemberState.SUSPECT)
+                    died = was_live and change.member.state is MemberState.DEAD
+                    _must(not died, "{} takes somebody for dead by hearsay", process)
+            case ReceivedDatagram(sender, _, ProbeAck()):
+                for change in _changes(process):
+                    if change.member.node == sender and change.before is MemberState.DEAD:
+                        self._cluster.counts["graveyard answers"] += 1
             case Tick():
                 self._check_verdicts(process)
                 window = (process.node, int(self._cluster.now_s / SPIN_WINDOW_S))
@@ -394,8 +417,8 @@ class Checker:
         if process.paused_for_s < PAUSE_S or self._cluster.now_s > process.woke_at_s + first_s:
             return
         self._cluster.counts["pauses guarded"] += 1
-        for effect in process.replica.outbox:
-            judged = isinstance(effect, MemberChanged) and effect.member.state is MemberState.DEAD
+        for change in _changes(process):
+            judged = change.member.state is MemberState.DEAD
             _must(not judged, "{} stood still, and takes others for dead", process)
 
     def _own_ms(self, process: Process) -> int:
@@ -464,6 +487,10 @@ def _linked_since_s(process: Process, other: Process) -> float:
     number = process.replica.linked.get(other.node)
     link = process.links.get(number) if number is not None else None
     return link.opened_at_s if link is not None and not link.broken else inf
+
+
+def _changes(process: Process) -> list[MemberChanged]:
+    return [effect for effect in process.replica.outbox if isinstance(effect, MemberChanged)]
 
 
 def _must(holds_so: bool, message: str, *parts: object) -> None:

@@ -251,9 +251,10 @@ class Cluster:
         address = (f"10.0.{generation if elsewhere else 0}.{slot + 1}", 7950)
         # The usual addresses, and where those that moved are now, as a name service would tell: two nodes that
         # both moved have no other way to find each other.
-        slots = range(len(self._generations))
-        places = [(f"10.0.0.{other + 1}", 7950) for other in slots if other != slot]
-        seeds = [] if self.scenario.beacons else list(dict.fromkeys([*places, *self._at]))
+        told = self.scenario.seed_slots
+        places = [(f"10.0.0.{other + 1}", 7950) for other in told or range(len(self._generations)) if other != slot]
+        moved = [] if told else self._at
+        seeds = [] if self.scenario.beacons else list(dict.fromkeys([*places, *moved]))
         process = Process(self, slot, generation, address, seeds)
         self.processes.append(process)
         self._at[address] = process

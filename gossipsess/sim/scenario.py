@@ -108,6 +108,8 @@ class Scenario(NamedTuple):
     """Constants of the machine and their values in this run, by their names in knobs.py."""
     beacons: bool = False
     """Nodes find each other by beacons, and know no seeds."""
+    seed_slots: tuple[int, ...] = ()
+    """The only slots whose addresses a process knows when it starts. Empty: all, also those of who moved."""
     codec: bool = False
     """Messages go through bytes."""
     watch: bool = False
@@ -138,6 +140,7 @@ def from_json(fields: dict[str, Any]) -> Scenario:
                 "requests": tuple(Request(**request) for request in fields["requests"]),
                 "mishaps": tuple(Mishap(**{**mishap, "slots": tuple(mishap["slots"])}) for mishap in fields["mishaps"]),
                 "core": tuple(fields.get("core", ())),
+                "seed_slots": tuple(fields.get("seed_slots", ())),
                 "knobs": tuple((name, value) for name, value in fields.get("knobs", ())),
             }
         )
@@ -146,7 +149,9 @@ def from_json(fields: dict[str, Any]) -> Scenario:
     kinds = [request.kind not in REQUEST_KINDS for request in scenario.requests]
     kinds += [mishap.kind not in MISHAP_KINDS for mishap in scenario.mishaps]
     slots = [slot for mishap in scenario.mishaps for slot in mishap.slots]
-    if any(kinds) or any(not 0 <= slot < len(scenario.hosts) for slot in (*slots, *scenario.core)):
+    if any(kinds) or any(
+        not 0 <= slot < len(scenario.hosts) for slot in (*slots, *scenario.core, *scenario.seed_slots)
+    ):
         raise ValueError("this is no scenario of this version: it names an unknown kind or slot")
     return scenario
 

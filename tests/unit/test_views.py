@@ -57,7 +57,7 @@ def test_each_minute_one_linked_peer_is_asked_without_a_reason():
 
 
 def test_a_peer_that_was_gone_is_a_new_one():
-    """Its first difference after it came back is news on its way, and the last exchange with it is no reason to wait."""
+    """Its first difference after it came back is news on its way, and an exchange may follow at once."""
     mine = views()
     mine.heard(BOB, OTHER, 1.0)
     mine.gone(BOB)
