@@ -25,7 +25,7 @@ from gossipsess.protocol.effects import Effect, MemberChanged, SendDatagram
 from gossipsess.protocol.graveyard import Graveyard
 from gossipsess.protocol.membership import Membership
 from gossipsess.protocol.probe import Probe, ProbeOrder, Probes, Relay
-from gossipsess.protocol.suspicion import Suspicion
+from gossipsess.protocol.suspicion import Suspicions
 from gossipsess.wire.messages import Beacon, Datagram, Gossip, Nack, Ping, PingRequest, ProbeAck, WrongId
 
 HELPERS = 3
@@ -75,12 +75,11 @@ class Swim:
         self._broadcast = Broadcast()
         self._order = ProbeOrder(rng)
         self._probes = Probes(first_sequence=rng.getrandbits(32))
-        self._suspicions: dict[NodeId, Suspicion] = {}
+        self._suspicions = Suspicions(timings.probe_interval_s, now_s)
         self._graveyard = Graveyard(rng)
         self._next_probe_s: float | None = None  # None while there is nobody to probe
         self._next_gossip_s: float | None = None  # None while there is no news
         self._gossip_from_s = now_s
-        self._convict_from_s = now_s
 
     # --- events -------------------------------------------------------------------------------------------
 
@@ -165,16 +164,14 @@ class Swim:
 
     def next_deadline(self) -> float | None:
         """Return when timeout() wants to be called; None when only an event can make that necessary."""
-        moments = [max(suspicion.due_s, self._convict_from_s) for suspicion in self._suspicions.values()]
-        moments += [suspicion.next_probe_s for suspicion in self._suspicions.values()]
-        others = (
+        deadlines = (
+            self._suspicions.next_deadline(),
             self._probes.next_deadline(),
             self._graveyard.next_deadline(),
             self._next_probe_s,
             self._next_gossip_s,
         )
-        moments += [moment for moment in others if moment is not None]
-        return min(moments, default=None)
+        return min((due_s for due_s in deadlines if due_s is not None), default=None)
 
     def timeout(self, now_s: float) -> list[Effect]:
         """Do what is due by `now_s`; harmless when nothing is."""
@@ -190,8 +187,12 @@ class Swim:
             effects.append(SendDatagram(relay.address, Nack(relay.sequence)))
         for probe in self._probes.take_failed(now_s):
             effects += self._failed(probe, now_s)
-        for suspicion in list(self._suspicions.values()):
-            effects += self._judge(suspicion, now_s)
+        for convicted in self._suspicions.convicted(now_s):
+            effects += self.certain_death(convicted.node, now_s)
+        for suspect in self._suspicions.take_unasked(now_s):
+            if self._rng.random() * self._member_count < REPROBERS:
+                # Not stretched by awareness: what is asked here is whether to throw a member out, and soon.
+                effects += self._probe(suspect, now_s, 1)
         if self._next_probe_s is not None and self._next_probe_s <= now_s:
             effects += self._probe_next(now_s)
         taken = [self.myself.address, *(member.address for member in self.view.live())]
@@ -227,14 +228,9 @@ class Swim:
             return []
         effects: list[Effect] = [change]
         self._tell(update, now_s)
-        self._suspicions.pop(update.node, None)
+        self._suspicions.end(update.node)
         if update.state is MemberState.SUSPECT:
-            self._suspicions[update.node] = Suspicion(
-                update,
-                member_count=self._member_count,
-                probe_interval_s=self._timings.probe_interval_s,
-                now_s=now_s,
-            )
+            self._suspicions.begin(update, self._member_count, now_s)
         elif not update.is_live:
             self._probes.close(update.node)
             if update.state is MemberState.DEAD:
@@ -375,31 +371,14 @@ class Swim:
         effects: list[Effect] = []
         if held.state is MemberState.ALIVE:
             effects += self._merge(held._replace(state=MemberState.SUSPECT), now_s)
-        suspicion = self._suspicions.get(held.node)
-        if suspicion is not None:
-            for helper in probe.nacks:
-                suspicion.confirm(helper, now_s)
+        self._suspicions.confirm(held.node, probe.nacks, now_s)
         return effects
-
-    def _judge(self, suspicion: Suspicion, now_s: float) -> list[Effect]:
-        member = suspicion.member
-        if max(suspicion.due_s, self._convict_from_s) <= now_s:
-            return self.certain_death(member.node, now_s)
-        if suspicion.next_probe_s > now_s:
-            return []
-        suspicion.next_probe_s = now_s + self._timings.probe_interval_s
-        if self._rng.random() * self._member_count >= REPROBERS:
-            return []
-        # Not stretched by awareness: what is asked here is whether to throw a member out, and soon.
-        return self._probe(member, now_s, 1)
 
     def _paused(self, late_s: float, now_s: float) -> None:
         """Hold the pause, not the others, responsible for every answer that did not come."""
         self._awareness.worse()
         self._probes.clear()
-        for suspicion in self._suspicions.values():
-            suspicion.extend(late_s)
-        self._convict_from_s = now_s + 2 * self._timings.probe_interval_s
+        self._suspicions.paused(late_s, now_s)
 
 
 def _is_arrival(change: MemberChanged) -> bool:
