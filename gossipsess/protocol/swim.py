@@ -244,12 +244,10 @@ class Swim:
         if self._next_probe_s is None:
             # Somewhere within the first interval, or nodes started together would probe in step for ever.
             self._next_probe_s = now_s + self._rng.random() * self._timings.probe_interval_s
-        effects: list[Effect] = []
-        for other in self.view.live():
-            # A restart in place: if `other` is the older one, its successor answers WrongId at once.
-            if other.address == newcomer.address and other.node != newcomer.node:
-                effects += self.suspect_link(other.node, now_s)
-        return effects
+        # A restart in place: whoever lives there answers WrongId at once to the question for the other. News of the
+        # two may come in either order, so both are asked.
+        there = [member for member in self.view.live() if member.address == newcomer.address]
+        return [effect for member in there for effect in self.suspect_link(member.node, now_s)] if there[1:] else []
 
     def _is_accusation(self, update: Member) -> bool:
         return update.node == self.myself.node and update.state is not MemberState.ALIVE
