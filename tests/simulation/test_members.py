@@ -6,7 +6,8 @@ import pytest
 
 from gossipsess.model.member import Address, MemberState
 from gossipsess.protocol.effects import Send, SendBeacon, SendDatagram, Settle
-from gossipsess.protocol.events import Event
+from gossipsess.protocol.events import Event, Write
+from gossipsess.protocol.outcomes import Confirmed, Degraded
 from gossipsess.sim.checkers import Checker
 from gossipsess.sim.cluster import Cluster, Process
 from gossipsess.sim.network import Faults
@@ -15,6 +16,7 @@ from gossipsess.wire.codec import U32, U64, encode
 from gossipsess.wire.messages import Beacon, Datagram, LinkMessage, Members, Ping, ProbeAck
 from tests.simulation.mutants import planted
 from tests.simulation.test_swim import World
+from tests.unit.machines import registers
 
 IDLE_BYTES_MAX = 520
 SEAL_BYTES = 37
@@ -140,6 +142,32 @@ def test_of_three_members_none_is_thrown_out_on_one_members_word():
     assert convicted_by_a_deaf_node() == 0
     with planted("nobody_need_confirm"):
         assert convicted_by_a_deaf_node() >= 5
+
+
+# --- a member without a link ----------------------------------------------------------------------------------
+
+
+def test_a_member_that_has_no_link_is_counted_and_waited_for_no_longer_than_any_other():
+    """Datagrams come through, and connections do not: it is live, and what a confirmation says must be true of it."""
+    cluster = cluster_of(3, seed=1)
+    for slot in range(3):
+        cluster.start(slot)
+    cluster.run_until(4)
+    cluster.shut("tcp", both_ways((1, 2)))
+    cluster.break_links(both_ways((1, 2)))
+    cluster.run_until(30)
+    assert sees(cluster, 1, 2)
+    assert sees(cluster, 2, 1)
+    writer, cut_off = cluster.in_slot(1), cluster.in_slot(2)
+    assert writer is not None
+    assert cut_off is not None
+    outcomes: dict[bytes, list[object]] = {b"one-------------": [], b"all-------------": []}
+    for sid, confirm in zip(outcomes, (1, "all"), strict=True):
+        cluster.submit(writer, Write(sid, tuple(registers(30_000).items()), confirm, outcomes[sid].append))
+    cluster.run_until(30.3)
+    assert list(outcomes.values()) == [[Confirmed(1, 1)], [Degraded(1, 1)]]
+    cluster.run_until(90)
+    assert sorted(cut_off.records) == sorted(outcomes), "and it hears of both by way of the third"
 
 
 # --- what it costs ------------------------------------------------------------------------------------------
