@@ -387,6 +387,15 @@ def test_who_has_left_answers_so_and_judges_nobody():
     assert machine.suspect_link(A.node, 61.0) == []
 
 
+def test_who_has_left_asks_none_of_the_dead():
+    """An answer would make the dead a member again of a node that is going."""
+    machine = swim(A, B)
+    machine.certain_death(B.node, 1.0)
+    machine.leave(1.0)
+    assert not sent([effect for _, effect in run(machine, 60.0)], Ping)
+    assert machine.next_deadline() is None
+
+
 # --- time -------------------------------------------------------------------------------------------------
 
 

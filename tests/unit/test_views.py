@@ -7,7 +7,7 @@ import pytest
 
 from gossipsess.model.member import MemberState
 from gossipsess.protocol.effects import Send, SendDatagram
-from gossipsess.protocol.events import LinkOpened, Received, ReceivedDatagram
+from gossipsess.protocol.events import Leave, LinkOpened, Received, ReceivedDatagram
 from gossipsess.protocol.views import JITTER, MEMBER_SYNC_EVERY_S, MEMBER_SYNC_PEER_S, Views, view_hash
 from gossipsess.wire.messages import Hello, Members, Ping, ProbeAck
 from tests.unit.machines import ALICE, BOB, CAROL, Clocked, exchange, member
@@ -74,6 +74,16 @@ def pinged(here: Clocked, by: bytes, view: int) -> None:
     here.node.submit(ReceivedDatagram(by, here.me.address, Ping(1, here.me.node, (), view)))
 
 
+def asks(here: Clocked) -> list[bool]:
+    """Say after which of two probes that show another view Bob's list is asked for."""
+    asked = []
+    for _ in range(2):
+        here.does()
+        pinged(here, BOB, OTHER)
+        asked.append(any(isinstance(message, Members) for message in here.says()))
+    return asked
+
+
 def test_a_node_shows_its_view_in_every_probe_and_every_answer():
     """Only what is shown can be compared."""
     here = Clocked()
@@ -120,11 +130,32 @@ def test_a_list_is_answered_once_and_an_answer_never():
 
 
 def test_who_is_not_linked_is_not_compared_with():
-    """A stranger's probe, or a replayed one, must not make this node send anything."""
+    """A stranger's probe, or a replayed one, must not make this node send anything, nor remember anything."""
     here = Clocked()
     for _ in range(5):
         pinged(here, BOB, OTHER)
     assert here.says() == []
+    here.linked(BOB)
+    assert asks(here) == [False, True]
+
+
+def test_a_peer_that_came_back_is_compared_with_anew():
+    """What it missed while it was away is the likeliest difference of all, and no reason to wait five seconds."""
+    here = Clocked().linked(BOB)
+    assert asks(here) == [False, True]
+    here.loses()
+    assert here.replica.swim.view.live() == ()
+    here.node.submit(LinkOpened(2, BOB, None))
+    here.hears(Hello(member(BOB)._replace(incarnation=1), 0, ()), link=2)
+    assert asks(here) == [False, True]
+
+
+def test_who_leaves_tells_no_lists():
+    """Its own record says that it has left, and all it knows the others know."""
+    here = Clocked().linked(BOB)
+    here.node.submit(Leave())
+    here.does()
+    assert asks(here) == [False, False]
 
 
 @pytest.mark.parametrize("state", [MemberState.DEAD, MemberState.SUSPECT])
