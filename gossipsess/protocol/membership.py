@@ -6,8 +6,10 @@
 #        order, repetition and detours of gossip do not matter, and a record never goes back.
 # Why remember the dead: gossip that is still on its way says "alive" of a node that died a moment ago. While
 #        its death is on record, only a higher incarnation brings it back, which only the node itself makes.
-# Not here: this node's own record, timers and verdicts (swim.py). Retrying the remembered dead after a long
-#        partition, and comparing whole views between peers, would read `all()` and belong beside swim.py.
+# Not here: this node's own record, timers and verdicts (swim.py). Asking the remembered dead again
+#        (graveyard.py). Comparing whole views between peers (views.py).
+
+from collections.abc import Iterator
 
 from gossipsess.model.identity import NodeId
 from gossipsess.model.member import Member
@@ -17,6 +19,9 @@ from gossipsess.protocol.effects import MemberChanged
 ENDED_KEPT_S = 24 * 3600.0
 # About 1 MB. A crash loop makes a node id every few seconds, and must not fill the memory of the others.
 ENDED_MAX = 4096
+# About 3 kB. What ended longer ago the others have heard of, or find out; a crash loop's thousands would otherwise
+# travel with every exchange of lists.
+ENDED_TOLD_MAX = 64
 
 
 class Membership:
@@ -38,6 +43,15 @@ class Membership:
     def all(self) -> tuple[Member, ...]:
         """Return every record, sorted by node id: what a Hello carries."""
         return tuple(self._members[node] for node in sorted(self._members))
+
+    def told(self) -> tuple[Member, ...]:
+        """Return all live members and the `ENDED_TOLD_MAX` that ended last: what an exchange of lists carries."""
+        ended = list(self._ended)[-ENDED_TOLD_MAX:]
+        return (*self._live, *(self._members[node] for node in ended))
+
+    def ended(self) -> Iterator[tuple[Member, float]]:
+        """Yield each member that died or left, and since when this node knows it, oldest first."""
+        return ((self._members[node], since_s) for node, since_s in self._ended.items())
 
     def merge(self, member: Member, now_s: float) -> MemberChanged | None:
         """Take `member` over if it outranks what is known; return the change, or None when it was no news."""

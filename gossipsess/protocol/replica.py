@@ -15,7 +15,7 @@ from gossipsess.model.clock import ClockAhead, HybridClock, stamp_at
 from gossipsess.model.identity import NodeId, short
 from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.protocol.discovery import Discovery
-from gossipsess.protocol.effects import CloseLink, Dial, Effect, MemberChanged, Send, Warn
+from gossipsess.protocol.effects import CloseLink, Dial, Effect, MemberChanged, Send, SendDatagram, Warn
 from gossipsess.protocol.events import (
     Abandon,
     Accessed,
@@ -38,10 +38,14 @@ from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.placement import Placement
 from gossipsess.protocol.sessions import SessionProtocol, Written
 from gossipsess.protocol.swim import Swim, SwimTimings
+from gossipsess.protocol.views import Views
 from gossipsess.wire.messages import (
     Beacon,
     Bye,
     Hello,
+    Members,
+    Ping,
+    ProbeAck,
     Pull,
     PullAnswer,
     Push,
@@ -91,6 +95,7 @@ class Replica:
             rng=rng,
             now_s=now_s,
         )
+        self._views = Views(myself.node, rng=rng, now_s=now_s)
         self._links = Links(myself.node)
         self._discovery = Discovery(
             seeds=settings.seeds, beacons=settings.beacons, port=myself.address[1], rng=rng, now_s=now_s
@@ -142,6 +147,7 @@ class Replica:
             self.swim.next_deadline(),
             self._discovery.next_deadline(),
             self._links.next_deadline(),
+            self._views.next_deadline(),
             self._patient_until_s,
         )
         return min(due_s for due_s in deadlines if due_s is not None)
@@ -178,6 +184,10 @@ class Replica:
                     self.sessions.sync_page(node, message, now_s)
                 case Touch():
                     self.sessions.touch(node, message, now_s)
+                case Members(members, reply):
+                    self._route(self.swim.heard_members(members, now_s), now_s)
+                    if reply and self._views.exchange(node, now_s):
+                        self._tell_members(node, reply=False)
                 case Bye():
                     self._said_bye(node, now_s)
         except ClockAhead as refused:
@@ -282,22 +292,39 @@ class Replica:
             )
         else:
             self._route(self.swim.receive(event.sender, event.address, message, now_s), now_s)
+            linked = self._links.of(event.sender) is not None
+            if isinstance(message, Ping | ProbeAck) and linked:
+                self._heard_view(event.sender, message.view, now_s)
+
+    def _heard_view(self, peer: NodeId, view: int, now_s: float) -> None:
+        if self._views.heard(peer, view, now_s):
+            self._tell_members(peer, reply=True)
+
+    def _tell_members(self, peer: NodeId, *, reply: bool) -> None:
+        link = self._links.of(peer)
+        if link is not None and self.swim.myself.state is not MemberState.LEFT:
+            self.outbox.append(Send(link, Members((self.swim.myself, *self.swim.view.told()), reply)))
 
     def _route(self, effects: list[Effect], now_s: float) -> None:
         """Pass effects on, and tell the other parts of members that came or went."""
         for effect in effects:
-            self.outbox.append(effect)
+            if isinstance(effect, SendDatagram) and isinstance(effect.message, Ping | ProbeAck):
+                self.outbox.append(effect._replace(message=effect.message._replace(view=self._views.hash)))
+            else:
+                self.outbox.append(effect)
             if isinstance(effect, MemberChanged):
                 self._member_changed(effect.member, effect.before, now_s)
 
     def _member_changed(self, member: Member, before: MemberState | None, now_s: float) -> None:
         live = (*self.swim.view.live(), self.swim.myself)
         self._placement.view_changed(tuple(sorted(live, key=lambda one: one.node)))
+        self._views.changed(one.node for one in live)
         if member.is_live:
             self.sessions.member_live(member)
             self._links.wanted(member.node, now_s)
             self._dial_due(now_s)
             return
+        self._views.gone(member.node)
         link = self._links.unwanted(member.node)
         if link is not None:
             self.outbox.append(CloseLink(link))
@@ -312,6 +339,9 @@ class Replica:
             self.sessions.waited_long_enough()
         self._route(self.swim.timeout(now_s), now_s)
         self._route(self._discovery.timeout(now_s), now_s)
+        peer = self._views.timeout(self._links.in_use(), now_s)
+        if peer is not None:
+            self._tell_members(peer, reply=True)
         self._dial_due(now_s)
         self.sessions.timeout(now_s)
 

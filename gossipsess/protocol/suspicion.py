@@ -1,13 +1,14 @@
 # Suspicion: how long an accused member may refute before it is declared dead.
 #
 # In:    when it began, how many members there are, which helpers could not reach the suspect either.
-# Out:   when it is due.
+# Out:   whom to ask again, and whom to convict.
 # Rule:  nobody else's word: wait the longest. Each helper that probed the suspect itself and got no answer
 #        (its Nack) is a confirmation and shortens the wait, down to the minimum.
 # Why Nacks and not repeated gossip: a rumour that comes in twice may have one source. A Nack is a second
 #        measurement, made on another path, and needs no accuser's name in the update.
 # Source: SWIM, section 4.2; Lifeguard, section IV-B.
 
+from collections.abc import Iterable
 from math import log, log10
 
 from gossipsess.model.identity import NodeId
@@ -64,3 +65,58 @@ class Suspicion:
 
     def _timeout_s(self) -> float:
         return suspicion_timeout_s(self._member_count, self._probe_interval_s, len(self._confirmed_by))
+
+
+class Suspicions:
+    """Every suspicion that this node holds. Times are seconds on the caller's monotonic clock."""
+
+    def __init__(self, probe_interval_s: float, now_s: float) -> None:
+        self._probe_interval_s = probe_interval_s
+        self._held: dict[NodeId, Suspicion] = {}
+        self._convict_from_s = now_s
+
+    def begin(self, accused: Member, member_count: int, now_s: float) -> None:
+        """Suspect a member, in place of what was held against it before."""
+        self._held[accused.node] = Suspicion(
+            accused, member_count=member_count, probe_interval_s=self._probe_interval_s, now_s=now_s
+        )
+
+    def end(self, node: NodeId) -> None:
+        """Hold nothing against a member any more: it refuted, or is gone."""
+        self._held.pop(node, None)
+
+    def clear(self) -> None:
+        """Judge nobody any more."""
+        self._held.clear()
+
+    def confirm(self, node: NodeId, helpers: Iterable[NodeId], now_s: float) -> None:
+        """`helpers` could not reach a suspect either."""
+        suspicion = self._held.get(node)
+        if suspicion is not None:
+            for helper in helpers:
+                suspicion.confirm(helper, now_s)
+
+    def paused(self, late_s: float, now_s: float) -> None:
+        """Give every suspect the time back in which this node did not run, and two intervals in any case."""
+        for suspicion in self._held.values():
+            suspicion.extend(late_s)
+        self._convict_from_s = now_s + 2 * self._probe_interval_s
+
+    def next_deadline(self) -> float | None:
+        """Return when one of the next two calls has something to return."""
+        moments = [max(suspicion.due_s, self._convict_from_s) for suspicion in self._held.values()]
+        moments += [suspicion.next_probe_s for suspicion in self._held.values()]
+        return min(moments, default=None)
+
+    def convicted(self, now_s: float) -> list[Member]:
+        """Return who had its time to refute; still held until `end`."""
+        if self._convict_from_s > now_s:
+            return []
+        return [suspicion.member for suspicion in self._held.values() if suspicion.due_s <= now_s]
+
+    def take_unasked(self, now_s: float) -> list[Member]:
+        """Return who is to be asked again, each once an interval."""
+        unasked = [suspicion for suspicion in self._held.values() if suspicion.next_probe_s <= now_s]
+        for suspicion in unasked:
+            suspicion.next_probe_s = now_s + self._probe_interval_s
+        return [suspicion.member for suspicion in unasked]

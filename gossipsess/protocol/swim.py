@@ -11,8 +11,7 @@
 #        answered, but what strangers say is not believed: anything else would make a replayed datagram of
 #        a node long forgotten a way in.
 # Source: SWIM (Das, Gupta, Motivala, 2002); Lifeguard (Dadgar, Phillips, Currey, 2017).
-# Not here: finding addresses to try (discovery.py). Comparing whole views now and then, and retrying the
-#        remembered dead after a long partition, would be two more deadlines in `timeout`.
+# Not here: finding addresses to try (discovery.py). Comparing whole views with peers (views.py).
 
 import random
 from collections.abc import Iterable
@@ -23,9 +22,10 @@ from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.protocol.awareness import Awareness
 from gossipsess.protocol.broadcast import Broadcast
 from gossipsess.protocol.effects import Effect, MemberChanged, SendDatagram
+from gossipsess.protocol.graveyard import Graveyard
 from gossipsess.protocol.membership import Membership
 from gossipsess.protocol.probe import Probe, ProbeOrder, Probes, Relay
-from gossipsess.protocol.suspicion import Suspicion
+from gossipsess.protocol.suspicion import Suspicions
 from gossipsess.wire.messages import Beacon, Datagram, Gossip, Nack, Ping, PingRequest, ProbeAck, WrongId
 
 HELPERS = 3
@@ -75,11 +75,11 @@ class Swim:
         self._broadcast = Broadcast()
         self._order = ProbeOrder(rng)
         self._probes = Probes(first_sequence=rng.getrandbits(32))
-        self._suspicions: dict[NodeId, Suspicion] = {}
+        self._suspicions = Suspicions(timings.probe_interval_s, now_s)
+        self._graveyard = Graveyard(rng)
         self._next_probe_s: float | None = None  # None while there is nobody to probe
         self._next_gossip_s: float | None = None  # None while there is no news
         self._gossip_from_s = now_s
-        self._convict_from_s = now_s
 
     # --- events -------------------------------------------------------------------------------------------
 
@@ -110,7 +110,7 @@ class Swim:
         return effects
 
     def heard_members(self, members: Iterable[Member], now_s: float) -> list[Effect]:
-        """Take in the member list of a Hello: all its sender knows, dead ones too, and the sender itself.
+        """Take in the member list of a link: all its sender knows, dead ones too, and the sender itself.
 
         A death told here is old news that may have been refuted since: who is live here becomes suspect, and
         the usual time to refute runs. Who is dead here and live there is told so, and refutes if it lives.
@@ -124,10 +124,7 @@ class Swim:
             elif held is not None and held.state is MemberState.DEAD and told.is_live and told.rank < held.rank:
                 contradicted.append(held)
             effects += self._merge_all([told], now_s)
-        for held in contradicted[:CONTRADICTED_MAX]:
-            # No open question is kept: only the answer counts, and its lack says nothing new about the dead.
-            ping = Ping(self._probes.next_sequence(), held.node, self._news_for(held.node))
-            effects.append(SendDatagram(held.address, ping))
+        effects += [self._accuse(held) for held in contradicted[:CONTRADICTED_MAX]]
         return effects
 
     def certain_death(self, node: NodeId, now_s: float) -> list[Effect]:
@@ -157,6 +154,7 @@ class Swim:
         self.myself = self.myself._replace(state=MemberState.LEFT)
         self._probes.clear()
         self._suspicions.clear()
+        self._graveyard.close()
         self._next_probe_s = None
         self._tell(self.myself, now_s)
         return [
@@ -166,11 +164,14 @@ class Swim:
 
     def next_deadline(self) -> float | None:
         """Return when timeout() wants to be called; None when only an event can make that necessary."""
-        moments = [max(suspicion.due_s, self._convict_from_s) for suspicion in self._suspicions.values()]
-        moments += [suspicion.next_probe_s for suspicion in self._suspicions.values()]
-        others = (self._probes.next_deadline(), self._next_probe_s, self._next_gossip_s)
-        moments += [moment for moment in others if moment is not None]
-        return min(moments, default=None)
+        deadlines = (
+            self._suspicions.next_deadline(),
+            self._probes.next_deadline(),
+            self._graveyard.next_deadline(),
+            self._next_probe_s,
+            self._next_gossip_s,
+        )
+        return min((due_s for due_s in deadlines if due_s is not None), default=None)
 
     def timeout(self, now_s: float) -> list[Effect]:
         """Do what is due by `now_s`; harmless when nothing is."""
@@ -186,10 +187,16 @@ class Swim:
             effects.append(SendDatagram(relay.address, Nack(relay.sequence)))
         for probe in self._probes.take_failed(now_s):
             effects += self._failed(probe, now_s)
-        for suspicion in list(self._suspicions.values()):
-            effects += self._judge(suspicion, now_s)
+        for convicted in self._suspicions.convicted(now_s):
+            effects += self.certain_death(convicted.node, now_s)
+        for suspect in self._suspicions.take_unasked(now_s):
+            if self._rng.random() * self._member_count < REPROBERS:
+                # Not stretched by awareness: what is asked here is whether to throw a member out, and soon.
+                effects += self._probe(suspect, now_s, 1)
         if self._next_probe_s is not None and self._next_probe_s <= now_s:
             effects += self._probe_next(now_s)
+        taken = [self.myself.address, *(member.address for member in self.view.live())]
+        effects += [self._accuse(dead) for dead in self._graveyard.due(self.view.ended(), taken, now_s)]
         if self._next_gossip_s is not None and self._next_gossip_s <= now_s:
             effects += self._gossip(now_s)
         return effects
@@ -221,16 +228,13 @@ class Swim:
             return []
         effects: list[Effect] = [change]
         self._tell(update, now_s)
-        self._suspicions.pop(update.node, None)
+        self._suspicions.end(update.node)
         if update.state is MemberState.SUSPECT:
-            self._suspicions[update.node] = Suspicion(
-                update,
-                member_count=self._member_count,
-                probe_interval_s=self._timings.probe_interval_s,
-                now_s=now_s,
-            )
+            self._suspicions.begin(update, self._member_count, now_s)
         elif not update.is_live:
             self._probes.close(update.node)
+            if update.state is MemberState.DEAD:
+                self._graveyard.died(now_s)
         if _is_arrival(change):
             effects += self._arrived(update, now_s)
         return effects
@@ -240,12 +244,10 @@ class Swim:
         if self._next_probe_s is None:
             # Somewhere within the first interval, or nodes started together would probe in step for ever.
             self._next_probe_s = now_s + self._rng.random() * self._timings.probe_interval_s
-        effects: list[Effect] = []
-        for other in self.view.live():
-            # A restart in place: if `other` is the older one, its successor answers WrongId at once.
-            if other.address == newcomer.address and other.node != newcomer.node:
-                effects += self.suspect_link(other.node, now_s)
-        return effects
+        # A restart in place: whoever lives there answers WrongId at once to the question for the other. News of the
+        # two may come in either order, so both are asked.
+        there = [member for member in self.view.live() if member.address == newcomer.address]
+        return [effect for member in there for effect in self.suspect_link(member.node, now_s)] if there[1:] else []
 
     def _is_accusation(self, update: Member) -> bool:
         return update.node == self.myself.node and update.state is not MemberState.ALIVE
@@ -273,6 +275,12 @@ class Swim:
         if held is not None and held.state is not MemberState.ALIVE:
             must.append(held)
         return self._broadcast.take(must, self._member_count)
+
+    def _accuse(self, dead: Member) -> SendDatagram:
+        """Tell a node that it is dead here, and let it object."""
+        # No open question is kept: only the answer counts, and its lack says nothing new about the dead.
+        ping = Ping(self._probes.next_sequence(), dead.node, self._news_for(dead.node))
+        return SendDatagram(dead.address, ping)
 
     def _gossip(self, now_s: float) -> list[Effect]:
         self._gossip_from_s = now_s + self._timings.gossip_interval_s
@@ -361,31 +369,14 @@ class Swim:
         effects: list[Effect] = []
         if held.state is MemberState.ALIVE:
             effects += self._merge(held._replace(state=MemberState.SUSPECT), now_s)
-        suspicion = self._suspicions.get(held.node)
-        if suspicion is not None:
-            for helper in probe.nacks:
-                suspicion.confirm(helper, now_s)
+        self._suspicions.confirm(held.node, probe.nacks, now_s)
         return effects
-
-    def _judge(self, suspicion: Suspicion, now_s: float) -> list[Effect]:
-        member = suspicion.member
-        if max(suspicion.due_s, self._convict_from_s) <= now_s:
-            return self.certain_death(member.node, now_s)
-        if suspicion.next_probe_s > now_s:
-            return []
-        suspicion.next_probe_s = now_s + self._timings.probe_interval_s
-        if self._rng.random() * self._member_count >= REPROBERS:
-            return []
-        # Not stretched by awareness: what is asked here is whether to throw a member out, and soon.
-        return self._probe(member, now_s, 1)
 
     def _paused(self, late_s: float, now_s: float) -> None:
         """Hold the pause, not the others, responsible for every answer that did not come."""
         self._awareness.worse()
         self._probes.clear()
-        for suspicion in self._suspicions.values():
-            suspicion.extend(late_s)
-        self._convict_from_s = now_s + 2 * self._timings.probe_interval_s
+        self._suspicions.paused(late_s, now_s)
 
 
 def _is_arrival(change: MemberChanged) -> bool:

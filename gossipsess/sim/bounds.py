@@ -2,7 +2,8 @@
 #
 #   backlog    a peer is owed nothing of a session never held here; what is on its way to it is bounded
 #   timers     a deadline that is always due again would burn a processor for nothing
-#   verdicts   who stood still judges nobody right after it; who said that it leaves is not taken for dead
+#   verdicts   who stood still judges nobody right after it; who said that it leaves is not taken for dead; nor is
+#              anybody because a list says so, which may be older than a refutation
 #
 # In:    each event of each process, before its effects are carried out.    Out: `Violation`.
 # Not here: records, writes and waits (checkers.py).
@@ -15,10 +16,11 @@ from gossipsess.model.member import MemberState
 from gossipsess.model.record import Record
 from gossipsess.protocol import replication
 from gossipsess.protocol.effects import MemberChanged
-from gossipsess.protocol.events import Event, Tick
+from gossipsess.protocol.events import Event, Received, ReceivedDatagram, Tick
 from gossipsess.sim.history import must
 from gossipsess.sim.process import Process
 from gossipsess.sim.world import World
+from gossipsess.wire.messages import Hello, Members, ProbeAck
 
 SPIN_WINDOW_S: Final = 0.1
 SPIN_TICKS: Final = 1000
@@ -56,10 +58,22 @@ class Bounds:
         Raises:
             Violation: a bound is passed, or somebody judged who must not be.
         """
-        for effect in process.replica.outbox:
-            if isinstance(effect, MemberChanged) and effect.member.state is MemberState.DEAD:
-                left = (process.node, effect.member.node) in self._said_bye
-                must(not left, "{} takes {} for dead, which said that it leaves", process, effect.member.node)
+        for change in _changes(process):
+            if change.member.state is MemberState.DEAD:
+                left = (process.node, change.member.node) in self._said_bye
+                must(not left, "{} takes {} for dead, which said that it leaves", process, change.member.node)
+        match event:
+            case Received(_, Hello() | Members()):
+                for change in _changes(process):
+                    was_live = change.before in (MemberState.ALIVE, MemberState.SUSPECT)
+                    died = was_live and change.member.state is MemberState.DEAD
+                    must(not died, "{} takes somebody for dead by hearsay", process)
+            case ReceivedDatagram(sender, _, ProbeAck()):
+                for change in _changes(process):
+                    if change.member.node == sender and change.before is MemberState.DEAD:
+                        self._world.counts["graveyard answers"] += 1
+            case _:
+                pass
         if isinstance(event, Tick):
             self._check_timers(process)
             self._check_verdicts(process)
@@ -77,8 +91,8 @@ class Bounds:
         if process.paused_for_s < PAUSE_S or self._world.now_s > process.woke_at_s + first_s:
             return
         self._world.counts["pauses guarded"] += 1
-        for effect in process.replica.outbox:
-            judged = isinstance(effect, MemberChanged) and effect.member.state is MemberState.DEAD
+        for change in _changes(process):
+            judged = change.member.state is MemberState.DEAD
             must(not judged, "{} stood still, and takes others for dead", process)
 
     def _check_backlog(self, process: Process) -> None:
@@ -92,3 +106,7 @@ class Bounds:
                 largest = self._largest_bytes.get(process.node, 0) + replication.DELTA_OVERHEAD_BYTES
                 one_push = replication.PUSH_BYTES + largest
                 must(in_flight < most + one_push, "{} has {} bytes on their way to a peer", process, in_flight)
+
+
+def _changes(process: Process) -> list[MemberChanged]:
+    return [effect for effect in process.replica.outbox if isinstance(effect, MemberChanged)]

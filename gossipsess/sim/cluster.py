@@ -96,9 +96,11 @@ class Cluster(World):
         address = (f"10.0.{generation if elsewhere else 0}.{slot + 1}", 7950)
         # The usual addresses, and where those that moved are now, as a name service would tell: two nodes that
         # both moved have no other way to find each other.
-        slots = range(len(self._generations))
+        told = self.scenario.seed_slots
+        slots = told or range(len(self._generations))
         places = [(f"10.0.0.{other + 1}", 7950) for other in slots if other != slot]
-        known = [] if self.scenario.beacons else list(dict.fromkeys([*places, *self.at]))
+        moved = () if told else self.at
+        known = [] if self.scenario.beacons else list(dict.fromkeys([*places, *moved]))
         seeds = (*self._dead_seeds, *known)
         process = Process(
             self.scenario,

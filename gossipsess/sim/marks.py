@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from gossipsess.sim.process import Process
-from gossipsess.wire.messages import LinkMessage, Pull, PullAnswer, Push, PushAck, SyncPage, Touch
+from gossipsess.wire.messages import LinkMessage, Members, Pull, PullAnswer, Push, PushAck, SyncPage, Touch
 
 MARKS: Final = {
     "absorbed": "a write reached a node where its session was dead",
@@ -29,6 +29,7 @@ MARKS: Final = {
     "gaps": "a delta came whose base was missing",
     "gaps of everything": "a node asked for a whole record",
     "gone": "a waiting write heard that its session is dead",
+    "graveyard answers": "a node that was held dead was asked, and is a member again",
     "hash bases": "a delta was cut against a state, not against claims",
     "heard created elsewhere": "a subscriber heard of a session made elsewhere",
     "heard expired": "a subscriber heard of an expiry",
@@ -37,6 +38,7 @@ MARKS: Final = {
     "leaves": "a node left in good order",
     "lost Push": "a push was lost",
     "lost PushAck": "an acknowledgement was lost",
+    "member syncs": "a node told another everyone it knows",
     "pauses guarded": "a process that had stood still judged nobody in its first moments",
     "pulls for a request": "a node asked the others for a session",
     "refused clocks": "a node refused a peer whose clock is far ahead",
@@ -48,6 +50,7 @@ MARKS: Final = {
     "touches": "accesses were told",
     "unknown kinds": "a node of a newer version said something that the others do not know",
     "unsynced answers": "a node that was not synced yet was asked, and said so",
+    "view mismatches": "a node asked for the list of one that sees other members",
 }
 
 
@@ -71,6 +74,12 @@ def of_message(receiver: Process, message: LinkMessage) -> Iterator[str]:
             yield "pulls for a request"
         case PullAnswer() if not message.synced:
             yield "unsynced answers"
+        case Members():
+            yield "member syncs"
+            there = sorted(member.node for member in message.members if member.is_live)
+            here = sorted([receiver.node, *(member.node for member in receiver.replica.swim.view.live())])
+            if message.reply and there != here:
+                yield "view mismatches"
         case Push():
             for delta in message.deltas:
                 held = receiver.records.get(delta.sid)

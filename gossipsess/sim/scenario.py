@@ -118,6 +118,8 @@ class Scenario(NamedTuple):
     dead_seeds: int = 0
     """How many seeds of each node are addresses where none of them ever is: their machines refuse, say nothing, or
     belong to another cluster."""
+    seed_slots: tuple[int, ...] = ()
+    """The only slots whose addresses a process knows when it starts. Empty: all, also those of who moved."""
     codec: bool = False
     """Messages go through bytes."""
     watch: bool = False
@@ -152,6 +154,7 @@ def from_json(fields: dict[str, Any]) -> Scenario:
                 "mishaps": tuple(Mishap(**{**mishap, "slots": tuple(mishap["slots"])}) for mishap in fields["mishaps"]),
                 "core": tuple(fields.get("core", ())),
                 "newer": tuple(fields.get("newer", ())),
+                "seed_slots": tuple(fields.get("seed_slots", ())),
                 "knobs": tuple((name, value) for name, value in fields.get("knobs", ())),
             }
         )
@@ -160,7 +163,8 @@ def from_json(fields: dict[str, Any]) -> Scenario:
     kinds = [request.kind not in REQUEST_KINDS for request in scenario.requests]
     kinds += [mishap.kind not in MISHAP_KINDS for mishap in scenario.mishaps]
     slots = [slot for mishap in scenario.mishaps for slot in mishap.slots]
-    if any(kinds) or any(not 0 <= slot < len(scenario.hosts) for slot in (*slots, *scenario.core, *scenario.newer)):
+    named = (*slots, *scenario.core, *scenario.newer, *scenario.seed_slots)
+    if any(kinds) or any(not 0 <= slot < len(scenario.hosts) for slot in named):
         raise ValueError("this is no scenario of this version: it names an unknown kind or slot")
     return scenario
 

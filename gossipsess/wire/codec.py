@@ -31,6 +31,7 @@ from gossipsess.wire.messages import (
     Gap,
     Gossip,
     Hello,
+    Members,
     Message,
     Nack,
     Ping,
@@ -284,6 +285,11 @@ _KINDS: Final[dict[int, _Kind]] = {
         lambda f: Touch(f.many(lambda each: (_sid(each), each.number(U64)))),
     ),
     24: _Kind(Bye, lambda m: [], lambda f: Bye()),
+    30: _Kind(
+        Members,
+        lambda m: [*_flat_members(m.members), m.reply],
+        lambda f: Members(f.many(_member), f.flag()),
+    ),
 }
 _NUMBER_OF: Final = {kind.message: number for number, kind in _KINDS.items()}
 

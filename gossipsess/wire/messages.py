@@ -151,12 +151,20 @@ class Touch(NamedTuple):
     accesses: tuple[tuple[Sid, int], ...]
 
 
+class Members(NamedTuple):
+    """Everyone I know, myself included, and of those that ended the latest: for who sees other members than I do."""
+
+    members: tuple[Member, ...]
+    reply: bool
+    """Please tell me the same; False in the answer, which is never answered itself."""
+
+
 class Bye(NamedTuple):
     """I leave on purpose; what follows on this link is nothing."""
 
 
 Datagram = Ping | ProbeAck | PingRequest | Nack | WrongId | Gossip | Beacon
-LinkMessage = Hello | Push | PushAck | Pull | PullAnswer | SyncAsk | SyncPage | Touch | Bye
+LinkMessage = Hello | Push | PushAck | Pull | PullAnswer | SyncAsk | SyncPage | Touch | Members | Bye
 Message = Datagram | LinkMessage
 
 

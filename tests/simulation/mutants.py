@@ -19,14 +19,16 @@ from gossipsess.model.digest import PartitionSums
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import HASH_MASK, Record, covers, empty_record
 from gossipsess.model.table import Life, Table
-from gossipsess.protocol import fetch, replication, sessions, sync
+from gossipsess.protocol import fetch, replication, sessions, suspicion, sync
 from gossipsess.protocol.confirmation import Confirmations, Ticket
 from gossipsess.protocol.expiry import Expiry
+from gossipsess.protocol.graveyard import Graveyard
 from gossipsess.protocol.membership import Membership
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.replication import Debt, Outbound
 from gossipsess.protocol.sessions import SessionProtocol
 from gossipsess.protocol.swim import Swim
+from gossipsess.protocol.views import Views
 from gossipsess.sim import process
 from gossipsess.sim.process import node_id
 from gossipsess.wire.messages import Push, PushAck
@@ -265,6 +267,32 @@ def waits_have_no_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Confirmations, "timeout", lambda self, now_s: [])
 
 
+def hearsay_kills(patch: pytest.MonkeyPatch) -> None:
+    """A death in a peer's list is a death here, however old the list is."""
+
+    def heard_members(self: Swim, members: Any, now_s: float) -> Any:
+        return self._merge_all(members, now_s)
+
+    patch.setattr(Swim, "heard_members", heard_members)
+
+
+def the_dead_rest(patch: pytest.MonkeyPatch) -> None:
+    """Nobody asks the dead again: what a partition has made of one cluster stays two."""
+    patch.setattr(Graveyard, "due", lambda self, ended, taken, now_s: [])
+    patch.setattr(Graveyard, "next_deadline", lambda self: None)
+
+
+def views_are_not_compared(patch: pytest.MonkeyPatch) -> None:
+    """Two nodes tell each other whom they know when they meet, and never again."""
+    patch.setattr(Views, "heard", lambda self, peer, view, now_s: False)
+    patch.setattr(Views, "exchange", lambda self, peer, now_s: False)
+
+
+def nobody_need_confirm(patch: pytest.MonkeyPatch) -> None:
+    """One node's suspicion is as good as that of two."""
+    patch.setattr(suspicion, "CONFIRMATIONS_WANTED", 0)
+
+
 def a_set_decides(patch: pytest.MonkeyPatch) -> None:
     """The order of the members is that of a set. No seed shows it: another hash seed does."""
     real = Membership.live
@@ -296,13 +324,20 @@ MUTANTS: Mapping[str, Plant] = {
         forgotten_claims_still_cover,
         held_is_fresh,
         waits_have_no_end,
+        hearsay_kills,
+        the_dead_rest,
+        views_are_not_compared,
+        nobody_need_confirm,
         a_set_decides,
     )
 }
 
 
-UNSEEN = ("a_set_decides",)
-"""Mutants that break no rule within one run: they are caught by comparing runs."""
+UNSEEN = ("a_set_decides", "views_are_not_compared", "nobody_need_confirm")
+"""Mutants that break no rule within one run: they are caught by comparing runs, and by test_members.py."""
+
+BY_HAND = ("the_dead_rest",)
+"""Mutants whose scenario is made by hand, since the draws do not come there: seeds that stay dead."""
 
 
 @contextmanager

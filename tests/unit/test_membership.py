@@ -78,3 +78,15 @@ def test_a_node_that_came_back_is_not_forgotten_with_the_dead(monkeypatch):
     view.merge(member("c", DEAD), 3.0)
     assert view.live() == (member("a", ALIVE, 1),)
     assert [known.name for known in view.all()] == ["a", "c"]
+
+
+def test_an_exchange_of_lists_carries_all_live_members_and_the_latest_dead(monkeypatch):
+    """A crash loop leaves thousands of dead; told to a peer each minute, they would be most of the traffic."""
+    monkeypatch.setattr(membership, "ENDED_TOLD_MAX", 2)
+    view = Membership()
+    view.merge(member("live"), 0.0)
+    for number in range(5):
+        view.merge(member(f"d{number}", DEAD), float(number))
+    view.merge(member("suspect", SUSPECT), 9.0)
+    assert sorted(known.name for known in view.told()) == ["d3", "d4", "live", "suspect"]
+    assert [(known.name, since_s) for known, since_s in view.ended()] == [(f"d{n}", float(n)) for n in range(5)]

@@ -296,12 +296,15 @@ def test_a_certain_death_is_told_on_and_happens_once():
     assert sent(machine.timeout(0.2), Gossip) == [SendDatagram(B.address, Gossip((dead,)))]
 
 
-def test_a_newcomer_at_the_address_of_another_has_the_other_probed_now():
-    machine = swim(A)
-    newcomer = C._replace(address=A.address)
-    effects = machine.heard_members([newcomer], 0.0)
-    assert effects[0] == MemberChanged(newcomer, None)
-    assert [(s.address, s.message.target) for s in sent(effects, Ping)] == [(A.address, A.node)]
+@pytest.mark.parametrize("told_first", [A.node, C.node])
+def test_of_two_members_at_one_address_both_are_probed_now(told_first):
+    """One of them is gone, and answers for it are the other's. A list may name the older one last: asking only who
+    was known before would ask the one that lives, and commits would wait for the other until its turn comes."""
+    both = sorted((A, C._replace(address=A.address)), key=lambda member: member.node != told_first)
+    machine = swim(both[0])
+    effects = machine.heard_members(both[1:], 0.0)
+    assert effects[0] == MemberChanged(both[1], None)
+    assert {(s.address, s.message.target) for s in sent(effects, Ping)} == {(A.address, A.node), (A.address, C.node)}
 
 
 def test_a_broken_link_has_its_node_probed_now_and_once():
@@ -382,6 +385,15 @@ def test_who_has_left_answers_so_and_judges_nobody():
     (answer,) = machine.receive(A.node, A.address, Ping(7, ME.node, (accusation,)), 61.0)
     assert answer == SendDatagram(A.address, ProbeAck(7, (ME._replace(state=LEFT),)))
     assert machine.suspect_link(A.node, 61.0) == []
+
+
+def test_who_has_left_asks_none_of_the_dead():
+    """An answer would make the dead a member again of a node that is going."""
+    machine = swim(A, B)
+    machine.certain_death(B.node, 1.0)
+    machine.leave(1.0)
+    assert not sent([effect for _, effect in run(machine, 60.0)], Ping)
+    assert machine.next_deadline() is None
 
 
 # --- time -------------------------------------------------------------------------------------------------
