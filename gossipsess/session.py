@@ -41,7 +41,7 @@ class Session(MutableMapping[str, Any]):
         stale: a write that the client's version token names was not found in time; what is here is older.
         token: the version token, to be sent back with the id by the next request; "" where nothing was written.
         accessed: anything of it was read or written by this request.
-        user: whose it is, or None; see there.
+        user: whose it is, by which `revoke` finds it; None: nobody's.
     """
 
     def __init__(

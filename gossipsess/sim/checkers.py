@@ -32,8 +32,7 @@ from gossipsess.model.clock import AHEAD_MS_MAX, Stamp, time_ms_of
 from gossipsess.model.digest import PARTITIONS, partition_of
 from gossipsess.model.identity import NodeId, Sid, short
 from gossipsess.model.member import MemberState
-from gossipsess.model.record import ABSOLUTE, HASH_MASK, IDLE, RESERVED, USER, Entry, Record, entry_mark
-from gossipsess.model.revocation import user_of, user_sid
+from gossipsess.model.record import ABSOLUTE, HASH_MASK, IDLE, RESERVED, Record, entry_mark
 from gossipsess.protocol.effects import MemberChanged, Settle
 from gossipsess.protocol.events import (
     Accessed,
@@ -55,6 +54,7 @@ from gossipsess.protocol.replica import Settings
 from gossipsess.protocol.sessions import Written
 from gossipsess.sim import marks
 from gossipsess.sim.cluster import Cluster, Process
+from gossipsess.sim.logins import Login, Logins, content
 from gossipsess.wire.messages import Hello, LinkMessage, Pull, Push, SyncPage
 
 WAIT_SLACK_S: Final = 0.001
@@ -93,12 +93,6 @@ class Wrote(NamedTuple):
     def __str__(self) -> str:
         what = "invalidation" if self.values is None else f"write of {', '.join(map(repr, self.values))}"
         return f"{what} {short(self.origin)}@{self.stamp} in session {short(self.sid)}"
-
-
-class _Login(NamedTuple):
-    user: Sid
-    stamp: Stamp
-    """Of the write that named the user; the rotations after it have other stamps."""
 
 
 class _Wait(NamedTuple):
@@ -140,7 +134,7 @@ class Checker:
         self._promises: list[_Promise] = []
         self._accesses: dict[Sid, dict[NodeId, float]] = {}
         self._buried: dict[Sid, None] = {}  # invalidations that reached everybody after the heal
-        self._logins: dict[Sid, dict[Dot, _Login]] = {}  # of each write that set or moved a session's user
+        self._logins = Logins()
         self._dead_at: dict[tuple[str, Sid], None] = {}  # tombstones that a process has held
         self._heard_of: dict[NodeId, Stamp] = {}  # the newest stamp that a process has taken in
         slow_s = [mishap.period_s for mishap in cluster.scenario.mishaps if mishap.kind == "slow"]
@@ -163,12 +157,13 @@ class Checker:
                 if not isinstance(answer.outcome, Gone):
                     self._wrote(process, sid, {}, changes, event.waiter, answer)
             case Revoke(sid) if isinstance(answer, Written):
-                held = [self._login_in(one) for one in process.seen.values()]
+                held = [self._logins.of(one) for one in process.seen.values()]
                 ended = sum(1 for login in held if login is not None and login.user == sid)
                 _must(
                     answer.ended == ended, "{} ends {} sessions of a user, and not all it holds", process, answer.ended
                 )
                 self._cluster.counts["revoked"] += ended
+                self._logins.revoked(sid, answer.record.tombstone)
                 self._killed(process, sid, event.waiter, answer)
             case Invalidate(sid) if isinstance(answer, Written):
                 self._killed(process, sid, event.waiter, answer)
@@ -176,7 +171,7 @@ class Checker:
                 if not isinstance(answer.outcome, Gone):
                     old = process.seen[sid].entries
                     kept = {key: entry.value for key, entry in old.items() if entry.value is not None}
-                    login = self._login_in(process.seen[sid])
+                    login = self._logins.of(process.seen[sid])
                     steps = [
                         partial(self._wrote, process, new_sid, kept, changes, event.waiter, answer, login),
                         partial(self._killed, process, sid, None, answer),
@@ -312,18 +307,14 @@ class Checker:
         changes: Changes,
         waiter: Waiter,
         answer: Written,
-        login: _Login | None = None,
+        login: Login | None = None,
     ) -> None:
         values = dict(kept)
         values.update(changes)
         before = process.seen.get(sid)
         stamp = answer.record.entries[next(iter(values))].stamp
         wrote = Wrote(sid, process.node, stamp, values)
-        user = user_of(Entry(stamp, process.node, dict(changes).get(USER), 0))
-        if user is not None:
-            login = _Login(user_sid(user), stamp)
-        if login is not None:
-            self._logins.setdefault(sid, {})[process.node, stamp] = login
+        self._logins.wrote(sid, (process.node, stamp), changes, login)
         self._new_dot(process, wrote)
         if before is not None:
             for key, entry in before.entries.items():
@@ -358,7 +349,7 @@ class Checker:
                 self._check(process, before, record)
                 self._check_revoked(process, record)
                 if elsewhere and before is not None and before.entries:
-                    self._cluster.counts["revoked elsewhere"] += self._was_revoked(sid, record.tombstone)
+                    self._cluster.counts["revoked elsewhere"] += self._logins.ended(sid, record.tombstone)
                 seen[sid] = record
                 self._held_since.setdefault((process.node, sid), self._cluster.now_s)
         if len(seen) > len(records):
@@ -376,7 +367,7 @@ class Checker:
         if record.tombstone:
             self._dead_at[process.label, sid] = None
             known = any(wrote.values is None and wrote.stamp == record.tombstone for wrote in writes.values())
-            known = known or self._was_revoked(sid, record.tombstone)
+            known = known or self._logins.ended(sid, record.tombstone)
             _must(known, "{}: nobody invalidated {} at {}", process, sid, record.tombstone)
             mark = entry_mark(sid, RESERVED, record.tombstone, bytes(8))
             _must(record.state_hash == mark and not entries, "{}: {} is dead, but has a state", process, sid)
@@ -387,7 +378,7 @@ class Checker:
             for key, entry in entries.items():
                 wrote = writes.get((entry.origin, entry.stamp))
                 values = (wrote.values if wrote is not None else None) or {}
-                known = key in values and _content(key, entry.value) == _content(key, values[key])
+                known = key in values and content(key, entry.value) == content(key, values[key])
                 _must(known, "{}: nobody wrote {} of {} at {}", process, key, sid, entry.stamp)
                 total += entry_mark(sid, key, entry.stamp, entry.origin)
                 covered = claims.get(entry.origin, 0) >= entry.stamp
@@ -408,27 +399,14 @@ class Checker:
     def _check_revoked(self, process: Process, record: Record) -> None:
         if record.tombstone:
             for other in process.records.values():
-                login = self._login_in(other)
+                login = self._logins.of(other)
                 alive = login is not None and login.user == record.sid and login.stamp <= record.tombstone
                 _must(not alive, "{}: {} lives, though its user was revoked after the login", process, other.sid)
             return
-        login = self._login_in(record)
+        login = self._logins.of(record)
         if login is not None and login.user in process.records:
             alive = login.stamp <= process.records[login.user].tombstone
             _must(not alive, "{}: {} lives, though its user was revoked after the login", process, record.sid)
-
-    def _login_in(self, record: Record) -> _Login | None:
-        entry = record.entries.get(USER)
-        return self._logins.get(record.sid, {}).get((entry.origin, entry.stamp)) if entry is not None else None
-
-    def _was_revoked(self, sid: Sid, stamp: Stamp) -> bool:
-        """Say whether a login of that stamp into a session was followed by a revocation of its user."""
-        return any(
-            wrote.stamp >= stamp
-            for login in self._logins.get(sid, {}).values()
-            if login.stamp == stamp
-            for wrote in self._writes.get(login.user, {}).values()
-        )
 
     def _check_dropped(self, process: Process, record: Record) -> None:
         sid, time_ms = record.sid, self._cluster_ms(process)
@@ -526,11 +504,6 @@ class Checker:
                 )
                 told = self._cluster.now_s - since_s < HELD_FOR_S
                 _must(told, "{} calls {} absent, but its peer {} holds it", process, sid, other)
-
-
-def _content(key: str, value: bytes | None) -> bytes | str | None:
-    """Return what a request wrote; for a user the name, since when the login was is judged by history."""
-    return user_of(Entry(0, b"", value, 0)) if key == USER else value
 
 
 def _linked_since_s(process: Process, other: Process) -> float:
