@@ -17,7 +17,7 @@ from gossipsess.errors import (
     SessionUnavailable,
     UnreplicableValue,
 )
-from gossipsess.protocol.outcomes import Confirmed, Degraded, Gone, Outcome
+from gossipsess.protocol.outcomes import Confirmed, Degraded, Gone, Outcome, Revoked
 from gossipsess.session import Session
 from gossipsess.status import MemberStatus, Status
 from gossipsess.subscription import Change, Subscription
@@ -35,6 +35,7 @@ __all__ = [
     "GossipsessError",
     "MemberStatus",
     "Outcome",
+    "Revoked",
     "Session",
     "SessionTooLarge",
     "SessionUnavailable",

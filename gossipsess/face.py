@@ -1,7 +1,7 @@
 # Face: the sessions API for async code, the same names on asyncio and on Trio.
 
 from gossipsess.protocol.events import Confirm
-from gossipsess.protocol.outcomes import Outcome
+from gossipsess.protocol.outcomes import Outcome, Revoked
 from gossipsess.service import NodeService
 from gossipsess.session import Session
 from gossipsess.status import Status
@@ -43,6 +43,14 @@ class Sessions:
     async def invalidate(self, session: Session, confirm: Confirm | None = None) -> Outcome:
         """End the session for good, on every node."""
         return await on_any_loop(self._store.invalidate(session, confirm))
+
+    async def revoke(self, user: str, confirm: Confirm | None = None) -> Revoked:
+        """End every session of a user, on every node, and wait until all live holders have done so.
+
+        Raises:
+            UnreplicableValue, SessionTooLarge: no session can have such a user.
+        """
+        return await on_any_loop(self._store.revoke(user, confirm))
 
     def subscribe(self) -> Subscription:
         """Return an async iterator over changes from now on, made here or elsewhere."""

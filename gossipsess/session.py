@@ -15,9 +15,11 @@ from gossipsess.model.record import (
     KEY_CHARACTERS_MAX,
     RESERVED,
     SESSION_BYTES_MAX,
+    USER,
     Record,
     entry_bytes,
 )
+from gossipsess.model.revocation import USER_CHARACTERS_MAX, user_entry, user_of, user_value
 from gossipsess.model.table import register
 from gossipsess.protocol.events import Changes, Dot
 from gossipsess.wire.values import decode_value, encode_value
@@ -39,6 +41,7 @@ class Session(MutableMapping[str, Any]):
         stale: a write that the client's version token names was not found in time; what is here is older.
         token: the version token, to be sent back with the id by the next request; "" where nothing was written.
         accessed: anything of it was read or written by this request.
+        user: whose it is, by which `revoke` finds it; None: nobody's.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Session(MutableMapping[str, Any]):
         self._live: dict[str, Any] = {}  # values decoded or assigned by this request
         self._assigned: dict[str, bytes | None] = {}  # encoded; None: deleted
         self._bytes: int | None = None  # of all values; counted at the first assignment
+        self._new_user: tuple[str | None] | None = None  # None: not changed by this request
 
     @property
     def sid(self) -> str:
@@ -77,6 +81,23 @@ class Session(MutableMapping[str, Any]):
     def stale(self) -> bool:
         """A write that the version token names was not in here when it was loaded."""
         return self._stale
+
+    @property
+    def user(self) -> str | None:
+        """Whose session this is: at most 256 characters of text, by which `revoke` finds it; None: nobody's.
+
+        Assigning another user is a login, and a revocation ends the sessions whose login came before it. To assign
+        the user that it has already is no login, and changes nothing.
+        """
+        self.accessed = True
+        return self._new_user[0] if self._new_user is not None else user_of(user_entry(self._record))
+
+    @user.setter
+    def user(self, user: str | None) -> None:
+        self.accessed = True
+        if user is not None:
+            check_user(user)
+        self._new_user = None if user == user_of(user_entry(self._record)) else (user,)
 
     @property
     def modified(self) -> bool:
@@ -169,6 +190,9 @@ class Session(MutableMapping[str, Any]):
             SessionTooLarge: values have grown over a bound in place.
         """
         changed: dict[str, bytes | None] = {}
+        if self._new_user is not None:
+            (user,) = self._new_user
+            changed[USER] = None if user is None else user_value(user)
         grown_by = 0
         entries = self._record.entries
         for key, encoded in self._assigned.items():
@@ -213,6 +237,7 @@ class Session(MutableMapping[str, Any]):
                 del self._live[key]
         self._record = record
         self._assigned.clear()
+        self._new_user = None
         self._bytes = None
         self.token = token
 
@@ -227,6 +252,7 @@ class Session(MutableMapping[str, Any]):
         self._record = record
         self._assigned.clear()
         self._live.clear()
+        self._new_user = None
         self._bytes = None
         self.token = ""
 
@@ -291,6 +317,26 @@ class Session(MutableMapping[str, Any]):
     def _stored_size(self, key: str) -> int:
         entry = self._record.entries.get(key)
         return entry_bytes(key, entry.value) if entry is not None else 0
+
+
+def check_user(user: str) -> None:
+    """Refuse what cannot name a user.
+
+    Raises:
+        UnreplicableValue: not text, empty, or text that UTF-8 cannot carry.
+        SessionTooLarge: longer than 256 characters.
+    """
+    if not isinstance(user, str) or not user or not _is_unicode(user):
+        raise UnreplicableValue(
+            f"session.user = {user!r}: a user is named by text, and nobody by None. Write session.user = str(user.id).",
+            path="session.user",
+            type_name=type(user).__name__,
+        )
+    if len(user) > USER_CHARACTERS_MAX:
+        raise SessionTooLarge(
+            f"session.user = {user[:20]!r}...: a user's name has at most {USER_CHARACTERS_MAX} characters, "
+            f"not {len(user)}. Use the user's id."
+        )
 
 
 def _is_unicode(text: str) -> bool:

@@ -35,7 +35,7 @@ class Status:
     running: bool
     """The replication thread runs. False: sessions are served from this process alone."""
     sessions: int
-    """Records held, tombstones of ended sessions included."""
+    """Records held, tombstones of ended sessions included, and revocations of users not."""
     unconfirmed: int
     """Session states that this node still has to send to a member, or that the member has not acknowledged. What a
     member that has just come is still pulling by itself is not counted."""
@@ -56,7 +56,7 @@ def snapshot(node: Node) -> Status:
             host=myself.host,
             synced=replica.sessions.synced,
             running=node.is_driven,
-            sessions=len(node.records),
+            sessions=len(node.records) - replica.sessions.table.revocations,
             unconfirmed=replica.sessions.unacknowledged,
             members=tuple(
                 MemberStatus(

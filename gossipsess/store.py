@@ -16,6 +16,7 @@ from typing import Final
 from gossipsess.errors import SessionUnavailable
 from gossipsess.model.identity import ENTROPY_BYTES, Sid, is_session_id, session_id, sid_of
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, Record, dead_record, empty_record
+from gossipsess.model.revocation import user_sid
 from gossipsess.model.table import register_value
 from gossipsess.node import Node
 from gossipsess.protocol.events import (
@@ -25,12 +26,13 @@ from gossipsess.protocol.events import (
     Dot,
     Fetch,
     Invalidate,
+    Revoke,
     Rotate,
     Write,
 )
-from gossipsess.protocol.outcomes import Confirmed, Found, Gone, Outcome
+from gossipsess.protocol.outcomes import Confirmed, Found, Gone, Outcome, Revoked
 from gossipsess.protocol.sessions import Written
-from gossipsess.session import Session, created_at
+from gossipsess.session import Session, check_user, created_at
 from gossipsess.tokens import Tokens
 
 ABSENT_FOR_S: Final = 5.0
@@ -148,6 +150,26 @@ class SessionStore:
         session.ended(written.record)
         return wait.outcome(written)
 
+    def revoke(self, user: str, confirm: Confirm | None = None) -> Revoked | Future[Revoked]:
+        """End every session of a user (`Session.user`) for good: here, and on each other node once it hears of it.
+
+        Sessions that this node does not hold end too, and those on nodes out of reach when they are back. A login
+        made later lives. By default all live holders are waited for.
+
+        Raises:
+            UnreplicableValue, SessionTooLarge: no session can have such a user.
+        """
+        check_user(user)
+        wait = _Wait("all" if confirm is None else confirm)
+        written = self._node.submit(Revoke(user_sid(user), wait.confirm, wait.waiter))
+        outcome = wait.outcome(written)
+        if not isinstance(outcome, Future):
+            return _revoked(written.ended, outcome)
+        future: Future[Revoked] = Future()
+        future.set_running_or_notify_cancel()  # nobody can cancel it, and it is set exactly once
+        outcome.add_done_callback(lambda settled: future.set_result(_revoked(written.ended, settled.result())))
+        return future
+
     # --- inside -------------------------------------------------------------------------------------------
 
     def _opened(
@@ -241,6 +263,11 @@ class _Wait:
             return written.outcome
         assert self._future is not None, "a write that nobody waits for is settled at once"
         return self._future
+
+
+def _revoked(ended: int, outcome: Outcome) -> Revoked:
+    assert not isinstance(outcome, Gone), "what ends sessions does not end itself"
+    return Revoked(ended, outcome)
 
 
 def _nobody_waits(outcome: Outcome) -> None:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from gossipsess.config import Config
 from gossipsess.protocol.events import Confirm
-from gossipsess.protocol.outcomes import Outcome
+from gossipsess.protocol.outcomes import Outcome, Revoked
 from gossipsess.service import READY_S, RunningNode
 from gossipsess.session import Session
 from gossipsess.status import Status
@@ -49,6 +49,14 @@ class Sessions:
     def invalidate(self, session: Session, confirm: Confirm | None = None) -> Outcome:
         """End the session for good, on every node."""
         return blocking(self._store.invalidate(session, confirm))
+
+    def revoke(self, user: str, confirm: Confirm | None = None) -> Revoked:
+        """End every session of a user, on every node, and wait until all live holders have done so.
+
+        Raises:
+            UnreplicableValue, SessionTooLarge: no session can have such a user.
+        """
+        return blocking(self._store.revoke(user, confirm))
 
     def subscribe(self) -> Subscription:
         """Return an iterator over changes from now on, made here or elsewhere."""

@@ -44,6 +44,8 @@ RESERVED: Final = "\0"
 CREATED: Final = RESERVED + "c"
 IDLE: Final = RESERVED + "i"
 ABSOLUTE: Final = RESERVED + "a"
+USER: Final = RESERVED + "u"
+"""Whose the session is, and since when; `revocation.py` reads it."""
 
 _PLACE = Struct(">Q8s").pack
 _TOMBSTONE_ORIGIN = bytes(8)

@@ -1,5 +1,5 @@
 # Table: every record this node holds, with what is kept beside the replicated state: partition sums, last
-# accesses and deadlines.
+# accesses, deadlines and whose each session is.
 #
 # One lock, held by the caller, guards every method that writes. `records` may be read by any thread without it:
 # records are immutable and a dict lookup is atomic.
@@ -26,6 +26,7 @@ from gossipsess.model.record import (
     dead_record,
     empty_record,
 )
+from gossipsess.model.revocation import Owners, is_user_sid, login_of, user_entry
 
 TOMBSTONE_MS: Final = 24 * 3600 * 1000
 """Tombstones outlive the longest partition this promises to survive. Dropped earlier, a node that comes back with
@@ -73,8 +74,11 @@ class Table:
     def __init__(self) -> None:
         self.records: dict[Sid, Record] = {}
         self.sums = PartitionSums()
+        self.revocations = 0
+        """How many of the records are tombstones of users, and no sessions."""
         self._partitions: list[dict[Sid, None]] = [{} for _ in range(PARTITIONS)]
         self._accesses: dict[Sid, int] = {}
+        self._owners = Owners()
         self._checks: list[tuple[int, Sid]] = []  # a heap: (when to look at the deadline, sid)
 
     def get(self, sid: Sid) -> Record:
@@ -105,10 +109,17 @@ class Table:
         self._replace(old, new)
         return new
 
+    def end_sessions_of(self, user: Sid) -> list[Record]:
+        """Put tombstones on the sessions that the revocation held under a user's sid ends; return what they are now."""
+        revoked_at = self.get(user).tombstone
+        logins = [(sid, login_of(user_entry(self.records[sid]))) for sid in self._owners.sessions_of(user)]
+        return [self.kill(sid, login.stamp) for sid, login in logins if login and login.stamp <= revoked_at]
+
     def merge(self, delta: Delta, time_ms: int) -> Applied:
         """Apply a peer's delta.
 
-        State whose deadline has passed is not taken in: an old copy would come back to life for a moment.
+        State whose deadline has passed is not taken in: an old copy would come back to life for a moment. What a
+        revocation held here ends is taken in as dead; a revocation itself ends sessions by `end_sessions_of`.
 
         Raises:
             RecordTooLarge: no node that keeps to the bounds sends that much. Nothing has changed.
@@ -119,6 +130,10 @@ class Table:
         new = applied.record
         if new.size > RECORD_BYTES_MAX:
             raise RecordTooLarge(f"a record of {new.size} bytes; at most {RECORD_BYTES_MAX} are merged")
+        dead = self._revoked(old, new)
+        if dead is not None:
+            applied = Applied(dead, gap=False, absorbed=True)
+            new = dead
         if delta.accessed_ms and new.entries:
             self._accesses[sid] = max(self._accesses.get(sid, 0), min(delta.accessed_ms, time_ms))
         if new is not old and (new.entries or new.tombstone):
@@ -165,6 +180,17 @@ class Table:
         """Return the sids held in a partition, in the order they came."""
         return self._partitions[partition]
 
+    def _revoked(self, old: Record | None, new: Record) -> Record | None:
+        """Return the tombstone of a record to be taken in whose login a revocation has ended; None where none has."""
+        entry = user_entry(new)
+        if entry is None or entry is user_entry(old):
+            return None  # what was held before was looked at when it came
+        login = login_of(entry)
+        revocation = self.records.get(login.user) if login is not None else None
+        if login is None or revocation is None or revocation.tombstone < login.stamp:
+            return None
+        return dead_record(new.sid, login.stamp)
+
     def _replace(self, old: Record | None, new: Record) -> None:
         sid = new.sid
         self.records[sid] = new
@@ -172,8 +198,12 @@ class Table:
         if old is None:
             self._partitions[partition_of(sid)][sid] = None
             heappush(self._checks, (self.life(new).ends_ms, sid))
+            self.revocations += is_user_sid(sid)
         elif new.tombstone and not old.tombstone:
             self._accesses.pop(sid, None)
+        was, now = user_entry(old), user_entry(new)
+        if was is not now:
+            self._owners.changed(sid, was, now)
 
     def _drop(self, record: Record) -> None:
         sid = record.sid
@@ -181,3 +211,5 @@ class Table:
         del self._partitions[partition_of(sid)][sid]
         self._accesses.pop(sid, None)
         self.sums.replace(sid, record.state_hash, 0)
+        self._owners.changed(sid, user_entry(record), None)
+        self.revocations -= is_user_sid(sid)

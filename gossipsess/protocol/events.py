@@ -54,6 +54,15 @@ class Rotate(NamedTuple):
     waiter: Waiter
 
 
+class Revoke(NamedTuple):
+    """End every session of a user, also those that this node does not hold."""
+
+    sid: Sid
+    """The user's (`model/revocation.py`)."""
+    confirm: Confirm
+    waiter: Waiter
+
+
 class Fetch(NamedTuple):
     """A request wants a session that is not held here, or not with these writes in it."""
 
@@ -131,6 +140,7 @@ Event = (
     Write
     | Invalidate
     | Rotate
+    | Revoke
     | Fetch
     | Accessed
     | Watch

@@ -33,6 +33,16 @@ class Gone:
 Outcome = Confirmed | Degraded | Gone
 
 
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """A user's sessions have ended: here at once, and on each other node when it hears of it."""
+
+    sessions: int
+    """Those that this node held."""
+    outcome: Confirmed | Degraded
+    """How many others have ended theirs."""
+
+
 class Found(Enum):
     """How a fetch ended."""
 

@@ -28,6 +28,7 @@ from gossipsess.protocol.events import (
     LinkOpened,
     Received,
     ReceivedDatagram,
+    Revoke,
     Rotate,
     Tick,
     Watch,
@@ -124,6 +125,8 @@ class Replica:
                 return self.sessions.invalidate(event, now_s)
             case Rotate():
                 return self.sessions.rotate(event, now_s)
+            case Revoke():
+                return self.sessions.revoke(event, now_s)
             case LinkOpened(link, node, dialed):
                 self._links.opened(link, node, dialed, now_s)
                 self.outbox.append(Send(link, self._hello(now_s)))

@@ -14,6 +14,7 @@ from gossipsess.model.digest import partition_of
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member
 from gossipsess.model.record import CREATED, Record
+from gossipsess.model.revocation import is_user_sid, rotated_value
 from gossipsess.model.table import Table
 from gossipsess.protocol import sync
 from gossipsess.protocol.confirmation import Confirmations
@@ -23,6 +24,7 @@ from gossipsess.protocol.events import (
     Confirm,
     Fetch,
     Invalidate,
+    Revoke,
     Rotate,
     Waiter,
     Watch,
@@ -52,6 +54,8 @@ class Written(NamedTuple):
     """The new record; a dead or empty one where the outcome is `Gone`."""
     outcome: Confirmed | Degraded | Gone | None
     """None: `Settle` will tell."""
+    ended: int = 0
+    """How many sessions of a revoked user were held here."""
 
 
 class _Peer:
@@ -134,7 +138,7 @@ class SessionProtocol:
         kept: dict[str, bytes | None] = {CREATED: None}
         for key, entry in before.entries.items():
             if entry.value is not None:
-                kept[key] = entry.value
+                kept[key] = rotated_value(key, entry)
         kept.update(event.changes)
         born = Write(event.new_sid, tuple(kept.items()), event.confirm, event.waiter)
         died_at = self.clock.tick(now_s, before.newest)
@@ -144,6 +148,16 @@ class SessionProtocol:
         if self._watched:
             self._notify("invalidated", event.sid, remote=False)
         return written
+
+    def revoke(self, event: Revoke, now_s: float) -> Written:
+        """End a user's sessions: a tombstone of the user, from which each node derives those of the sessions it holds.
+
+        Its stamp is above everything this node has heard, and so above every login of which it knows.
+        """
+        before = self.table.get(event.sid)
+        record = self.table.kill(event.sid, self.clock.tick(now_s, before.newest))
+        ended = self._end_sessions_of(event.sid, remote=False)
+        return Written(record, self._replicate(before, event.confirm, event.waiter, now_s), ended)
 
     def fetch(self, event: Fetch, now_s: float) -> Found | None:
         """Ask the other holders for a session, or for writes to it that are missing here.
@@ -260,7 +274,10 @@ class SessionProtocol:
                 peer.outbound.lacks(sid, None)
             if records.get(sid) is not before:  # what was refused, or is not held yet, is no news
                 if record.tombstone:
-                    self._died(sid)
+                    # Of two ends the later has come: whoever waits for the earlier one still does.
+                    if before is None or not before.tombstone:
+                        self._died(sid)
+                    self._end_sessions_of(sid, remote=True)
                 self._outbox += self._fetches.merged(record)
                 if self._watched:
                     self._notify_merged(before, record)
@@ -408,6 +425,19 @@ class SessionProtocol:
                 highest = delta.tombstone
         self.clock.hear(highest, now_s)
 
+    def _end_sessions_of(self, user: Sid, *, remote: bool) -> int:
+        """Do what the tombstone just put on this sid asks for, should it be a user's; return how many sessions ended.
+
+        Nobody is sent their tombstones: who holds such a session derives the same.
+        """
+        ended = self.table.end_sessions_of(user)
+        for record in ended:
+            self._died(record.sid)
+            self._outbox += self._fetches.merged(record)
+            if self._watched:
+                self._notify("invalidated", record.sid, remote=remote)
+        return len(ended)
+
     def _died(self, sid: Sid) -> None:
         for peer in self._peers.values():
             for ticket in peer.outbound.tickets_of(sid):
@@ -460,6 +490,8 @@ class SessionProtocol:
         self._outbox.append(Notify(kind, sid, remote))
 
     def _notify_merged(self, before: Record | None, record: Record) -> None:
+        if is_user_sid(record.sid):
+            return
         if before is None and not record.tombstone:
             self._notify("created", record.sid, remote=True)
         elif before is None or before.state_hash != record.state_hash:  # else only claims have advanced

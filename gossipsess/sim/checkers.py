@@ -6,7 +6,9 @@
 #   nothing invented  each entry is a write that a request made, with its value;
 #   bookkeeping     the state hash is the sum over the entries; `covered` is true only if they are covered;
 #   clocks          no stamp lies further ahead of a node's own time than it says it accepts;
-#   expiry          no session is dropped before its time, nor while a linked node knows of a later access.
+#   expiry          no session is dropped before its time, nor while a linked node knows of a later access;
+#   revocation      who knows a user to be revoked holds no session with an earlier login, however often it was
+#                   rotated since; and no session ends by a revocation that came before its login.
 # For each write:    its dot is new, and its stamp above everything in the state it replaces.
 # For each outcome:  confirmed means held by that many others; fresh means that the dots are there; absent is not
 #                    said while a linked node has held the session for a second; no wait outlasts its bound.
@@ -37,7 +39,9 @@ from gossipsess.protocol.events import (
     Event,
     Fetch,
     Invalidate,
+    Received,
     ReceivedDatagram,
+    Revoke,
     Rotate,
     Waiter,
     Write,
@@ -50,6 +54,7 @@ from gossipsess.sim import marks
 from gossipsess.sim.bounds import Bounds
 from gossipsess.sim.cluster import Cluster
 from gossipsess.sim.history import Wrote, holds, must
+from gossipsess.sim.logins import Login, Logins, content
 from gossipsess.sim.process import Process
 from gossipsess.wire.messages import Bye, Hello, LinkMessage, Pull, Push, SyncPage
 
@@ -90,6 +95,7 @@ class Checker:
         self._promises: list[_Promise] = []
         self._accesses: dict[Sid, dict[NodeId, float]] = {}
         self._buried: dict[Sid, None] = {}  # invalidations that reached everybody after the heal
+        self._logins = Logins()
         self._dead_at: dict[tuple[str, Sid], None] = {}  # tombstones that a process has held
         self._heard_of: dict[NodeId, Stamp] = {}  # the newest stamp that a process has taken in
         slow_s = [mishap.period_s for mishap in cluster.scenario.mishaps if mishap.kind == "slow"]
@@ -111,14 +117,24 @@ class Checker:
             case Write(sid, changes) if isinstance(answer, Written):
                 if not isinstance(answer.outcome, Gone):
                     self._wrote(process, sid, {}, changes, event.waiter, answer)
+            case Revoke(sid) if isinstance(answer, Written):
+                held = [self._logins.of(one) for one in process.seen.values()]
+                ended = sum(1 for login in held if login is not None and login.user == sid)
+                must(
+                    answer.ended == ended, "{} ends {} sessions of a user, and not all it holds", process, answer.ended
+                )
+                self._cluster.counts["revoked"] += ended
+                self._logins.revoked(sid, answer.record.tombstone)
+                self._killed(process, sid, event.waiter, answer)
             case Invalidate(sid) if isinstance(answer, Written):
                 self._killed(process, sid, event.waiter, answer)
             case Rotate(sid, new_sid, changes) if isinstance(answer, Written):
                 if not isinstance(answer.outcome, Gone):
                     old = process.seen[sid].entries
                     kept = {key: entry.value for key, entry in old.items() if entry.value is not None}
+                    login = self._logins.of(process.seen[sid])
                     steps = [
-                        partial(self._wrote, process, new_sid, kept, changes, event.waiter, answer),
+                        partial(self._wrote, process, new_sid, kept, changes, event.waiter, answer, login),
                         partial(self._killed, process, sid, None, answer),
                     ]
                     born_first = process.records[sid].newest > process.records[new_sid].newest
@@ -133,7 +149,7 @@ class Checker:
             case Accessed(sid) if sid in process.records:
                 self._accesses.setdefault(sid, {})[process.node] = self._cluster.now_s
         if not isinstance(event, ReceivedDatagram):  # these are about members; were they not, the next event shows it
-            self._look_at(process)
+            self._look_at(process, elsewhere=isinstance(event, Received))
         self._bounds.handled(process, event)
         if self._cluster.events % SUMS_EVERY == 0:
             self._check_sums(process)
@@ -253,12 +269,14 @@ class Checker:
         changes: Changes,
         waiter: Waiter,
         answer: Written,
+        login: Login | None = None,
     ) -> None:
         values = dict(kept)
         values.update(changes)
         before = process.seen.get(sid)
         stamp = answer.record.entries[next(iter(values))].stamp
         wrote = Wrote(sid, process.node, stamp, values)
+        self._logins.wrote(sid, (process.node, stamp), changes, login)
         self._new_dot(process, wrote)
         if before is not None:
             for key, entry in before.entries.items():
@@ -285,12 +303,15 @@ class Checker:
             until_s = self._cluster.now_s + Settings().confirm_timeout_s
             self._waits[waiter] = _Wait(process, until_s, wrote, wrote.sid, ())
 
-    def _look_at(self, process: Process) -> None:
+    def _look_at(self, process: Process, *, elsewhere: bool) -> None:
         seen, records = process.seen, process.records
         for sid, record in records.items():
             before = seen.get(sid)
             if record is not before:
                 self._check(process, before, record)
+                self._check_revoked(process, record)
+                if elsewhere and before is not None and before.entries:
+                    self._cluster.counts["revoked elsewhere"] += self._logins.ended(sid, record.tombstone)
                 seen[sid] = record
                 self._held_since.setdefault((process.node, sid), self._cluster.now_s)
                 self._bounds.held(process, record)
@@ -309,6 +330,7 @@ class Checker:
         if record.tombstone:
             self._dead_at[process.label, sid] = None
             known = any(wrote.values is None and wrote.stamp == record.tombstone for wrote in writes.values())
+            known = known or self._logins.ended(sid, record.tombstone)
             must(known, "{}: nobody invalidated {} at {}", process, sid, record.tombstone)
             mark = entry_mark(sid, RESERVED, record.tombstone, bytes(8))
             must(record.state_hash == mark and not entries, "{}: {} is dead, but has a state", process, sid)
@@ -318,7 +340,8 @@ class Checker:
             total = 0
             for key, entry in entries.items():
                 wrote = writes.get((entry.origin, entry.stamp))
-                known = wrote is not None and wrote.values is not None and (key, entry.value) in wrote.values.items()
+                values = (wrote.values if wrote is not None else None) or {}
+                known = key in values and content(key, entry.value) == content(key, values[key])
                 must(known, "{}: nobody wrote {} of {} at {}", process, key, sid, entry.stamp)
                 total += entry_mark(sid, key, entry.stamp, entry.origin)
                 covered = claims.get(entry.origin, 0) >= entry.stamp
@@ -341,6 +364,18 @@ class Checker:
             origin, stamp = wrote.origin, wrote.stamp
             if checked.get(origin, 0) < stamp <= claims.get(origin, 0) and wrote.values is not None:
                 must(holds(record, wrote), "containment: {} claims {}, and does not hold it", process, wrote)
+
+    def _check_revoked(self, process: Process, record: Record) -> None:
+        if record.tombstone:
+            for other in process.records.values():
+                login = self._logins.of(other)
+                alive = login is not None and login.user == record.sid and login.stamp <= record.tombstone
+                must(not alive, "{}: {} lives, though its user was revoked after the login", process, other.sid)
+            return
+        login = self._logins.of(record)
+        if login is not None and login.user in process.records:
+            alive = login.stamp <= process.records[login.user].tombstone
+            must(not alive, "{}: {} lives, though its user was revoked after the login", process, record.sid)
 
     def _check_dropped(self, process: Process, record: Record) -> None:
         sid, time_ms = record.sid, self._cluster_ms(process)

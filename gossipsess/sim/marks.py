@@ -6,6 +6,8 @@
 from collections.abc import Iterator
 from typing import Final
 
+from gossipsess.model.record import USER, Entry
+from gossipsess.model.revocation import login_of
 from gossipsess.sim.process import Process
 from gossipsess.wire.messages import LinkMessage, Members, Pull, PullAnswer, Push, PushAck, SyncPage, Touch
 
@@ -42,6 +44,9 @@ MARKS: Final = {
     "pauses guarded": "a process that had stood still judged nobody in its first moments",
     "pulls for a request": "a node asked the others for a session",
     "refused clocks": "a node refused a peer whose clock is far ahead",
+    "revoked": "a revocation ended a session on the node that was asked for it",
+    "revoked elsewhere": "a revocation ended a session on another node that held it",
+    "revoked on arrival": "a session came to a node that knew its user to be revoked",
     "rolling": "every process left and started again, one after the other",
     "slow reader": "a node took in at a low rate what came over its links",
     "split": "two groups of nodes did not reach each other",
@@ -85,6 +90,11 @@ def of_message(receiver: Process, message: LinkMessage) -> Iterator[str]:
                 held = receiver.records.get(delta.sid)
                 if held is not None and held.tombstone and not delta.tombstone:
                     yield "absorbed"
+                for key, stamp, origin, value in delta.entries:
+                    login = login_of(Entry(stamp, origin, value, 0)) if key == USER else None
+                    revocation = receiver.records.get(login.user) if login is not None else None
+                    if login is not None and revocation is not None and revocation.tombstone >= login.stamp:
+                        yield "revoked on arrival"
                 if delta.base_claims is None:
                     yield "hash bases"
         case _:

@@ -23,6 +23,8 @@ REQUEST_KINDS: Final = (
     "invalidate",
     "log in",
     "old cookie",
+    "log in as",
+    "revoke",
 )
 MISHAP_KINDS: Final = (
     "crash",

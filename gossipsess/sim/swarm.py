@@ -3,8 +3,8 @@
 # Each seed arms a random part of the menu of faults only. With all of them at once, every run would be the same
 # mush, in which a fault that hides another's traces is always there (Groce et al., "Swarm Testing", 2012).
 # Requests come as browsers send them: a few sessions, several requests at once for the same one; now and then a
-# logout or a login's rotation, and late requests under the old id. Crashes prefer the moment just after a write,
-# where a promise is youngest.
+# logout or a login's rotation, late requests under the old id, and in some runs users whose sessions are all ended.
+# Crashes prefer the moment just after a write, where a promise is youngest.
 
 import random
 from typing import Final
@@ -21,8 +21,8 @@ NODES_DRAWN: Final = (2, 3, 4, 5, 6, 7)
 NODES_WEIGHTS: Final = (15, 34, 22, 17, 8, 4)
 CLIENTS_MAX: Final = 5
 KEYS: Final = ("cart", "user", "theme")
-REQUEST_WEIGHTS: Final = (18, 32, 20, 8, 4, 5, 5, 6, 2)
-READING_WEIGHTS: Final = (50, 12, 6, 2, 20, 2, 2, 4, 2)
+REQUEST_WEIGHTS: Final = (18, 32, 20, 8, 4, 5, 5, 6, 2, 4, 1)
+READING_WEIGHTS: Final = (50, 12, 6, 2, 20, 2, 2, 4, 2, 4, 1)
 """Where sessions end soon: one that is only read lives by what its holders tell each other."""
 BURSTS: Final = 0.04
 """How often one session is written hundreds of times within a second."""
@@ -31,6 +31,8 @@ LARGE_VALUES: Final = 0.03
 LONG_SPLITS: Final = 0.02
 """How often a run is mostly a long split."""
 LONG_SPLIT_S: Final = (20.0, 60.0)
+REVOKING_WEIGHTS: Final = (14, 14, 10, 4, 4, 14, 3, 2, 2, 24, 9)
+"""Where users log in on several devices, and have all their sessions ended."""
 LOSS_MAX: Final = 0.3
 SKEW_MS_MAX: Final = 4_900
 """Two clocks twice this apart still bear each other: ten seconds are refused."""
@@ -53,7 +55,8 @@ def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX) -> 
     idle_is_short = rng.random() < 0.3
     hurt_s = rng.uniform(10, 16) if idle_is_short else 8.0
     idle_ms = round(rng.uniform(3_000, 9_000)) if idle_is_short else 1_800_000
-    requests = _requests(rng, nodes, hurt_s, READING_WEIGHTS if idle_is_short else REQUEST_WEIGHTS)
+    revoking = REVOKING_WEIGHTS if rng.random() < 0.25 else REQUEST_WEIGHTS
+    requests = _requests(rng, nodes, hurt_s, READING_WEIGHTS if idle_is_short else revoking)
     swift = rng.random() < 0.5
     beacons = rng.random() < 0.15
     scenario = Scenario(

@@ -3,7 +3,7 @@
 from gossipsess.model.delta import Delta
 from gossipsess.model.identity import short
 from gossipsess.model.record import Claims
-from gossipsess.protocol.events import Event, Fetch, Invalidate, LinkOpened, Rotate, Write
+from gossipsess.protocol.events import Event, Fetch, Invalidate, LinkOpened, Revoke, Rotate, Write
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.sessions import Written
 from gossipsess.wire.messages import Gap, LinkMessage, Push, PushAck, SyncAsk, SyncPage
@@ -19,6 +19,8 @@ def event_text(event: Event) -> str:
             return f"write {short(sid)} {_keys(changes)} confirm={confirm}"
         case Invalidate(sid, confirm):
             return f"invalidate {short(sid)} confirm={confirm}"
+        case Revoke(sid, confirm):
+            return f"revoke {short(sid)} confirm={confirm}"
         case Rotate(sid, new_sid, changes, confirm):
             return f"rotate {short(sid)} to {short(new_sid)} {_keys(changes)} confirm={confirm}"
         case Fetch(sid, dots):

@@ -7,17 +7,21 @@
 from collections.abc import Callable
 from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final
 
 from gossipsess.model.identity import SID_BYTES, Sid
-from gossipsess.model.record import ABSOLUTE, CREATED, IDLE
+from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, USER
+from gossipsess.model.revocation import user_sid, user_value
 from gossipsess.model.table import register_value
-from gossipsess.protocol.events import Accessed, Changes, Dot, Fetch, Invalidate, Rotate, Write
+from gossipsess.protocol.events import Accessed, Changes, Dot, Fetch, Invalidate, Revoke, Rotate, Write
 from gossipsess.protocol.outcomes import Found, Gone
 from gossipsess.protocol.sessions import Written
 from gossipsess.sim.cluster import Cluster
 from gossipsess.sim.process import EPOCH_MS, Process
 from gossipsess.sim.scenario import Request
+
+USERS: Final = 2
+"""People who log in; each may do so in several browsers."""
 
 
 class _Client:
@@ -58,6 +62,12 @@ class Workload:
             case "log in":
                 client.goes_on_as(client.new_sid())
                 self._create(process, client, request)
+            case "log in as" if request.key == "cart":  # in a new session; else in the one that there is
+                client.goes_on_as(client.new_sid())
+                self._create(process, client, request, _login(request))
+            case "revoke":
+                user = user_sid(_user(request))
+                self._cluster.submit(process, Revoke(user, request.confirm, Waiter()))
             case "invalidate":
                 self._cluster.submit(process, Invalidate(sid, request.confirm, Waiter()))
             case "access":
@@ -66,7 +76,7 @@ class Workload:
                 self._cluster.submit(process, Fetch(client.old_sid, (), Waiter()))
             case "write" if process.records.get(sid) is None and not dots:
                 self._create(process, client, request)
-            case "write" | "delete" | "rotate":
+            case "write" | "delete" | "rotate" | "log in as":
                 self._change(process, client, request, sid)
             case _:
                 waiter = Waiter(partial(self._found, process, client, request, sid))
@@ -81,13 +91,14 @@ class Workload:
         if request.kind == "read and write":
             self._change(process, client, request, sid)
 
-    def _create(self, process: Process, client: _Client, request: Request) -> None:
+    def _create(self, process: Process, client: _Client, request: Request, login: Changes = ()) -> None:
         time_ms = EPOCH_MS + round(self._cluster.now_s * 1000)
         changes: Changes = (
             (CREATED, register_value(time_ms)),
             (IDLE, register_value(self._cluster.scenario.idle_ms)),
             (ABSOLUTE, register_value(time_ms + self._cluster.scenario.absolute_ms)),
             (request.key, _value(request)),
+            *login,
         )
         write = Write(client.sid, changes, request.confirm, Waiter())
         self._told(process, client, client.sid, self._cluster.submit(process, write))
@@ -95,7 +106,9 @@ class Workload:
     def _change(self, process: Process, client: _Client, request: Request, sid: Sid) -> None:
         changes: Changes = ((request.key, None if request.kind == "delete" else _value(request)),)
         event: Write | Rotate
-        if request.kind == "rotate":
+        if request.kind == "log in as":
+            changes += _login(request)
+        if request.kind == "rotate" or (request.kind == "log in as" and request.key == "user"):
             event = Rotate(sid, client.new_sid(), changes, request.confirm, Waiter())
         else:
             event = Write(sid, changes, request.confirm, Waiter())
@@ -119,6 +132,14 @@ class Waiter:
     def __call__(self, outcome: Any) -> None:
         if self._then is not None:
             self._then(outcome)
+
+
+def _user(request: Request) -> str:
+    return f"user {request.client % USERS}"
+
+
+def _login(request: Request) -> Changes:
+    return ((USER, user_value(_user(request))),)
 
 
 def _value(request: Request) -> bytes:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Final, NamedTuple
 
 from gossipsess.config import Config
+from gossipsess.model.record import USER
 from gossipsess.protocol.outcomes import Gone, Outcome
 from gossipsess.service import NodeService, RunningNode, process_node
 from gossipsess.store import SessionStore
@@ -114,7 +115,7 @@ def save(
         UnreplicableValue: a value was changed in place into something that cannot travel. Nothing is stored.
         SessionTooLarge: values have grown over a bound in place. Nothing is stored.
     """
-    if not session.is_new and not session and session.modified:
+    if not session.is_new and not session and any(key != USER for key, _ in session.changes()):
         return Saving(store.invalidate(session), ((name, ""), (token_name(name), "")), ended=True)
     rotates = may_rotate and session.rotates
     sets_id = session.is_new or rotates or wants_refresh(session, max_age_s)

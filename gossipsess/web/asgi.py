@@ -4,6 +4,7 @@
 # The session is loaded before the application runs, so that using it never waits; what the request changed is
 # stored, and confirmed by another host, before the first header leaves. So a login that a browser has seen
 # succeed is held elsewhere too.
+# `revoke` ends a user's sessions from within a request: the middleware leaves its store in the scope.
 # Not here: which cookies follow from a request (adapter.py), and how they are written (cookie.py).
 
 import time
@@ -13,6 +14,8 @@ from typing import Any, Final
 from gossipsess.config import Config
 from gossipsess.errors import SessionUnavailable
 from gossipsess.model.clock import time_ms_of
+from gossipsess.protocol.events import Confirm
+from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.session import Session
 from gossipsess.store import SessionStore
@@ -30,6 +33,7 @@ Headers = list[tuple[bytes, bytes]]
 
 TRY_AGAIN_LATER: Final = 1013
 """Close code of a websocket whose session is not available (RFC 6455's registry)."""
+_STORE: Final = "gossipsess.store"  # key in the scope of a request
 _UNAVAILABLE_BODY: Final = b"The session is not available right now. Please try again.\n"
 
 
@@ -137,7 +141,7 @@ class SessionMiddleware:
         except SessionUnavailable:
             await _answer_unavailable(send)
             return
-        scope["session"] = session
+        scope["session"], scope[_STORE] = session, store
 
         async def send_with_session(message: Message) -> None:
             if message["type"] == "http.response.start" and session.accessed:
@@ -157,7 +161,7 @@ class SessionMiddleware:
             await receive()  # the connect, which is to be answered
             await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
             return
-        scope["session"] = session
+        scope["session"], scope[_STORE] = session, store
 
         async def send_with_session(message: Message) -> None:
             if message["type"] == "websocket.accept" and session.accessed:
@@ -199,6 +203,22 @@ class SessionMiddleware:
         headers += [(b"set-cookie", self._cookie.header(*cookie).encode("ascii")) for cookie in cookies]
         if not _has(headers, b"cache-control"):
             headers.append((b"cache-control", b"private"))
+
+
+async def revoke(scope: Scope, user: object, confirm: Confirm | None = None) -> Revoked:
+    """End every session of a user on every node, whichever holds it; for the handler of a request or websocket.
+
+    `user` is what a login key holds, ``user_id`` say, or `Session.user`. The session of the request that calls this
+    ends too, if it is the user's: what the request changes in it afterwards is not stored.
+
+    Raises:
+        RuntimeError: the request did not come through the middleware.
+        UnreplicableValue, SessionTooLarge: no session can have such a user.
+    """
+    store = scope.get(_STORE)
+    if not isinstance(store, SessionStore):
+        raise RuntimeError("no sessions to revoke: this request did not come through gossipsess's SessionMiddleware.")
+    return await on_any_loop(store.revoke(str(user), confirm))
 
 
 def _has(headers: Headers, name: bytes) -> bool:

@@ -17,6 +17,8 @@ from werkzeug.exceptions import ServiceUnavailable
 from gossipsess.config import Config
 from gossipsess.errors import SessionTooLarge, SessionUnavailable, UnreplicableValue
 from gossipsess.model.record import Record
+from gossipsess.protocol.events import Confirm
+from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.store import SessionStore
 from gossipsess.waiting import blocking
@@ -63,6 +65,17 @@ class GossipSessions:
         app.url_value_preprocessor(_refuse_if_unavailable)  # comes before every `before_request`
         launch_early(self._sessions)
 
+    def revoke(self, user: object, confirm: Confirm | None = None) -> Revoked:
+        """End every session of a user on every node, whichever holds it. Blocks until confirmed, at most 250 ms.
+
+        `user` is what a login key holds, ``user_id`` say, or `Session.user`. The session of the request that calls
+        this ends too, if it is the user's: what the request changes in it afterwards is not stored.
+
+        Raises:
+            UnreplicableValue, SessionTooLarge: no session can have such a user.
+        """
+        return blocking(_store(self._sessions).revoke(str(user), confirm))
+
 
 class FlaskSession(WebSession, SessionMixin):
     """What `flask.session` is: a `WebSession` with the attributes that Flask's have."""
@@ -100,7 +113,7 @@ class GossipSessionInterface(SessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> FlaskSession | UnavailableSession:
         """Return the session that the request's cookies name, or a new one. May block for at most 150 ms."""
-        store = self._store()
+        store = _store(self._sessions)
         name = self.get_cookie_name(app)
         cookie = session_of_untrusted(request.cookies.getlist(name), request.cookies.getlist(token_name(name)))
         try:
@@ -131,7 +144,7 @@ class GossipSessionInterface(SessionInterface):
         name = self.get_cookie_name(app)
         expires = self.get_expiration_time(app, session)
         max_age_s = (expires - datetime.now(UTC)).total_seconds() if expires is not None else None
-        store = self._store()
+        store = _store(self._sessions)
         cookies: dict[str, str] = {}
         try:
             saving = save(store, session, name, max_age_s)
@@ -150,10 +163,6 @@ class GossipSessionInterface(SessionInterface):
         if cookies:
             response.vary.add("Cookie")
             response.headers.setdefault("Cache-Control", "private")
-
-    def _store(self) -> SessionStore:
-        store = self._sessions.store
-        return store if store is not None else self._sessions.start()
 
     def _refreshes(self, app: Flask, store: SessionStore, session: FlaskSession, max_age_s: float | None) -> bool:
         return (
@@ -181,6 +190,11 @@ class GossipSessionInterface(SessionInterface):
     def _partitioned(self, app: Flask) -> dict[str, Any]:
         # Flask knows the setting from 3.1 on.
         return {"partitioned": True} if app.config.get("SESSION_COOKIE_PARTITIONED") else {}
+
+
+def _store(sessions: NodeSessions) -> SessionStore:
+    store = sessions.store
+    return store if store is not None else sessions.start()
 
 
 def _refuse_if_unavailable(endpoint: str | None, values: dict[str, Any] | None) -> None:

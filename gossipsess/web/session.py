@@ -4,10 +4,13 @@
 # kept the id (session fixation). So a new value under a key that frameworks keep the user in moves a stored session
 # to a new id; an application with other names for its user asks for that by `rotate`.
 # Why in the adapters and not in the store: only an answer that can set a cookie may retire the id it came with.
+# The same keys say whose the session is, so that `revoke` finds it; what an application assigns to `user` itself
+# stands until a login key changes again.
 # Not here: the move itself (store.py), and the cookies that follow from it (adapter.py).
 
-from typing import Final
+from typing import Any, Final
 
+from gossipsess.model.revocation import USER_CHARACTERS_MAX
 from gossipsess.session import Session
 
 LOGIN_KEYS: Final = ("_auth_user_id", "_user_id", "user_id")
@@ -23,20 +26,41 @@ class WebSession(Session):
         """Give the session a new id when this request's changes are saved; its data stays, the old id ends.
 
         For a login that puts the user under a key of the application's own; one that assigns a new value to
-        ``user_id``, ``_user_id`` or ``_auth_user_id`` rotates by itself. On a websocket it counts before the accept:
-        afterwards a client cannot be told of a new id.
+        ``user_id``, ``_user_id``, ``_auth_user_id`` or `user` rotates by itself. On a websocket it counts before the
+        accept: afterwards a client cannot be told of a new id.
         """
         self.accessed = True
         self._asked_to_rotate = True
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        if key in LOGIN_KEYS:
+            self.user = user_text(value)
+
+    def __delitem__(self, key: str) -> None:
+        super().__delitem__(key)
+        if key in LOGIN_KEYS:
+            left = [user_text(self[name]) for name in LOGIN_KEYS if name in self]
+            self.user = left[0] if left else None
 
     @property
     def rotates(self) -> bool:
         """A save moves what is stored to a new id."""
         if self.is_new:
             return False  # nobody else knows its id
-        return self._asked_to_rotate or any(self._has_new(key) for key in LOGIN_KEYS)
+        logs_in = self._new_user is not None and self._new_user[0] is not None
+        return self._asked_to_rotate or logs_in or any(self._has_new(key) for key in LOGIN_KEYS)
 
     def _has_new(self, key: str) -> bool:
         assigned = self._assigned.get(key)
         stored = self.record.entries.get(key)
         return assigned is not None and (stored is None or stored.value != assigned)
+
+
+def user_text(value: object) -> str | None:
+    """Return the name of the user whom a login key holds: the value's text; None where that names nobody.
+
+    Text beyond 256 characters names nobody: an application with such users assigns `Session.user` itself.
+    """
+    text = "" if value is None else str(value)
+    return text if 0 < len(text) <= USER_CHARACTERS_MAX else None

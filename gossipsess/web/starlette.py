@@ -5,10 +5,12 @@
 # So the session is one, filled when it is loaded.
 # Not here: all the rest (asgi.py). Starlette itself is not imported.
 
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from gossipsess.config import Config
 from gossipsess.model.record import Record
+from gossipsess.protocol.events import Confirm
+from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.web import asgi
 from gossipsess.web.cookie import SameSite
@@ -92,3 +94,21 @@ class SessionMiddleware(asgi.SessionMiddleware):
             partitioned=partitioned,
             session_class=StarletteSession,
         )
+
+
+class HasScope(Protocol):
+    """A Starlette `Request` or `WebSocket`."""
+
+    @property
+    def scope(self) -> asgi.Scope:
+        """The ASGI scope of the connection."""
+
+
+async def revoke(request: HasScope, user: object, confirm: Confirm | None = None) -> Revoked:
+    """End every session of a user on every node; see `asgi.revoke`.
+
+    Raises:
+        RuntimeError: the request did not come through the middleware.
+        UnreplicableValue, SessionTooLarge: no session can have such a user.
+    """
+    return await asgi.revoke(request.scope, user, confirm)

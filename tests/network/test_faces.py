@@ -38,6 +38,13 @@ async def one_round(here, there) -> None:
     assert await there.sessions.load(again.cookie) is None
     again["late"] = 1
     assert await there.sessions.commit(again) == Gone()
+    login = here.sessions.create()
+    login.user = "kim"
+    expect_confirmed(await here.sessions.commit(login))
+    revoked = await there.sessions.revoke("kim")
+    assert revoked.sessions == 1
+    expect_confirmed(revoked.outcome)
+    assert await here.sessions.load(login.cookie) is None
 
 
 async def test_the_api_on_trio():
@@ -77,6 +84,13 @@ def test_the_api_on_plain_threads():
         assert here.sessions.load(old) is None
         expect_confirmed(there.sessions.invalidate(again))
         assert here.sessions.load(again.cookie) is None
+        login = here.sessions.create()
+        login.user = "kim"
+        expect_confirmed(here.sessions.commit(login))
+        revoked = there.sessions.revoke("kim")
+        assert revoked.sessions == 1
+        expect_confirmed(revoked.outcome)
+        assert here.sessions.load(login.cookie) is None
 
 
 async def test_a_cancelled_block_ends_the_node():

@@ -17,7 +17,8 @@ from gossipsess.model.clock import HybridClock, Stamp
 from gossipsess.model.delta import Applied, Delta, apply, not_covered
 from gossipsess.model.digest import PartitionSums
 from gossipsess.model.identity import NodeId, Sid
-from gossipsess.model.record import HASH_MASK, Record, covers, empty_record
+from gossipsess.model.record import HASH_MASK, Record, covers, dead_record, empty_record
+from gossipsess.model.revocation import login_of, user_entry
 from gossipsess.model.table import Life, Table
 from gossipsess.protocol import fetch, replication, sessions, suspicion, sync
 from gossipsess.protocol.confirmation import Confirmations, Ticket
@@ -299,6 +300,36 @@ def a_set_decides(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Membership, "live", lambda self: tuple(set(real(self))))
 
 
+def revocations_stay_at_home(patch: pytest.MonkeyPatch) -> None:
+    """A revocation ends the sessions of the node that was asked for it, and no others."""
+    real = SessionProtocol._end_sessions_of
+
+    def end_sessions_of(self: SessionProtocol, user: Sid, *, remote: bool) -> int:
+        return 0 if remote else real(self, user, remote=remote)
+
+    patch.setattr(SessionProtocol, "_end_sessions_of", end_sessions_of)
+
+
+def late_arrivals_escape_revocation(patch: pytest.MonkeyPatch) -> None:
+    """A revocation ends what is held when it comes; what comes after it, from who had not heard of it, lives."""
+    patch.setattr(Table, "_revoked", lambda self, old, new: None)
+
+
+def rotation_is_a_login(patch: pytest.MonkeyPatch) -> None:
+    """A rotation names the user by a new write, which looks later than the revocation."""
+    patch.setattr(sessions, "rotated_value", lambda key, entry: entry.value)
+
+
+def revocations_end_later_logins(patch: pytest.MonkeyPatch) -> None:
+    """Whoever was revoked once is locked out for as long as the revocation is kept."""
+
+    def revoked(self: Table, old: Record | None, new: Record) -> Record | None:
+        login = login_of(user_entry(new))
+        return dead_record(new.sid, login.stamp) if login is not None and login.user in self.records else None
+
+    patch.setattr(Table, "_revoked", revoked)
+
+
 MUTANTS: Mapping[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -328,6 +359,10 @@ MUTANTS: Mapping[str, Plant] = {
         the_dead_rest,
         views_are_not_compared,
         nobody_need_confirm,
+        revocations_stay_at_home,
+        late_arrivals_escape_revocation,
+        rotation_is_a_login,
+        revocations_end_later_logins,
         a_set_decides,
     )
 }
