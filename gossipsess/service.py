@@ -50,13 +50,20 @@ READY_STEP_S = 0.01
 class NodeService:
     """One node and the stores over it; what runs it is the caller's, or a `RunningNode`'s."""
 
-    def __init__(self, config: Config, sockets: Endpoint | None, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        config: Config,
+        sockets: Endpoint | None,
+        now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         """Make a node that nobody drives yet.
 
         Args:
             config: its settings.
             sockets: what it listens on, closed with it; None for a lone node.
-            now: its clock, seconds; asked from any thread.
+            now: its clock, seconds that never go back; asked from any thread.
+            wall: Unix time, seconds; asked once, here.
         """
         self.config = config
         self.sockets = sockets
@@ -66,7 +73,7 @@ class NodeService:
             if sockets is not None:
                 sockets.close()
             raise
-        self.node = Node(self._replica(now()), now)
+        self.node = Node(self._replica(now(), wall()), now)
         self.store = self.new_store()
         self._subscriptions: dict[Subscription, None] = {}
         self._watching = threading.Lock()  # so that of two threads, the one that goes does not silence the other
@@ -136,7 +143,7 @@ class NodeService:
                 log.info("no secret is set: loopback only, sealed with the key in %s", path)
         return Keyring.from_secrets(self.config.cluster, secret, self.config.secret_fallbacks)
 
-    def _replica(self, now_s: float) -> Replica:
+    def _replica(self, now_s: float, wall_s: float) -> Replica:
         config = self.config
         parts = config.discovery_parts()
         address = self._address()
@@ -159,7 +166,7 @@ class NodeService:
         replica = Replica(
             myself,
             settings,
-            clock_offset_ms=round((time.time() - now_s) * 1000),
+            clock_offset_ms=round((wall_s - now_s) * 1000),
             rng=random.Random(os.urandom(16)),  # noqa: S311  # spreads probes and retries; ids come from os.urandom
             now_s=now_s,
         )
