@@ -15,6 +15,7 @@
 #         were killed, or out of reach. Out of reach is legitimate: a node cannot tell a peer that is cut off for long
 #         from a dead one, nor, having met nobody for two seconds, whether it is the first node of a cluster or was
 #         born cut off. So a holder counts only where it answered itself, or was linked to who did before and after.
+# Choice: every write has a key of its own, whose value is made from the key and from the client's first session;
 #         so none hides behind a later one, and a value in the wrong session is seen.
 # Not here: making histories (history.py).
 

@@ -58,6 +58,10 @@ class ShellNode:
         await self.over.wait()
 
     @property
+    def is_ending(self) -> bool:
+        return self._scope.cancel_called or self.driver._leaving.is_set()
+
+    @property
     def id(self) -> bytes:
         return self.service.node.node_id
 
@@ -88,8 +92,9 @@ class World:
         self.nursery = nursery
         self.nodes: list[ShellNode] = []
 
-    def start(self, discovery: str = "none", **settings: Any) -> ShellNode:
-        number = len(self.nodes) + 1
+    def start(self, discovery: str = "none", at: int | None = None, **settings: Any) -> ShellNode:
+        """Start a node at the address of that number, by default the next one."""
+        number = at or len(self.nodes) + 1
         node = ShellNode(self.fabric, number, discovery=discovery, **({"host": f"host-{number}"} | settings))
         self.nodes.append(node)
         self.nursery.start_soon(node.run)
@@ -153,10 +158,10 @@ def in_world(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     """
 
     @functools.wraps(test)
-    def run(**arguments: Any) -> None:
+    def run(*values: Any, **arguments: Any) -> None:
         async def main() -> None:
             async with open_world() as world:
-                await test(world, **arguments)
+                await test(world, *values, **arguments)
 
         trio_run._r.seed(1)
         with patch("os.urandom", random.Random(1).randbytes):
