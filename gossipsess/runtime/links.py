@@ -105,9 +105,8 @@ class Link:
         while True:
             await self._blocked.wait()
             self._blocked = trio.Event()
-            while self._unsent:
-                await self._connection.writable()
-                self._send_some(self._unsent)
+            await self._connection.writable()
+            self._send_some(self._unsent)
             self.flush()
 
     def _send_some(self, data: memoryview) -> None:

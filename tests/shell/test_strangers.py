@@ -25,6 +25,8 @@ async def read_to_end(connection) -> bytes:
         await connection.readable()
         try:
             more = connection.receive(CAPACITY)
+        except BlockingIOError:
+            continue
         except OSError:
             return data
         if not more:
@@ -286,6 +288,24 @@ async def test_a_link_that_is_to_be_closed_does_not_wait_for_ever_for_its_peer_t
     assert number in node.driver._links
     await eventually(lambda: number not in node.driver._links, "it is closed", within_s=0.2)
     await goes_on(world, node)
+
+
+@in_world
+async def test_what_waited_for_a_slow_reader_leaves_as_soon_as_it_reads(world):
+    """Not with the next message: on a quiet node that may be half a second off."""
+    node = world.start()
+    stranger, _ = await member_link(world, node)
+    link = next(iter(node.driver._links.values()))
+    while not link._unsent:
+        link.send(PullAnswer(1, True, True))
+        link.flush()
+    link.send(PullAnswer(2, True, True))
+    link.flush()
+    assert link._queue
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_to_end, stranger)
+        await eventually(lambda: link.is_idle, "all has left", within_s=0.02)
+        nursery.cancel_scope.cancel()
 
 
 @in_world
