@@ -15,6 +15,7 @@ import random
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gossipsess.config import Config
@@ -26,7 +27,9 @@ from gossipsess.protocol.effects import Notify
 from gossipsess.protocol.events import Watch
 from gossipsess.protocol.replica import ALONE_S, Replica, Settings
 from gossipsess.runtime import localkey
+from gossipsess.runtime.forks import unforked
 from gossipsess.runtime.sockets import Sockets, bind, route_address
+from gossipsess.runtime.transport import Endpoint
 from gossipsess.session import Session
 from gossipsess.status import Status, snapshot
 from gossipsess.store import SessionStore
@@ -47,7 +50,21 @@ READY_STEP_S = 0.01
 class NodeService:
     """One node and the stores over it; what runs it is the caller's, or a `RunningNode`'s."""
 
-    def __init__(self, config: Config, sockets: Sockets | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        sockets: Endpoint | None,
+        now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """Make a node that nobody drives yet.
+
+        Args:
+            config: its settings.
+            sockets: what it listens on, closed with it; None for a lone node.
+            now: its clock, seconds that never go back; asked from any thread.
+            wall: Unix time, seconds; asked once, here.
+        """
         self.config = config
         self.sockets = sockets
         try:
@@ -56,7 +73,7 @@ class NodeService:
             if sockets is not None:
                 sockets.close()
             raise
-        self.node = Node(self._replica())
+        self.node = Node(self._replica(now(), wall()), now)
         self.store = self.new_store()
         self._subscriptions: dict[Subscription, None] = {}
         self._watching = threading.Lock()  # so that of two threads, the one that goes does not silence the other
@@ -101,9 +118,8 @@ class NodeService:
         from gossipsess.runtime.driver import Driver
 
         assert self.sockets is not None, "a lone node has nothing to drive"
-        return Driver(
-            self.node, self.keyring, self.sockets, self.config.discovery_parts().multicast, self._notify, self._ended
-        )
+        group = self.config.discovery_parts().multicast
+        return Driver(self.node, self.keyring, self.sockets.transport(), group, self._notify, self._ended)
 
     def _notify(self, notify: Notify) -> None:
         for subscription in list(self._subscriptions):
@@ -127,9 +143,8 @@ class NodeService:
                 log.info("no secret is set: loopback only, sealed with the key in %s", path)
         return Keyring.from_secrets(self.config.cluster, secret, self.config.secret_fallbacks)
 
-    def _replica(self) -> Replica:
+    def _replica(self, now_s: float, wall_s: float) -> Replica:
         config = self.config
-        now_s = time.monotonic()
         parts = config.discovery_parts()
         address = self._address()
         myself = Member(
@@ -151,7 +166,7 @@ class NodeService:
         replica = Replica(
             myself,
             settings,
-            clock_offset_ms=round((time.time() - now_s) * 1000),
+            clock_offset_ms=round((wall_s - now_s) * 1000),
             rng=random.Random(os.urandom(16)),  # noqa: S311  # spreads probes and retries; ids come from os.urandom
             now_s=now_s,
         )
@@ -178,11 +193,13 @@ class RunningNode(NodeService):
     def __init__(self, config: Config) -> None:
         from gossipsess.runtime.portal import Portal
 
-        super().__init__(config, listen(config))
-        self._portal: Portal = Portal(self.make_driver())
-        _running.add(self)
         self.closed = False
         """It has left, or is leaving."""
+        with unforked:  # a child must find what it is to let go of
+            super().__init__(config, listen(config))
+            self._driver = self.make_driver()
+            _running.add(self)
+        self._portal = Portal(self._driver)
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Block until the node is synced, or alone for two seconds; False when `timeout_s` ran out first."""
@@ -194,7 +211,7 @@ class RunningNode(NodeService):
     def orphaned(self) -> None:
         """Let go, after a fork, of what is the parent's: its peers would not notice that it died."""
         self.closed = True
-        self._portal.driver.close_sockets()
+        self._driver.close_sockets()
         self.node.orphaned()
 
     def close(self) -> None:

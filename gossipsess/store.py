@@ -197,9 +197,11 @@ class SessionStore:
 
         def settle(found: Found) -> None:
             try:
-                future.set_result(self._found(name, sid, token, dots, found))
-            except SessionUnavailable as unavailable:
-                future.set_exception(unavailable)
+                session = self._found(name, sid, token, dots, found)
+            except Exception as error:  # whoever waits is told of any
+                future.set_exception(error)
+            else:
+                future.set_result(session)
 
         found = self._node.submit(Fetch(sid, dots, settle))
         return future if found is None else self._found(name, sid, token, dots, found)

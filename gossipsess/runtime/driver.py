@@ -2,6 +2,9 @@
 #
 # One task takes effects and rings the deadlines; one receives datagrams; one accepts links; each link has a task
 # that reads and one that writes. Everything runs in one Trio thread; other threads only ring the alarm.
+#
+# What fails: a failure of the machine, or of what it asks for, ends the node, whichever task met it, and every wait
+#             with it. What a peer's bytes or a link's task make fail ends that link, or drops that datagram.
 
 import logging
 import math
@@ -39,10 +42,10 @@ from gossipsess.protocol.events import (
     ReceivedDatagram,
     Tick,
 )
-from gossipsess.runtime.links import Link, connect, greet, opened_of, refused, tuned
-from gossipsess.runtime.sockets import Sockets
+from gossipsess.runtime.links import Link, greet
+from gossipsess.runtime.transport import Connection, Receiver, Transport
 from gossipsess.wire.codec import decode_untrusted, encode
-from gossipsess.wire.crypto import DATAGRAM_BYTES_MAX, DatagramOpener, DatagramSealer
+from gossipsess.wire.crypto import DatagramOpener, DatagramSealer
 from gossipsess.wire.keyring import Keyring
 from gossipsess.wire.messages import Datagram, Message, is_datagram, is_link_message
 
@@ -57,6 +60,10 @@ UNKNOWN_KIND = "unknown kind"
 """Counted under this: messages of a newer version, which a rolling update brings. Nothing is wrong with them."""
 LEAVE_S = 0.5
 """How long a leaving node waits for its last messages to go out."""
+NOT_SENT = (OSError, TypeError, ValueError)
+"""What sending to an address raises. The last two where Python refuses it: a peer may gossip of ``fe80::1%\\0``."""
+FAILED_PAUSE_S = 0.1
+"""After a socket failed, out of descriptors or of network, say: later is soon enough."""
 
 
 class Driver:
@@ -66,7 +73,7 @@ class Driver:
         self,
         node: Node,
         keyring: Keyring,
-        sockets: Sockets,
+        transport: Transport,
         group: Address | None,
         notify: Callable[[Notify], None],
         ended: Callable[[], None],
@@ -78,24 +85,24 @@ class Driver:
         self._notify = notify
         self._ended = ended
         self._keyring = keyring
-        self._sockets = sockets
+        self._transport = transport
         self._group = group
         self._sealer = DatagramSealer(keyring.primary, node.node_id)
         self._opener = DatagramOpener(keyring)
         self._links: dict[int, Link] = {}
         self._link_count = 0
         self._handshakes = 0
-        self._greeting: dict[trio.SocketStream, None] = {}  # connections that are no links yet
-        self._dialing: dict[Address, None] = {}
+        self._dialing: dict[Address, None] = {}  # until a link stands, or the dial has failed
         self._taken: deque[Effect] = deque()  # from the node, not carried out yet
         self._turning = False
         self._due_s = self._asleep_until_s = math.inf  # the node's next deadline, and how long the pump sleeps
         self._alarm = trio.Event()  # ends that sleep
-        self._failure: Exception | None = None  # of a turn outside any task
+        self._failure: Exception | None = None  # of a turn; ends the pump, and the node with it
         self._leaving = trio.Event()
+        self._over = False
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
-        """Run until `leave` is called. The sockets are closed at the end, and no wait is left open."""
+        """Run until `leave` is called. At the end everything is closed, and no wait is left open."""
         token = trio.lowlevel.current_trio_token()
         thread = threading.get_ident()
 
@@ -105,40 +112,46 @@ class Driver:
                     self._alarm.set()
             else:
                 with suppress(trio.RunFinishedError):  # ended between the last look and now: `Abandon` settles
-                    token.run_sync_soon(self._ring)
+                    token.run_sync_soon(self._tell, ())
 
-        udp = trio.socket.from_stdlib_socket(self._sockets.udp)
-        tcp = trio.socket.from_stdlib_socket(self._sockets.tcp)
         try:
-            with udp, tcp:
-                async with trio.open_nursery() as nursery:
-                    self._nursery = nursery
-                    self.node.driven_by(wake)
-                    nursery.start_soon(self._receive_datagrams, udp)
-                    nursery.start_soon(self._accept, tcp)
-                    if self._sockets.beacon is not None:
-                        beacon = trio.socket.from_stdlib_socket(self._sockets.beacon)
-                        nursery.start_soon(self._receive_datagrams, beacon)
-                    nursery.start_soon(self._pump)
-                    started()
-                    await self._leaving.wait()
-                    # Who has heard of the leave closes the link, and takes in no more of what is on its way.
-                    with trio.move_on_after(LEAVE_S):
-                        while self._unacknowledged():  # noqa: ASYNC110  # as below
-                            await trio.sleep(0.005)
-                    self.node.submit(Leave())
-                    with trio.move_on_after(LEAVE_S):
-                        while self._has_unsent():  # noqa: ASYNC110  # not worth an event for the last half second
-                            await trio.sleep(0.005)
-                    nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self.node.driven_by(wake)
+                for receiver in self._transport.receivers:
+                    nursery.start_soon(self._receive_datagrams, receiver)
+                nursery.start_soon(self._accept)
+                nursery.start_soon(self._pump)
+                started()
+                await self._leaving.wait()
+                # Who has heard of the leave closes the link, and takes in no more of what is on its way.
+                with trio.move_on_after(LEAVE_S):
+                    while self._unacknowledged():  # noqa: ASYNC110  # as below
+                        await trio.sleep(0.005)
+                self._tell([Leave()])
+                with trio.move_on_after(LEAVE_S):
+                    while self._has_unsent():  # noqa: ASYNC110  # not worth an event for the last half second
+                        await trio.sleep(0.005)
+                nursery.cancel_scope.cancel()
+            if self._failure is not None:
+                raise self._failure
         finally:
-            self.node.driven_by(None)
-            self._sockets.close()
+            self.end()
+
+    def end(self) -> None:
+        """Close everything and end every wait. `run` ends so; for where it could not even begin."""
+        if self._over:
+            return
+        self._over = True
+        self.node.driven_by(None)
+        self._transport.close()
+        try:
             self.node.submit(Abandon())
+        finally:
             effects, _ = self.node.take()
             for effect in (*self._taken, *effects):
                 if isinstance(effect, Settle):
-                    effect.waiter(effect.outcome)
+                    self._settle(effect)
             self._ended()
 
     def _has_unsent(self) -> bool:
@@ -149,72 +162,62 @@ class Driver:
             return replica.sessions.unacknowledged
 
     def close_sockets(self) -> None:
-        """Close every socket without a word; for a child process, whose copies they are."""
-        self._sockets.close()
-        for link in self._links.values():
-            link.close_socket()
-        for stream in self._greeting:
-            opened_of(stream).close()
+        """Close everything without a word; for a child process, whose copies they are."""
+        self._transport.close()
 
     def leave(self) -> None:
         """End `run`, after telling the peers. In the Trio thread."""
         self._leaving.set()
 
-    def _ring(self) -> None:
-        try:
-            self._tell(())
-        except Exception as error:  # raised here it would end the whole loop, and no wait would be settled
-            self._failure = error
-            self._alarm.set()
-
     # --- effects ------------------------------------------------------------------------------------------
 
     async def _pump(self) -> None:
-        while True:
-            self._turn()
+        while self._failure is None:
+            self._asleep_until_s = -math.inf
+            self._tell(())
             self._asleep_until_s = self._due_s
             with trio.move_on_after(max(0.0, self._due_s - self.node.now())):
                 await self._alarm.wait()
             self._alarm = trio.Event()
-            if self._failure is not None:
-                raise self._failure
-
-    def _turn(self) -> None:
-        """Carry out effects and ring deadlines until nothing is left to do now; then let every link send.
-
-        All in one go and without a pass of the loop in between: a commit that waits pays for each of those.
-        """
-        if self._turning:
-            return  # called from within: the turn under way goes on
-        self._turning = True
-        try:
-            for _ in range(TURN_ROUNDS_MAX):
-                effects, self._due_s = self.node.take()
-                self._taken.extend(effects)
-                while self._taken:
-                    self._perform(self._taken.popleft())
-                if not effects:
-                    if self._due_s > self.node.now():
-                        break
-                    self.node.submit(Tick())
-            else:
-                self._alarm.set()  # go on after the other tasks have had theirs
-        finally:
-            self._turning = False
-        for link in self._links.values():
-            link.flush()
+        self._nursery.cancel_scope.cancel()
 
     def _tell(self, events: Iterable[Event]) -> None:
-        """Take what happened in the Trio thread, and carry out what follows."""
+        """Take what happened in the Trio thread, carry out what follows, then let every link send.
+
+        Never raises: here it would end a link's task, or the whole loop, and no wait would be settled.
+        """
+        if self._over or self._failure is not None:
+            return
         self._turning = True  # so that the node does not ring for each
         try:
             for event in events:
                 self.node.submit(event)
+            self._turn()
+            for link in self._links.values():
+                link.flush()
+        except Exception as error:
+            self._failure = error
+            self._alarm.set()
         finally:
             self._turning = False
-        self._turn()
         if self._due_s < self._asleep_until_s:
             self._alarm.set()
+
+    def _turn(self) -> None:
+        """Carry out effects and ring deadlines until nothing is left to do now.
+
+        All in one go and without a pass of the loop in between: a commit that waits pays for each of those.
+        """
+        for _ in range(TURN_ROUNDS_MAX):
+            effects, self._due_s = self.node.take()
+            self._taken.extend(effects)
+            while self._taken:
+                self._perform(self._taken.popleft())
+            if not effects:
+                if self._due_s > self.node.now():
+                    return
+                self.node.submit(Tick())
+        self._alarm.set()  # go on after the other tasks have had theirs
 
     def _perform(self, effect: Effect) -> None:
         match effect:
@@ -222,8 +225,8 @@ class Driver:
                 link = self._links.get(number)
                 if link is not None:
                     link.send(message)
-            case Settle(waiter, outcome):
-                waiter(outcome)
+            case Settle():
+                self._settle(effect)
             case SendDatagram(address, message):
                 self._send_datagram(address, message)
             case SendBeacon(message):
@@ -245,98 +248,103 @@ class Driver:
             case Warn(text):
                 log.warning("%s", text)
 
+    def _settle(self, settle: Settle) -> None:
+        try:
+            settle.waiter(settle.outcome)
+        except Exception:  # of one request; all others go on
+            log.exception("the outcome of a request's wait could not be handed over")
+
     def _send_datagram(self, address: Address, message: Datagram) -> None:
         data = self._sealer.seal(encode(message))
         try:
-            self._sockets.udp.sendto(data, address)
-        except OSError:
+            self._transport.send_to(data, address)
+        except NOT_SENT:
             self.rejected["unsent"] += 1  # full buffer, no route: as lost on the way, and treated as such
 
     # --- datagrams ----------------------------------------------------------------------------------------
 
-    async def _receive_datagrams(self, sock: trio.socket.SocketType) -> None:
-        with sock:
-            while True:
-                try:
-                    data, address = await sock.recvfrom(DATAGRAM_BYTES_MAX + 1)
-                except ConnectionError:
-                    continue  # an earlier datagram of ours was refused where it went
-                try:
-                    sender, body = self._opener.open_untrusted(data)
-                    if sender == self.node.node_id:
-                        continue  # multicast brings our own beacons back
-                    message = decode_untrusted(body)
-                except WireError as error:
-                    self._reject(error)
-                    continue
-                if message is None:
-                    self.rejected[UNKNOWN_KIND] += 1
-                elif is_datagram(message):
-                    self._tell([ReceivedDatagram(sender, (address[0], address[1]), message)])
+    async def _receive_datagrams(self, receive: Receiver) -> None:
+        while True:
+            try:
+                data, address = await receive()
+            except ConnectionError:
+                continue  # an earlier datagram of ours was refused where it went
+            except OSError:
+                await trio.sleep(FAILED_PAUSE_S)
+                continue
+            try:
+                sender, body = self._opener.open_untrusted(data)
+                if sender == self.node.node_id:
+                    continue  # multicast brings our own beacons back
+                message = decode_untrusted(body)
+            except Exception as error:
+                self._reject(error)
+                continue
+            if message is None:
+                self.rejected[UNKNOWN_KIND] += 1
+            elif is_datagram(message):
+                self._tell([ReceivedDatagram(sender, address, message)])
 
     # --- links --------------------------------------------------------------------------------------------
 
-    async def _accept(self, tcp: trio.socket.SocketType) -> None:
+    async def _accept(self) -> None:
         while True:
             try:
-                sock, _ = await tcp.accept()
+                connection = await self._transport.accept()
             except OSError:
-                await trio.sleep(0.1)  # out of descriptors, say: later is soon enough
+                await trio.sleep(FAILED_PAUSE_S)
                 continue
             if self._handshakes >= HANDSHAKES_MAX:
                 self.rejected["busy"] += 1
-                sock.close()
+                connection.close()
             else:
                 self._handshakes += 1  # here and not in the task, which starts only after the next one is accepted
-                self._nursery.start_soon(self._serve_stranger, sock)
+                self._nursery.start_soon(self._serve_stranger, connection)
 
-    async def _serve_stranger(self, sock: trio.socket.SocketType) -> None:
+    async def _serve_stranger(self, connection: Connection) -> None:
         try:
-            stream = tuned(sock)
-        except OSError:  # it has gone already
+            link = await self._greeted(connection, dialer=False)
+        finally:
             self._handshakes -= 1
-            sock.close()
-        else:
-            await self._serve(stream, None)
+        if link is not None:
+            await self._carry(link, None)
 
     async def _dial(self, address: Address) -> None:
-        stream: trio.SocketStream | None = None
+        link: Link | None = None
         was_refused = False
         try:
             with trio.move_on_after(DIAL_TIMEOUT_S):
-                stream = await connect(*address)
-        except OSError as error:
-            was_refused = refused(error)
+                connection = await self._transport.connect(address)
+                link = await self._greeted(connection, dialer=True)
+        except NOT_SENT as error:
+            was_refused = isinstance(error, ConnectionRefusedError)
+        # Only now: a peer that is paused accepts and says nothing, and would find one connection for each dial.
         del self._dialing[address]
-        if stream is None:
+        if link is None:
             self._tell([DialFailed(address, was_refused)])
         else:
-            await self._serve(stream, address)
+            await self._carry(link, address)
 
-    async def _serve(self, stream: trio.SocketStream, dialed: Address | None) -> None:
+    async def _greeted(self, connection: Connection, *, dialer: bool) -> Link | None:
         keys = None
-        self._greeting[stream] = None
         try:
-            keys = await greet(stream, self._keyring, self.node.node_id, dialer=dialed is not None)
-        except (WireError, trio.BrokenResourceError) as error:
+            keys = await greet(connection, self._keyring, self.node.node_id, dialer=dialer)
+        except Exception as error:
             self._reject(error)
-            if dialed is not None:
-                self._tell([DialFailed(dialed, refused=False)])
-            return
+            return None
         finally:
-            del self._greeting[stream]
-            if dialed is None:
-                self._handshakes -= 1
             if keys is None:  # refused, or this node ends meanwhile
-                stream.socket.close()
+                connection.close()
         self._link_count += 1
-        link = Link(self._link_count, opened_of(stream), keys)
+        return Link(self._link_count, connection, keys)
+
+    async def _carry(self, link: Link, dialed: Address | None) -> None:
         self._links[link.number] = link
         self._tell([LinkOpened(link.number, link.peer, dialed)])
         try:
             await link.run(lambda messages: self._received(link, messages))
-        except* WireError as group:
-            self._reject(group.exceptions[0])
+        except* Exception as group:
+            self._reject(group)
         finally:
             del self._links[link.number]
             self._tell([LinkClosed(link.number)])
@@ -350,8 +358,13 @@ class Driver:
                 events.append(Received(link.number, message))
         self._tell(events)
 
-    def _reject(self, error: BaseException) -> None:
+    def _reject(self, error: Exception) -> None:
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
         kind = type(error).__name__
-        if kind not in self.rejected and isinstance(error, SealError | DecodeError | VersionError):
-            log.warning("refused, and from now on only counted: %s (%s)", error, kind)
+        if kind not in self.rejected:
+            if isinstance(error, SealError | DecodeError | VersionError):
+                log.warning("refused, and from now on only counted: %s (%s)", error, kind)
+            elif not isinstance(error, WireError | OSError):
+                log.error("this should not happen; from now on only counted", exc_info=error)
         self.rejected[kind] += 1

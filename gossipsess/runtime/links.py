@@ -1,17 +1,17 @@
-# Links: one TCP connection to a peer, from the greeting to the last byte.
+# Links: one connection to a peer, from the greeting to the last byte.
 #
 # Greetings have a fixed size and are all that is looked at before a peer has proved that it holds the secret: an
 # empty sealed message, both ways, does. From then on the driver gets whole messages, and hands whole ones in.
 
-import errno
 import os
-import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
 from gossipsess.errors import SealError, WireError
 from gossipsess.model.identity import NodeId
+from gossipsess.runtime.transport import Connection
 from gossipsess.wire.codec import decode_untrusted, encode
 from gossipsess.wire.crypto import GREETING_BYTES, RANDOM_BYTES, FrameOpener, FrameSealer, LinkHandshake
 from gossipsess.wire.crypto import Link as Keys
@@ -23,8 +23,8 @@ READ_BYTES = 64 * 1024
 QUEUE_MESSAGES_MAX = 4096
 """Messages waiting for a peer that does not read. Pushes are bounded by what is in flight, so only a peer that
 keeps asking and does not read its answers gets here; its link is closed."""
-USER_TIMEOUT_MS = 10_000
-"""After this long without an acknowledgement from the peer's kernel the connection is given up."""
+CLOSE_S = 2.0
+"""How long a link that is to be closed waits for its peer to take what is queued."""
 _PROOF = b""
 
 
@@ -35,10 +35,10 @@ class Link:
     turn; only what the kernel does not take at once waits for a task.
     """
 
-    def __init__(self, number: int, sock: socket.socket, keys: Keys) -> None:
+    def __init__(self, number: int, connection: Connection, keys: Keys) -> None:
         self.number = number
         self.peer: NodeId = keys.peer
-        self._sock = sock
+        self._connection = connection
         self._sealer: FrameSealer = keys.sealer
         self._opener: FrameOpener = keys.opener
         self._queue: list[LinkMessage] = []
@@ -68,12 +68,10 @@ class Link:
             self._scope.cancel()
 
     def close_soon(self) -> None:
-        """Close once what is queued has left."""
-        self._closing = True
-
-    def close_socket(self) -> None:
-        """Close this process's copy of the socket; a peer notices only when the last copy is closed."""
-        self._sock.close()
+        """Close once what is queued has left, or `CLOSE_S` from now. In the Trio loop."""
+        if not self._closing:
+            self._closing = True
+            self._scope.deadline = trio.current_time() + CLOSE_S
 
     async def run(self, received: Callable[[list[Message | None]], None]) -> None:
         """Carry messages both ways until the link ends. None stands for a message of an unknown kind.
@@ -90,14 +88,13 @@ class Link:
         except* OSError:
             pass  # the connection broke: the same as its end
         finally:
-            trio.lowlevel.notify_closing(self._sock.fileno())
-            self._sock.close()
+            self._connection.close()
 
     async def _read(self, received: Callable[[list[Message | None]], None]) -> None:
         while True:
-            await trio.lowlevel.wait_readable(self._sock.fileno())
+            await self._connection.readable()
             try:
-                data = self._sock.recv(READ_BYTES)
+                data = self._connection.receive(READ_BYTES)
             except BlockingIOError:
                 continue
             if not data:
@@ -108,14 +105,13 @@ class Link:
         while True:
             await self._blocked.wait()
             self._blocked = trio.Event()
-            while self._unsent:
-                await trio.lowlevel.wait_writable(self._sock.fileno())
-                self._send_some(self._unsent)
+            await self._connection.writable()
+            self._send_some(self._unsent)
             self.flush()
 
     def _send_some(self, data: memoryview) -> None:
         try:
-            sent = self._sock.send(data)
+            sent = self._connection.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -126,68 +122,40 @@ class Link:
             self._blocked.set()
 
 
-async def greet(stream: trio.SocketStream, keyring: Keyring, node: NodeId, *, dialer: bool) -> Keys:
+async def greet(connection: Connection, keyring: Keyring, node: NodeId, *, dialer: bool) -> Keys:
     """Exchange greetings and proofs over a fresh connection.
 
     Raises:
         WireError: the other end is not a node of this cluster, or none at all.
-        trio.BrokenResourceError: the connection broke meanwhile.
+        OSError: the connection broke meanwhile.
     """
     handshake = LinkHandshake(keyring, node, os.urandom(RANDOM_BYTES), dialer=dialer)
     with trio.move_on_after(GREETING_TIMEOUT_S):
-        await stream.send_all(handshake.greeting)
-        keys = handshake.receive_untrusted(await _exactly(stream, GREETING_BYTES))
+        await _send_all(connection, handshake.greeting)
+        keys = handshake.receive_untrusted(await _exactly(connection, GREETING_BYTES))
         proof = keys.sealer.seal(_PROOF)
-        await stream.send_all(proof)
+        await _send_all(connection, proof)
         # The peer's proof is as long as ours; nothing more is read before it has been opened.
-        if keys.opener.feed_untrusted(await _exactly(stream, len(proof))) == [_PROOF]:
+        if keys.opener.feed_untrusted(await _exactly(connection, len(proof))) == [_PROOF]:
             return keys
         raise SealError("the peer's first message is no proof")
     raise SealError(f"no greeting within {GREETING_TIMEOUT_S:.0f} s")
 
 
-def opened_of(stream: trio.SocketStream) -> socket.socket:
-    """Take the socket out of a stream that has been greeted."""
-    sock = socket.socket(fileno=stream.socket.detach())
-    sock.setblocking(False)
-    return sock
+async def _send_all(connection: Connection, data: bytes) -> None:
+    while data:
+        await connection.writable()
+        with suppress(BlockingIOError):
+            data = data[connection.send(data) :]
 
 
-async def connect(host: str, port: int) -> trio.SocketStream:
-    """Open a connection.
-
-    Raises:
-        OSError: it cannot be opened; `refused` tells whether the machine said so.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = trio.socket.socket(family, socket.SOCK_STREAM)
-    try:
-        await sock.connect((host, port))
-    except BaseException:
-        sock.close()
-        raise
-    return tuned(sock)
-
-
-def refused(error: OSError) -> bool:
-    """Say whether the peer's machine answered that nobody listens."""
-    return error.errno == errno.ECONNREFUSED
-
-
-def tuned(sock: trio.socket.SocketType) -> trio.SocketStream:
-    """Return a stream over a connected socket, set up for small messages and for noticing a dead peer."""
-    stream = trio.SocketStream(sock)  # sets TCP_NODELAY
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-    return stream
-
-
-async def _exactly(stream: trio.SocketStream, size: int) -> bytes:
+async def _exactly(connection: Connection, size: int) -> bytes:
     data = b""
     while len(data) < size:
-        more = await stream.receive_some(size - len(data))
-        if not more:
-            raise WireError("the connection ended during the greeting")
-        data += more
+        await connection.readable()
+        with suppress(BlockingIOError):
+            more = connection.receive(size - len(data))
+            if not more:
+                raise WireError("the connection ended during the greeting")
+            data += more
     return data

@@ -41,7 +41,10 @@ class Portal:
 
     def _run(self) -> None:
         try:
-            trio.run(self._main)
+            try:
+                trio.run(self._main)
+            finally:
+                self.driver.end()  # also where no loop came up
         except BaseException:
             log.exception("replication stopped: this process goes on with its own sessions, and nobody hears of them")
         finally:

@@ -6,10 +6,13 @@
 import ipaddress
 import socket
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gossipsess.errors import ConfigError
 from gossipsess.model.member import Address
+
+if TYPE_CHECKING:  # it imports Trio
+    from gossipsess.runtime.socket_transport import SocketTransport
 
 BACKLOG = 128
 
@@ -27,6 +30,12 @@ class Sockets(NamedTuple):
         """The port of both `udp` and `tcp`."""
         port: int = self.tcp.getsockname()[1]
         return port
+
+    def transport(self) -> "SocketTransport":
+        """Return what a driver uses them by."""
+        from gossipsess.runtime.socket_transport import SocketTransport
+
+        return SocketTransport(*self)
 
     def close(self) -> None:
         """Close all of them."""

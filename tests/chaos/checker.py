@@ -7,9 +7,14 @@
 #         read your writes    a read that is not stale shows all that the version token stands for
 #         held                what an outcome says is held stays, if one who holds it never lost its memory
 #         logged out          a session ended so is never served by the node that ended it, and at the end by nobody
+#         still logged in     a session that nobody ended is not called absent by who can ask one that holds it
 #         agreement           in the end all nodes hold the same of every session
 # Held:   the origin holds a write, and so do as many others as its outcome says, though not which. So it must
 #         stay where the origin still runs, or where fewer others were killed since than held it.
+# Absent: "absent" ends a login, so it may be told only where nobody is left to ask: all who surely held the session
+#         were killed, or out of reach. Out of reach is legitimate: a node cannot tell a peer that is cut off for long
+#         from a dead one, nor, having met nobody for two seconds, whether it is the first node of a cluster or was
+#         born cut off. So a holder counts only where it answered itself, or was linked to who did before and after.
 # Choice: every write has a key of its own, whose value is made from the key and from the client's first session;
 #         so none hides behind a later one, and a value in the wrong session is seen.
 # Not here: making histories (history.py).
@@ -24,6 +29,10 @@ Values = Mapping[str, Any]
 
 HELD: Final = ("Confirmed", "Degraded")
 """Outcomes of a write that stands. Degraded: held by fewer than asked for, but `nodes` of them."""
+
+
+ANSWER_S: Final = 2.0
+"""Clients give up after this. Every answer of a node that runs comes within a quarter of a second."""
 
 
 class Told(NamedTuple):
@@ -51,6 +60,8 @@ class Told(NamedTuple):
     seen: Values = MappingProxyType({})
     """What the session showed before anything was written."""
     stale: bool = False
+    linked: tuple[int, ...] = ()
+    """Of an absence: the nodes to which the one that answered was linked before it looked and after."""
 
 
 class Killed(NamedTuple):
@@ -106,6 +117,7 @@ class _Chain:
         self._attempted: set[str] = set()
         self._ended: dict[str, Told] = {}  # ids, and the request that ended them
         self._in_doubt: set[str] = set()  # ids that may have been ended by a request without an answer
+        self._holds: dict[str, list[Told]] = {}  # ids, and the requests whose node held them
         self._kept: dict[str, Told] = {}  # keys that the current id must have in the end
         self._current = ""
 
@@ -137,11 +149,15 @@ class _Chain:
                 self._violated("logged out", told, "Gone, and nobody ended it")
             if told.outcome == "absent":
                 self._verdict.figures["absent while it lives"] += 1
+                if any(self._was_in_reach(held, told) for held in self._holds.get(told.session, ())):
+                    self._violated("still logged in", told, "absent, with a holder in reach")
 
     def _follow(self, told: Told) -> None:
         ends = told.do in ("rotate", "logout")
         if told.outcome == "unknown" and ends:
             self._in_doubt.add(told.session)
+        if told.outcome in ("read", *HELD):
+            self._holds.setdefault(told.new_session or told.session, []).append(told)
         if told.outcome not in HELD:
             return
         if told.do in ("login", "rotate"):
@@ -190,6 +206,16 @@ class _Chain:
         if (told.node, told.start) not in [(kill.node, kill.start) for kill in since]:
             return True
         return told.nodes > sum(kill.node != told.node for kill in since)
+
+    def _was_in_reach(self, held: Told, absent: Told) -> bool:
+        """Say whether one that held the session still had its memory, and could be asked by who called it absent."""
+        until_s = absent.began_s + ANSWER_S
+        lost = {(kill.node, kill.start) for kill in self._kills if held.began_s <= kill.at_s <= until_s}
+        reached = {absent.node, *absent.linked}
+        if held.node in reached and (held.node, held.start) not in lost:
+            return True
+        elsewhere = {node for node, _ in lost} | (set(range(len(self._final))) - reached)
+        return held.nodes > len(elsewhere - {held.node})
 
     def _violated(self, rule: str, told: Told, what: str) -> None:
         self._verdict.violations.append(f"{rule}: {what}; {told}")

@@ -22,12 +22,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
 from ..e2e.harness import Discovery, ScenarioError
-from .checker import HELD, Killed, Told, Verdict, check, value_of
+from .checker import ANSWER_S, HELD, Killed, Told, Verdict, check, value_of
 from .nodes import ChaosNode, Cluster, NoAnswerError, NotAskedError
 
 CLIENTS: Final = 8
-ANSWER_S: Final = 2.0
-"""Clients give up after this. Every answer of a node that runs comes within a quarter of a second."""
 THINK_S: Final = 0.02
 LAST_REQUESTS: Final = 50
 """A session is ended, left or rotated, each after about so many."""
@@ -115,7 +113,7 @@ class _Client:
         told = Told(
             chain, do, "" if do == "login" else _id(cookie), key, needed, node.index, start, began_s,
             answer["outcome"], answer.get("nodes", 0), _id(new_cookie) if do in ("login", "rotate") else "",
-            answer.get("seen", {}), answer.get("stale", False),
+            answer.get("seen", {}), answer.get("stale", False), tuple(answer.get("linked", ())),
         )  # fmt: skip
         self._note(told)
         if mine:

@@ -234,7 +234,7 @@ class Cluster:
         if self._proxied and self._discovery == "static":
             seeds = "static://" + ",".join(f"{ip}:{port}" for ip, port in self.proxy.fronts)
         for index in range(self._count):
-            environ = gossip_environ(cluster, ports[index], seeds)
+            environ = gossip_environ(cluster, ports[index], seeds) | {"GOSSIPSESS_NODE_NAME": str(index)}
             if self._proxied:
                 environ |= {
                     "GOSSIPSESS_BIND": self.proxy.backs[index][0],

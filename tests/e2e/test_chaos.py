@@ -106,6 +106,11 @@ def told(do: str, **what: Any) -> Told:
     return Told(**(given | what))
 
 
+def absent(node: int, linked: tuple[int, ...] = (), start: int = 1) -> Told:
+    """Return a late read that was told that there is no session "old"."""
+    return told("read", outcome="absent", nodes=0, began_s=9.0, node=node, linked=linked, start=start)
+
+
 LOGIN = told("login", session="", key="k1", new_session="old")
 WROTE = told("write", key="k2", seen=["k1"], began_s=2.0)
 BOTH = {"old": {key: value_of(CHAIN, key) for key in ("k1", "k2")}}
@@ -136,6 +141,25 @@ OTHER_KILLED = Killed(node=1, start=1, at_s=5.0)
         ([LOGIN, told("logout", seen=["k1"]), told("read", seen=["k1"], node=1)], [], [NONE, NONE], set()),
         ([LOGIN, told("write", key="k2", outcome="Gone")], [], [ONE, ONE], {"logged out"}),
         ([LOGIN, told("logout", outcome="unknown"), told("write", outcome="Gone")], [], [NONE, NONE], set()),
+        ([LOGIN, absent(node=0)], [], [ONE, ONE], {"still logged in"}),  # it holds the session itself
+        ([LOGIN, absent(node=1, linked=(0,))], [], [ONE, ONE], {"still logged in"}),
+        ([LOGIN, absent(node=1)], [], [ONE, ONE], {"still logged in"}),  # one other node confirmed: there is but one
+        ([LOGIN, absent(node=1)], [], [ONE, ONE, ONE], set()),  # the other one, cut off as the origin is
+        ([LOGIN, absent(node=1, linked=(2,))], [], [ONE, ONE, ONE], {"still logged in"}),
+        ([LOGIN, absent(node=2, start=2)], [], [ONE, ONE, ONE], set()),  # alone since it was started
+        ([LOGIN, absent(node=1, linked=(0,))], [ORIGIN_KILLED, OTHER_KILLED], [NONE, NONE], set()),
+        ([LOGIN, absent(node=0, linked=(1,))], [ORIGIN_KILLED], [ONE, ONE], {"still logged in"}),
+        ([LOGIN, absent(node=0, linked=(1,))], [ORIGIN_KILLED._replace(at_s=50.0)], [ONE, ONE], {"still logged in"}),
+        ([LOGIN, WROTE._replace(outcome="unknown"), absent(node=0)], [], [ONE, ONE], {"still logged in"}),
+        ([LOGIN._replace(outcome="unknown"), absent(node=0, linked=(1,))], [], [NONE, NONE], set()),
+        ([LOGIN, told("logout", seen=["k1"]), absent(node=0, linked=(1,))], [], [NONE, NONE], set()),
+        ([LOGIN, told("logout", outcome="unknown"), absent(node=0, linked=(1,))], [], [NONE, NONE], set()),
+        (
+            [LOGIN, told("read", node=2, nodes=0, seen=["k1"], began_s=7.0), absent(node=1, linked=(2,))],
+            [ORIGIN_KILLED, OTHER_KILLED],
+            [ONE, ONE, ONE],
+            {"still logged in"},
+        ),
         (
             [LOGIN, WROTE, told("rotate", new_session="new", seen=["k1", "k2"])],
             [],

@@ -194,6 +194,52 @@ os.wait()
 """
 
 
+DIALING = """
+import os, socket, sys, time
+from gossipsess import Config
+from gossipsess.service import RunningNode
+
+with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+    address = full.getsockname()
+    others = [socket.socket() for _ in range(4)]
+    for other in others:
+        other.setblocking(False)
+        other.connect_ex(address)  # those whose backlog is full are not answered
+    node = RunningNode(Config(discovery=f"static://{address[0]}:{address[1]}", cluster=sys.argv[1], secret=sys.argv[2],
+                              bind="127.0.0.1", port=0))
+    while not node._driver._dialing:
+        time.sleep(0.001)
+    time.sleep(0.05)
+    before = len(others) + 1
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        count = 0
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                    copy = socket.socket(fileno=os.dup(int(name)))
+                    count += copy.family == socket.AF_INET
+                    copy.close()
+            except FileNotFoundError:
+                pass
+        os.write(writing, str(count - before).encode())
+        os._exit(0)
+    os.wait()
+    print(len(node._driver._dialing), os.read(reading, 9).decode())
+    for other in others:
+        other.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_child_forked_in_the_midst_of_a_dial_keeps_no_socket_of_it():
+    """A copy that nobody knows of is a connection that does not end when the parent dies."""
+    done = subprocess.run(
+        [sys.executable, "-c", DIALING, "dialing", SECRET], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stdout == "1 0\n", done.stdout + done.stderr
+
+
 def test_a_child_that_outlives_its_parent_holds_no_request_and_no_link_of_it(start):
     """Its copies of the sockets would hide from the others that the parent has died."""
     node = start()

@@ -196,11 +196,18 @@ class App:
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _loaded(self, cookie: str) -> tuple[Session | None, dict[str, Any]]:
+        before = self._linked()
         try:
             session = blocking(self._store.load(cookie))
         except SessionUnavailable:
             return None, {"outcome": "unavailable"}
-        return session, {"outcome": "absent"}
+        if session is not None:
+            return session, {}
+        return None, {"outcome": "absent", "linked": [index for index in self._linked() if index in before]}
+
+    def _linked(self) -> list[int]:
+        """Return the places of the nodes that this one is linked to: places are what nodes are named after."""
+        return [int(member.name) for member in self._service.status().members if member.linked]
 
     def _committed(self, session: Session, seen: dict[str, Any], confirm: int | str) -> dict[str, Any]:
         stale = session.stale

@@ -1,0 +1,255 @@
+"""How nodes start, meet, serve and end, with the real driver over a network in memory."""
+
+import math
+from concurrent.futures import Future
+from functools import partial
+
+import pytest
+import trio
+
+from gossipsess import Confirmed, Degraded, SessionUnavailable
+from gossipsess.protocol.effects import Settle, Warn
+from gossipsess.runtime import driver, links
+from gossipsess.waiting import on_trio
+from tests.shell.nodes import MULTICAST, ShellNode, all_linked, eventually, goes_on, in_world, static
+
+
+async def outcome_of(node, session, confirm=None):
+    return await on_trio(node.store.commit(session, confirm))
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+@in_world
+async def test_nodes_that_know_one_address_all_meet_and_confirm_each_others_writes(world, count):
+    """The whole of production's path but for the kernel: greeting, Hello, sync, push, acknowledgement."""
+    nodes = await world.cluster(count)
+    for node in nodes:
+        session = node.store.create()
+        session["user"] = "kim"
+        assert await outcome_of(node, session, "all") == Confirmed(count - 1, count - 1)
+        for other in nodes:
+            assert (await other.loaded(session.cookie))["user"] == "kim"
+
+
+@in_world
+async def test_nodes_meet_by_beacons_alone(world):
+    """The default of a developer's machine."""
+    nodes = [world.start(MULTICAST) for _ in range(3)]
+    await all_linked(*nodes)
+
+
+@in_world
+async def test_each_pair_keeps_one_link_however_often_both_dial(world):
+    """All start at the same moment, and each knows all: every pair dials twice."""
+    names = ",".join(f"10.0.0.{number}:7950" for number in range(1, 6))
+    nodes = [world.start(f"static://{names}") for _ in range(5)]
+    await all_linked(*nodes)
+    await trio.sleep(links.CLOSE_S + 1)
+    assert [node.open_connections() for node in nodes] == [4] * 5
+
+
+@in_world
+async def test_a_link_may_carry_one_byte_at_a_time(world):
+    """Nothing may hang on how a kernel cuts a stream."""
+    world.fabric.most = lambda: 1
+    await goes_on(world, *await world.cluster(2))
+
+
+@in_world
+async def test_what_a_leaving_node_wrote_last_is_with_the_others(world):
+    """The four milliseconds of a flush must not cost the last write before a restart."""
+    goes, *stay = await world.cluster(3)
+    session = await goes.committed(0, user="kim")
+    await goes.leave()
+    assert goes.failure is None
+    for node in stay:
+        assert (await node.loaded(session.cookie))["user"] == "kim"
+        assert node.states()[goes.address[0]] == "left"
+
+
+@in_world
+async def test_a_leave_while_dials_are_under_way_ends_in_time_and_leaves_nothing_open(world):
+    """A pod is stopped while it looks for its peers; Kubernetes would kill what does not end."""
+    silent = [(f"10.0.0.{number}", 7950) for number in range(2, 30)]
+    world.fabric.silent = dict.fromkeys(silent)
+    node = world.start("static://" + ",".join(f"{host}:{port}" for host, port in silent))
+    await eventually(lambda: len(node.driver._dialing) == len(silent), "all are dialed")
+    started_s = trio.current_time()
+    await node.leave()
+    assert trio.current_time() - started_s <= 2 * driver.LEAVE_S
+    assert node.failure is None
+
+
+@pytest.mark.parametrize("when_s", [0.0, 0.001, 0.5])
+@in_world
+async def test_a_node_that_is_told_to_leave_as_it_starts_does(world, when_s):
+    """A start that was a mistake."""
+    await world.cluster(2)
+    node = world.start(static(*world.nodes))
+    await trio.sleep(when_s)
+    await node.leave()
+    assert node.failure is None
+
+
+@in_world
+async def test_a_killed_node_is_known_dead_as_soon_as_its_port_refuses(world):
+    """Until then commits wait for it."""
+    goes, *stay = await world.cluster(3)
+    goes.kill()
+    for node in stay:
+        await eventually(lambda node=node: node.states()[goes.address[0]] == "dead", "it is dead", within_s=0.2)
+
+
+@in_world
+async def test_a_machine_that_vanishes_is_dead_in_seconds_and_writes_go_on_meanwhile(world):
+    """Nobody closes its links: all that is seen of it is silence."""
+    goes, here, there = await world.cluster(3)
+    world.fabric.silent[goes.address] = None
+    for connection in goes.transport.connections:
+        connection.cut()
+    session = here.store.create()
+    session["user"] = "kim"
+    assert await outcome_of(here, session, 1) == Confirmed(1, 1)
+    session["user"] = "lee"
+    assert await outcome_of(here, session, "all") == Degraded(1, 1)
+    await eventually(lambda: "dead" in (here.states() | there.states()).values(), "it is dead", within_s=20)
+    session["user"] = "max"
+    assert await outcome_of(here, session, "all") == Confirmed(1, 1)
+
+
+@in_world
+async def test_a_link_that_breaks_is_dialed_again_and_loses_no_write(world):
+    """Routers forget connections; the process behind is well."""
+    here, there = await world.cluster(2)
+    for connection in here.transport.connections:
+        connection.reset()
+    session = await here.committed(0, user="kim")
+    await all_linked(here, there)
+    await eventually(lambda: session.record.sid in there.service.node.records, "it has come")
+
+
+@in_world
+async def test_a_timer_far_in_the_future_keeps_nobody_from_sleeping_or_waking(world):
+    """No deadline at all is infinity to the pump."""
+    node = world.start()
+    await trio.sleep(1)
+    node.service.node.take()
+    node.driver._due_s = node.driver._asleep_until_s = math.inf
+    future: Future = Future()
+    with node.service.node.locked() as replica:
+        replica.outbox.append(Settle(future.set_result, Confirmed(0, 0)))
+    node.driver._tell(())
+    assert future.done()
+    await trio.sleep(500)
+    await goes_on(world, node)
+
+
+@in_world
+async def test_a_waiter_that_raises_costs_its_own_request_and_no_other(world, caplog):
+    """Waits end in the node's thread: a failure there would end replication for the whole process."""
+    here, there = await world.cluster(2)
+
+    def fails(outcome):
+        raise RuntimeError("planted by a test")
+
+    future: Future = Future()
+    with here.service.node.locked() as replica:
+        replica.outbox += [Settle(fails, Confirmed(0, 0)), Settle(future.set_result, Confirmed(1, 1))]
+    here.driver._tell(())
+    assert future.result(0) == Confirmed(1, 1)
+    assert "planted by a test" in caplog.text
+    await goes_on(world, here, there)
+
+
+@in_world
+async def test_a_waiter_that_raises_at_the_end_leaves_no_other_waiting(world):
+    """The same among the waits that a crash ends."""
+    node = world.start()
+    await trio.sleep(0.001)
+
+    def fails(outcome):
+        raise RuntimeError("planted by a test")
+
+    future: Future = Future()
+    with node.service.node.locked() as replica:
+        replica.outbox += [Settle(fails, Confirmed(0, 0)), Settle(future.set_result, Confirmed(1, 1))]
+    node.kill()
+    await node.over.wait()
+    assert future.result(0) == Confirmed(1, 1)
+
+
+def breaks(node, kind: str) -> None:
+    """Let a node raise whenever it is to carry out an effect, or to send a message, of that kind."""
+    perform = node.driver._perform
+
+    def broken(effect):
+        if kind in (type(effect).__name__, type(getattr(effect, "message", None)).__name__):
+            raise RuntimeError("planted by a test")
+        perform(effect)
+
+    node.driver._perform = broken
+
+
+@pytest.mark.parametrize("kind", ["Push", "PushAck", "Ping", "Dial", "Hello", "MemberChanged", "Pull", "SyncAsk"])
+@in_world
+async def test_whatever_fails_in_the_machine_every_wait_ends_and_the_node_closes_its_links(world, kind):
+    """Which task met the failure is chance; a link left open would tell the others that all is well."""
+    here, there = await world.cluster(2)
+    before = await here.committed("all", user="kim")
+    breaks(here, kind)
+    results = []
+
+    async def write():
+        for _ in range(3):
+            session = here.store.create()
+            session["cart"] = ["book"]
+            results.append(await outcome_of(here, session, 1))
+
+    async def miss():
+        try:
+            results.append(await here.loaded("0" * 32))
+        except SessionUnavailable:
+            results.append("unavailable")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        nursery.start_soon(miss)
+        nursery.start_soon(partial(there.committed, 1, user="lee"))
+        await trio.sleep(0.3)
+        for connection in there.transport.connections:
+            connection.reset()
+        world.start(static(here))
+    with trio.fail_after(60):
+        await here.over.wait()
+    assert str(here.failure) == "planted by a test"
+    assert len(results) == 4
+    assert not here.open_connections()
+    assert (await here.loaded(before.cookie))["user"] == "kim"
+    await eventually(lambda: there.states()[here.address[0]] == "dead", "the other knows", within_s=1)
+
+
+@in_world
+async def test_effects_taken_before_a_failure_are_settled_after_it(world):
+    """Taken from the node and not carried out, they would leave their requests waiting for ever."""
+    node = world.start()
+    await trio.sleep(0.1)
+    breaks(node, "Warn")
+    futures = [Future() for _ in range(3)]
+    with node.service.node.locked() as replica:
+        replica.outbox += [Settle(futures[0].set_result, Confirmed(1, 1)), Warn("this one fails")]
+        replica.outbox += [Settle(future.set_result, Degraded(0, 0)) for future in futures[1:]]
+    node.driver._tell(())
+    with trio.fail_after(0.001):  # and not with the next deadline
+        await node.over.wait()
+    assert [future.result(0) for future in futures] == [Confirmed(1, 1), Degraded(0, 0), Degraded(0, 0)]
+
+
+@in_world
+async def test_a_driver_that_never_ran_ends_every_wait_too(world):
+    """Out of descriptors no Trio loop comes up; the process must serve nevertheless."""
+    node = ShellNode(world.fabric, 1)
+    node.driver.end()
+    node.driver.end()
+    assert not world.fabric.listening
+    session = await node.committed(1, user="kim")
+    assert (await node.loaded(session.cookie))["user"] == "kim"
