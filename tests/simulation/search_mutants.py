@@ -3,10 +3,13 @@
     python -m tests.simulation.search_mutants            all mutants that have no scenario, or whose it catches no more
     python -m tests.simulation.search_mutants NAME ...   these, anew
 
-It prints how many seeds each took. A mutant that 2,000 seeds do not catch is a hole in the checkers or in the draws.
+It prints how many seeds each took. A mutant that 2,000 seeds do not catch is a hole in the checkers or in the draws,
+and the exit status is 1.
 """
 
+import argparse
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 
 from gossipsess.sim.run import run
@@ -64,5 +67,27 @@ def _search(name: str, file: Path) -> bool:
     return False
 
 
+def parse(arguments: list[str] | None = None) -> list[str]:
+    """Return the mutants named on the command line; a name that there is none of ends the process."""
+    wanted = [name for name in MUTANTS if name not in UNSEEN]
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation.search_mutants",
+        description="Searches a seed that catches each planted bug, shrinks its scenario, and saves it for CI.",
+        epilog=f"Mutants: {', '.join(wanted)}. The exit status is 1 where one was not caught.",
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="search anew for these (default: for all without a scenario, or whose scenario no longer fails)",
+    )
+    names: list[str] = parser.parse_args(arguments).names
+    for name in names:
+        if name not in wanted:
+            near = "".join(f" Did you mean {close}?" for close in get_close_matches(name, wanted, n=1))
+            parser.error(f"there is no mutant {name!r} to search for.{near}")
+    return names
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(parse()))

@@ -1,132 +1,9 @@
-"""Many Swim machines in one virtual network: what holds over time, under loss, death, leaving and pauses.
-
-The world here is only large enough for membership. Whether a datagram is lost depends on the seed, the pair and
-its number on that pair, so a change elsewhere does not reshuffle the losses.
-"""
-
-import heapq
-import random
-from collections.abc import Iterable
-from itertools import count
+"""Many Swim machines in one virtual network: what holds over time, under loss, death, leaving and pauses."""
 
 import pytest
 
-from gossipsess.model.identity import NodeId
-from gossipsess.model.member import Address, Member, MemberState
-from gossipsess.protocol.effects import Effect, MemberChanged, SendDatagram
-from gossipsess.protocol.swim import Swim, SwimTimings
-from gossipsess.wire.messages import Datagram
-
-DELAY_S = 0.002
-
-
-class World:
-    """Nodes 0 .. nodes-1, all introduced to each other at time 0."""
-
-    def __init__(self, nodes: int, *, seed: int, loss: float = 0.0) -> None:
-        self.seed = seed
-        self.loss = loss
-        self.now_s = 0.0
-        self.swims: list[Swim] = []
-        self.down: dict[int, None] = {}
-        self.paused_until_s: dict[int, float] = {}
-        self.timers_first = True
-        """Whether a paused node wakes up to its deadlines or to the datagrams the kernel kept for it."""
-        self.cut: dict[tuple[int, int], None] = {}
-        self.history: list[tuple[float, int, MemberChanged]] = []
-        self.datagrams = 0
-        self._order = count()
-        self._queue: list[tuple[float, int, int, NodeId, Address, Datagram]] = []
-        self._sent: dict[tuple[int, int], int] = {}
-        for number in range(nodes):
-            self.start(number)
-        for number in range(nodes):
-            self.introduce(number, range(nodes))
-
-    def start(self, number: int, *, address: Address | None = None) -> None:
-        node = random.Random(f"{self.seed} id {number}").randbytes(8)
-        address = address or (f"10.0.0.{number}", 7950)
-        member = Member(node, 0, MemberState.ALIVE, address, name=f"n{number}", host=address[0])
-        rng = random.Random(f"{self.seed} rng {number}")
-        assert number == len(self.swims)
-        self.swims.append(Swim(member, timings=SwimTimings(), rng=rng, now_s=self.now_s))
-
-    def introduce(self, number: int, to: Iterable[int]) -> None:
-        """What a link between `number` and each other one does: each hears the whole list of the other."""
-        for other in to:
-            if other != number:
-                swim = self.swims[other]
-                told = [swim.myself, *swim.view.all()]
-                self.carry_out(number, self.swims[number].heard_members(told, self.now_s))
-
-    def carry_out(self, number: int, effects: list[Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case SendDatagram(address, message):
-                    self._send(number, address, message)
-                case MemberChanged():
-                    self.history.append((self.now_s, number, effect))
-                case _:
-                    raise AssertionError(effect)
-
-    def _send(self, number: int, address: Address, message: Datagram) -> None:
-        self.datagrams += 1
-        here = self.swims[number].myself
-        for other, swim in enumerate(self.swims):
-            if swim.myself.address == address and other not in self.down:
-                pair = (number, other)
-                self._sent[pair] = self._sent.get(pair, 0) + 1
-                luck = random.Random(f"{self.seed} {pair} {self._sent[pair]}").random()
-                if luck >= self.loss and pair not in self.cut:
-                    at_s = self.now_s + DELAY_S * (1 + luck)
-                    entry = (at_s, next(self._order), other, here.node, here.address, message)
-                    heapq.heappush(self._queue, entry)
-
-    def run(self, seconds: float) -> None:
-        end_s = self.now_s + seconds
-        while True:
-            due: list[tuple[float, int]] = []
-            for number, swim in enumerate(self.swims):
-                deadline_s = swim.next_deadline()
-                if number not in self.down and deadline_s is not None:
-                    due.append((max(deadline_s, self.paused_until_s.get(number, 0.0), self.now_s), number))
-            at_s, number = min(due, default=(end_s, -1))
-            if self._queue and self._queue[0][0] <= at_s:
-                at_s = self._queue[0][0]
-                if at_s > end_s:
-                    break
-                self._deliver()
-            elif at_s < end_s:
-                self.now_s = at_s
-                self.carry_out(number, self.swims[number].timeout(at_s))
-            else:
-                break
-        self.now_s = end_s
-
-    def _deliver(self) -> None:
-        at_s, order, number, sender, address, message = heapq.heappop(self._queue)
-        self.now_s = max(at_s, self.now_s)
-        resumes_s = self.paused_until_s.get(number, 0.0)
-        if resumes_s > self.now_s:
-            at_s = resumes_s + 1e-6 if self.timers_first else resumes_s
-            heapq.heappush(self._queue, (at_s, order, number, sender, address, message))
-        elif number not in self.down:
-            self.carry_out(number, self.swims[number].receive(sender, address, message, self.now_s))
-
-    def state(self, observer: int, of: int) -> MemberState | None:
-        held = self.swims[observer].view.get(self.swims[of].myself.node)
-        return None if held is None else held.state
-
-    def moments(self, of: int, state: MemberState) -> dict[int, float]:
-        """When each observer first took node `of` for `state`."""
-        moments: dict[int, float] = {}
-        for at_s, observer, change in self.history:
-            if change.member.node == self.swims[of].myself.node and change.member.state is state:
-                moments.setdefault(observer, at_s)
-        return moments
-
-    def deaths(self) -> list[tuple[float, int, MemberChanged]]:
-        return [entry for entry in self.history if entry[2].member.state is MemberState.DEAD]
+from gossipsess.model.member import MemberState
+from tests.simulation.swim_world import World
 
 
 @pytest.mark.parametrize("nodes", [2, 3, 5])
@@ -136,7 +13,7 @@ def test_no_live_member_is_declared_dead_under_twenty_percent_loss(nodes, seed):
     world = World(nodes, seed=seed, loss=0.2)
     world.run(600 / nodes)
     assert world.deaths() == [], f"World({nodes}, {seed=}, loss=0.2)"
-    suspected = [entry for entry in world.history if entry[2].member.state is MemberState.SUSPECT]
+    suspected = world.changes_to(MemberState.SUSPECT)
     assert suspected, "without one false suspicion this test would show nothing"
 
 
@@ -230,7 +107,7 @@ def test_one_broken_path_throws_nobody_out():
     world.cut = {(0, 1): None, (1, 0): None}
     world.run(60)
     assert world.deaths() == []
-    assert [entry for entry in world.history if entry[2].member.state is MemberState.SUSPECT] == []
+    assert world.changes_to(MemberState.SUSPECT) == []
 
 
 def test_the_two_sides_of_a_healed_partition_are_one_cluster_after_one_link():
