@@ -73,6 +73,8 @@ class Table:
     def __init__(self) -> None:
         self.records: dict[Sid, Record] = {}
         self.sums = PartitionSums()
+        self.overwrites = 0
+        """Writes of one key at the same moment, of which merges have kept the later one."""
         self._partitions: list[dict[Sid, None]] = [{} for _ in range(PARTITIONS)]
         self._accesses: dict[Sid, int] = {}
         self._checks: list[tuple[int, Sid]] = []  # a heap: (when to look at the deadline, sid)
@@ -126,6 +128,7 @@ class Table:
                 self._accesses.pop(sid, None)
                 return Applied(empty_record(sid), gap=False)
             self._replace(old, new)
+        self.overwrites += applied.overwrites
         return applied
 
     def touch(self, sid: Sid, time_ms: int) -> bool:

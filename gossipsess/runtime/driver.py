@@ -6,6 +6,7 @@
 import logging
 import math
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -53,6 +54,9 @@ HANDSHAKES_MAX = 64
 """Connections that have not proved the secret yet. Strangers can open them; beyond this they are closed unread."""
 TURN_ROUNDS_MAX = 64
 """Rounds of effects and deadlines in one go. A flood of them must leave the other tasks their turn."""
+WALL_MOVED_S = 0.5
+"""When the wall clock has moved this much against the monotonic one, the node hears of it before anything else: its
+machine was suspended, or somebody has set the time."""
 LEAVE_S = 0.5
 """How long a leaving node waits for its last messages to go out."""
 
@@ -91,6 +95,7 @@ class Driver:
         self._alarm = trio.Event()  # ends that sleep
         self._failure: Exception | None = None  # of a turn outside any task
         self._leaving = trio.Event()
+        self._wall_ahead_s = time.time() - node.now()  # of the monotonic clock, when the node last heard of it
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Run until `leave` is called. The sockets are closed at the end, and no wait is left open."""
@@ -194,7 +199,7 @@ class Driver:
                 if not effects:
                     if self._due_s > self.node.now():
                         break
-                    self.node.submit(Tick())
+                    self.node.submit(self._tick())
             else:
                 self._alarm.set()  # go on after the other tasks have had theirs
         finally:
@@ -206,6 +211,8 @@ class Driver:
         """Take what happened in the Trio thread, and carry out what follows."""
         self._turning = True  # so that the node does not ring for each
         try:
+            if abs(time.time() - self.node.now() - self._wall_ahead_s) > WALL_MOVED_S:
+                self.node.submit(self._tick())
             for event in events:
                 self.node.submit(event)
         finally:
@@ -213,6 +220,11 @@ class Driver:
         self._turn()
         if self._due_s < self._asleep_until_s:
             self._alarm.set()
+
+    def _tick(self) -> Tick:
+        wall_s = time.time()
+        self._wall_ahead_s = wall_s - self.node.now()
+        return Tick(round(wall_s * 1000))
 
     def _perform(self, effect: Effect) -> None:
         match effect:

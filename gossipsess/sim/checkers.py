@@ -178,7 +178,7 @@ class Checker:
         wait = self._waits.pop(effect.waiter, None)
         _must(wait is not None, "{} settles a wait that is not open", process)
         assert wait is not None
-        until_s = max(wait.until_s, process.woke_at_s) + self._wait_slack_s
+        until_s = max(wait.until_s + process.stopped_s, process.woke_at_s) + self._wait_slack_s
         _must(self._cluster.now_s <= until_s, "{}: a request waited past its bound", process)
         outcome = effect.outcome
         if isinstance(outcome, Found):
@@ -260,7 +260,7 @@ class Checker:
                 _must(same, "{} and {} hash unequal states of {} alike", process, live[0], sid)
         for wait in self._waits.values():
             # One that has begun a moment ago may still run: nodes may agree while requests come.
-            due = wait.until_s + self._wait_slack_s < self._cluster.now_s
+            due = wait.until_s + wait.process.stopped_s + self._wait_slack_s < self._cluster.now_s
             _must(not (wait.process.alive and due), "{} never settled a wait on {}", wait.process, wait.sid)
         for wrote, witnesses in self._promises:
             if any(witness.alive for witness in witnesses):
@@ -379,7 +379,8 @@ class Checker:
         if scenario.faults.lossy_links:
             return  # what a lost message said, nobody says again before the next access
         # Clocks that differ, and those that run at another pace for as long as the run lasts.
-        apart_s = 2 * scenario.skew_ms / 1000 + 2 * scenario.drift * self._cluster.now_s + EXPIRY_SLACK_S
+        stopped_s = max(one.stopped_s for one in self._cluster.processes)
+        apart_s = stopped_s + 2 * scenario.skew_ms / 1000 + 2 * scenario.drift * self._cluster.now_s + EXPIRY_SLACK_S
         from_s = self._cluster.now_s - idle_ms / 1000 + apart_s
         to_s = self._cluster.now_s - apart_s - TOLD_WITHIN_S
         for other in self._cluster.live:
@@ -399,7 +400,9 @@ class Checker:
             _must(not judged, "{} stood still, and takes others for dead", process)
 
     def _own_ms(self, process: Process) -> int:
-        return int(process.clock(self._cluster.now_s) * 1000) + process.offset_ms
+        # One whose clock stood still may go on from there, or have caught up with its wall clock.
+        running_s = process.clock(self._cluster.now_s) + process.stopped_s
+        return int(running_s * 1000) + process.offset_ms
 
     def _cluster_ms(self, process: Process) -> int:
         return max(self._own_ms(process), time_ms_of(self._heard_of.get(process.node, 0)))
@@ -433,6 +436,8 @@ class Checker:
         holders = [one for one in self._holders(wrote) if one is not process]
         nodes, hosts = len(holders), len({one.host for one in holders if one.host != process.host})
         enough = nodes >= outcome.nodes and hosts >= outcome.hosts
+        # One whose clock stood still tells of what was so before: the session may have ended by time since then.
+        enough = enough or process.stopped_s > 0
         _must(enough, "{} says {} of {}, but {} nodes hold it", process, outcome, wrote, nodes)
         if isinstance(outcome, Confirmed) and outcome.nodes:
             self._promises.append(_Promise(wrote, (process, *holders)))

@@ -6,8 +6,8 @@
 #   observer                      sees each event and each outcome
 #
 # A process here is the real `Replica`; only sockets, clocks and threads are replaced. Each process has its own
-# monotonic clock, which may drift, and a wall clock that is wrong; a restart has a new node id and no memory. What
-# reaches a process that is paused waits until it runs again, deadlines included.
+# monotonic clock, which may drift or stand still, and a wall clock that is wrong; a restart has a new node id and no
+# memory. What reaches a process that is paused waits until it runs again, deadlines included.
 # One heap of (time, sequence, action) orders everything, so that a run is a function of its scenario.
 # Not here: which faults there are (mishaps.py), what is drawn (swarm.py), what must hold (checkers.py).
 
@@ -66,6 +66,8 @@ DIAL_TIMEOUT_S: Final = 0.5
 LEAVE_S: Final = 0.5
 """How long a process that leaves waits, at most, for what it owes and then for what it sends."""
 LEAVE_LOOK_S: Final = 0.05
+WARNINGS: Final = (("stood still", "clocks caught up"), ("differs by", "clocks apart"), ("clock", "refused clocks"))
+"""What a warning is known by, and what it is counted as."""
 
 Way = tuple[int, int]
 """From one slot to another."""
@@ -103,6 +105,11 @@ class Process:
         """How long its last pause was."""
         self.lag_s = 0.0
         """How much later than it should it does everything."""
+        self.stopped_s = 0.0
+        """For how long its monotonic clock has stood still, in all."""
+        self.stopped_at_s: float | None = None
+        self.stepped_ms = 0
+        """By how much somebody has set its wall clock since it started."""
         self.links: dict[int, Link] = {}
         self.dialing: dict[Address, None] = {}
         self.tick_at_s: float | None = None
@@ -144,11 +151,16 @@ class Process:
 
     def clock(self, world_s: float) -> float:
         """Return what its monotonic clock shows at a moment of the world."""
-        return self.base_s + world_s * self.rate
+        running_s = (world_s if self.stopped_at_s is None else self.stopped_at_s) - self.stopped_s
+        return self.base_s + running_s * self.rate
+
+    def wall_ms(self, world_s: float) -> int:
+        """Return what its wall clock shows at a moment of the world."""
+        return round((self.clock(world_s) + self.stopped_s) * 1000) + self.offset_ms + self.stepped_ms
 
     def world(self, clock_s: float) -> float:
         """Return when its monotonic clock shows that."""
-        return (clock_s - self.base_s) / self.rate
+        return (clock_s - self.base_s) / self.rate + self.stopped_s
 
     @property
     def serves(self) -> bool:
@@ -217,7 +229,6 @@ class Cluster:
         self._clear_since_s = 0.0
         self._generations = [0] * len(scenario.hosts)
         self._digest = blake2b(digest_size=16)
-        self._tick = Tick()
 
     # --- time ---------------------------------------------------------------------------------------------
 
@@ -279,10 +290,11 @@ class Cluster:
         process.leaving = True
         self._drain(process, self.now_s + LEAVE_S)
 
-    def pause(self, process: Process) -> None:
-        """Have a process stand still."""
-        self.note(f"{process.label} stands still")
+    def pause(self, process: Process, *, clock_stops: bool = False) -> None:
+        """Have a process stand still. `clock_stops`: its monotonic clock too, as that of a suspended machine does."""
+        self.note(f"{process.label} stands still{', and its clock' if clock_stops else ''}")
         process.paused = True
+        process.stopped_at_s = self.now_s if clock_stops else None
         process.paused_at_s = self.now_s
 
     def resume(self, process: Process) -> None:
@@ -294,6 +306,12 @@ class Cluster:
         process.woke_at_s = self.now_s
         process.paused_for_s = self.now_s - process.paused_at_s
         self._clear_since_s = self.now_s
+        if process.stopped_at_s is not None:
+            process.stopped_at_s = None
+            process.stopped_s += process.paused_for_s
+            process.paused_for_s = 0.0  # it cannot have noticed
+            if process.alive:
+                self.submit(process, Tick(process.wall_ms(self.now_s)))
         waiting, process.waiting = process.waiting, []
         for action in waiting:
             if process.alive:
@@ -347,6 +365,7 @@ class Cluster:
             self.open(channel, [way])
         for process in list(self._at.values()):
             process.lag_s = 0.0
+            process.stepped_ms = 0
             self._clear_since_s = self.now_s
             self.resume(process)
 
@@ -400,7 +419,7 @@ class Cluster:
     def _timer(self, process: Process, due_s: float) -> None:
         if process.alive and process.tick_at_s == due_s:
             process.tick_at_s = None
-            self.submit(process, self._tick)
+            self.submit(process, Tick(process.wall_ms(self.now_s)))
 
     def _carry_out(self, process: Process) -> None:
         effects = process.replica.outbox[:]
@@ -431,7 +450,7 @@ class Cluster:
                 case Notify(kind, _, remote):
                     self.counts[f"heard {kind}{' elsewhere' if remote else ''}"] += 1
                 case Warn(text):
-                    self.counts["refused clocks" if "clock" in text else "warnings"] += 1
+                    self.counts[next((mark for part, mark in WARNINGS if part in text), "warnings")] += 1
                     self.note(f"{process.label} warns: {text}")
                 case _:
                     raise AssertionError(f"{effect} has no place in this world")

@@ -13,6 +13,8 @@ MARKS: Final = {
     "absorbed": "a write reached a node where its session was dead",
     "blackout": "all processes crashed at once",
     "broken links": "a link broke without a word",
+    "clocks apart": "a node warned of a peer whose clock differs",
+    "clocks caught up": "a clock that had stood still followed the wall clock, since a peer confirmed it",
     "claims forgotten": "a record dropped claims that grew too old or too many",
     "confirmed": "a write was confirmed",
     "core only": "only some nodes healed, and those agreed",
@@ -30,7 +32,8 @@ MARKS: Final = {
     "gone": "a waiting write heard that its session is dead",
     "hash bases": "a delta was cut against a state, not against claims",
     "heard created elsewhere": "a subscriber heard of a session made elsewhere",
-    "heard expired": "a subscriber heard of an expiry",
+    "heard expired": "a subscriber heard of an expiry at the one node that announces it",
+    "heard expired elsewhere": "a subscriber heard of an expiry at another node",
     "heard invalidated elsewhere": "a subscriber heard of a logout elsewhere",
     "leaves": "a node left in good order",
     "lost Push": "a push was lost",
@@ -40,10 +43,12 @@ MARKS: Final = {
     "refused clocks": "a node refused a peer whose clock is far ahead",
     "rolling": "every process left and started again, one after the other",
     "split": "two groups of nodes did not reach each other",
+    "suspend": "a machine was suspended, and its monotonic clock stood still",
     "sync differences": "a sync found sessions that differ",
     "tombstones ended": "a tombstone was dropped at the end of its time",
     "touches": "accesses were told",
     "unsynced answers": "a node that was not synced yet was asked, and said so",
+    "wall step": "a wall clock was set by an hour",
 }
 
 

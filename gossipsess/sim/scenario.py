@@ -33,6 +33,8 @@ MISHAP_KINDS: Final = (
     "pause",
     "slow",
     "day ahead",
+    "suspend",
+    "wall step",
     "split",
     "one way",
     "bridge",
@@ -67,6 +69,7 @@ class Mishap(NamedTuple):
     ``blackout``: all of them crash together;    ``rolling``: one after the other leaves and starts again;
     ``pause``: it stands still, and serves all deadlines late;    ``slow``: it takes `period_s` over everything;
     ``day ahead``: it starts again with a clock that is a day ahead;
+    ``suspend``: it stands still and so does its monotonic clock;    ``wall step``: its wall clock is set by `period_s`;
     ``split``: the slots from the others;    ``one way``: the first slot does not reach the second;
     ``bridge``: the last slot reaches all, the other slots reach only it and each other;
     ``flap``: a split that comes and goes each `period_s`;    ``clog``: what two slots say arrives at its end.
