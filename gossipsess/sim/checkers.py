@@ -31,6 +31,7 @@ from gossipsess.model.digest import PARTITIONS, partition_of
 from gossipsess.model.identity import NodeId, Sid, short
 from gossipsess.model.member import MemberState
 from gossipsess.model.record import ABSOLUTE, HASH_MASK, IDLE, RESERVED, Record, entry_mark
+from gossipsess.protocol import fence as fence_module
 from gossipsess.protocol.effects import MemberChanged, Settle
 from gossipsess.protocol.events import Accessed, Changes, Dot, Event, Fetch, Invalidate, Rotate, Tick, Waiter, Write
 from gossipsess.protocol.fetch import FETCH_TIMEOUT_S
@@ -122,6 +123,8 @@ class Checker:
         self._heard_of: dict[NodeId, Stamp] = {}  # the newest stamp that a process has taken in
         slow_s = [mishap.period_s for mishap in cluster.scenario.mishaps if mishap.kind == "slow"]
         self._wait_slack_s = WAIT_SLACK_S + max(slow_s, default=0.0)
+        self._met_at_s: dict[tuple[NodeId, NodeId], float] = {}  # when a message last came from one to the other
+        self._apart_s: dict[tuple[NodeId, NodeId], float] = {}  # how long none had come before a Hello, at most
         self._ticks: Counter[tuple[NodeId, int]] = Counter()
         self._quiet = False
         self.pushes = 0
@@ -186,7 +189,9 @@ class Checker:
             return
         assert wait.wrote is not None
         self._cluster.counts[type(outcome).__name__.lower()] += 1
-        if isinstance(outcome, Confirmed | Degraded):
+        # One that stood still tells of what was so before: the session may have ended by time meanwhile.
+        late = self._cluster.now_s > wait.until_s + self._wait_slack_s
+        if isinstance(outcome, Confirmed | Degraded) and not late:
             self._confirmed(process, wait.wrote, outcome)
 
     def delivered(self, sender: Process, receiver: Process, message: LinkMessage) -> None:
@@ -197,6 +202,11 @@ class Checker:
         """
         for mark in marks.of_message(receiver, message):
             self._cluster.counts[mark] += 1
+        pair = (sender.node, receiver.node)
+        if isinstance(message, Hello):
+            apart_s = self._cluster.now_s - self._met_at_s.get(pair, 0.0)
+            self._apart_s[pair] = max(apart_s, self._apart_s.get(pair, 0.0))  # a second link may come at once
+        self._met_at_s[pair] = self._cluster.now_s
         match message:
             case Hello():
                 self._heard(receiver, message.clock)
@@ -335,6 +345,7 @@ class Checker:
         if record.tombstone:
             self._dead_at[process.label, sid] = None
             known = any(wrote.values is None and wrote.stamp == record.tombstone for wrote in writes.values())
+            known = known or (before is None and self._fenced(process, record))
             _must(known, "{}: nobody invalidated {} at {}", process, sid, record.tombstone)
             mark = entry_mark(sid, RESERVED, record.tombstone, bytes(8))
             _must(record.state_hash == mark and not entries, "{}: {} is dead, but has a state", process, sid)
@@ -361,6 +372,19 @@ class Checker:
                 after = entries.get(key)
                 forward = after is not None and (after.stamp, after.origin) >= (entry.stamp, entry.origin)
                 _must(forward, "{}: {} of {} went back", process, key, sid)
+
+    def _fenced(self, process: Process, record: Record) -> bool:
+        """Say whether a process may have ended an old session of a peer from which it was apart for long."""
+        slack_ms = 2 * (self._cluster.scenario.skew_ms + AHEAD_SLACK_MS)
+        shortest_ms = fence_module.FENCE_MS - slack_ms
+        writes = self._writes.get(record.sid, {})
+        begun_ms = min((time_ms_of(wrote.stamp) for wrote in writes.values()), default=inf)
+        apart_s = max((gap_s for (_, node), gap_s in self._apart_s.items() if node == process.node), default=0.0)
+        if apart_s * 1000 < shortest_ms or self._own_ms(process) - begun_ms < shortest_ms:
+            return False
+        writes[process.node, record.tombstone] = Wrote(record.sid, process.node, record.tombstone, None)
+        self._cluster.counts["fenced"] += 1
+        return True
 
     def _check_dropped(self, process: Process, record: Record) -> None:
         sid, time_ms = record.sid, self._cluster_ms(process)
@@ -436,8 +460,6 @@ class Checker:
         holders = [one for one in self._holders(wrote) if one is not process]
         nodes, hosts = len(holders), len({one.host for one in holders if one.host != process.host})
         enough = nodes >= outcome.nodes and hosts >= outcome.hosts
-        # One whose clock stood still tells of what was so before: the session may have ended by time since then.
-        enough = enough or process.stopped_s > 0
         _must(enough, "{} says {} of {}, but {} nodes hold it", process, outcome, wrote, nodes)
         if isinstance(outcome, Confirmed) and outcome.nodes:
             self._promises.append(_Promise(wrote, (process, *holders)))

@@ -85,7 +85,7 @@ def _faults(rng: random.Random, loss_max: float) -> Faults:
 def _knobs(rng: random.Random) -> tuple[tuple[str, float], ...]:
     knobs: list[tuple[str, float]] = []
     for name, knob in KNOBS.items():
-        if rng.random() < 0.6:
+        if knob.drawn and rng.random() < 0.6:
             value = rng.uniform(knob.least, knob.greatest)
             knobs.append((name, round(value) if knob.whole else value))
     return tuple(knobs)

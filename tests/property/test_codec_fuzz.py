@@ -69,7 +69,7 @@ KINDS = {
     WrongId: st.builds(WrongId, u32, nodes),
     Gossip: st.builds(Gossip, several(members)),
     Beacon: st.builds(Beacon, u16, st.booleans()),
-    Hello: st.builds(Hello, members, u64, several(members)),
+    Hello: st.builds(Hello, members, u64, several(members), u64),
     Push: st.builds(Push, u64, several(deltas)),
     PushAck: st.builds(PushAck, u64, several(gaps), several(sids)),
     Pull: st.builds(Pull, u64, several(gaps)),
