@@ -53,7 +53,10 @@ class Sessions:
         return await on_any_loop(self._store.revoke(user, confirm))
 
     def subscribe(self) -> Subscription:
-        """Return an async iterator over changes from now on, made here or elsewhere."""
+        """Return an async iterator over changes from now on, made here or elsewhere.
+
+        An expiry is told once at each node, and at one of them with `remote` false: clean up there.
+        """
         return self._service.subscribe()
 
 

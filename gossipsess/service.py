@@ -98,6 +98,10 @@ class NodeService:
         """Return an iterator over changes to sessions from now on, made here or elsewhere.
 
         It comes to its end when the node does.
+
+        Each node tells its subscribers of an expiry once. Of those that hold the session one tells it with `remote`
+        false: that is where to clean up after it. After a partition, or a death at that very moment, it may be none or
+        two; and a session that ended on one side of a partition may turn out to be in use on the other, and is back.
         """
         assert self.sockets is not None, "a lone node has no driver to tell of changes"
         subscription = Subscription(self._unsubscribe)

@@ -39,6 +39,12 @@ class Status:
     unconfirmed: int
     """Session states that this node still has to send to a member, or that the member has not acknowledged. What a
     member that has just come is still pulling by itself is not counted."""
+    overwrites: int
+    """Concurrent overwrites of one key seen by this node: two nodes wrote it without knowing of each other, and the
+    later write stands everywhere."""
+    fenced: int
+    """Sessions that this node ended since they came from a node it had not met for nearly a day: a logout of theirs may
+    have been forgotten meanwhile."""
     members: tuple[MemberStatus, ...]
     """Everyone else, live ones first, then by name."""
 
@@ -58,6 +64,8 @@ def snapshot(node: Node) -> Status:
             running=node.is_driven,
             sessions=len(node.records) - replica.sessions.table.revocations,
             unconfirmed=replica.sessions.unacknowledged,
+            overwrites=replica.sessions.table.overwrites,
+            fenced=replica.sessions.fenced,
             members=tuple(
                 MemberStatus(
                     short(member.node),

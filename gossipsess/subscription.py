@@ -21,7 +21,7 @@ class Change(NamedTuple):
     sid: str
     """`Session.sid` of that session. Its id stays the user's secret."""
     remote: bool
-    """Another node did it."""
+    """Another node did it. Of an expiry, which all notice: another node is the one to clean up after it."""
 
 
 class Subscription:

@@ -59,7 +59,10 @@ class Sessions:
         return blocking(self._store.revoke(user, confirm))
 
     def subscribe(self) -> Subscription:
-        """Return an iterator over changes from now on, made here or elsewhere."""
+        """Return an iterator over changes from now on, made here or elsewhere.
+
+        An expiry is told once at each node, and at one of them with `remote` false: clean up there.
+        """
         return self._running.subscribe()
 
 

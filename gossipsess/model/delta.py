@@ -17,6 +17,8 @@ from typing import NamedTuple
 from gossipsess.model.clock import Stamp
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import (
+    CLAIM_AGE,
+    CLAIMS_MAX,
     HASH_MASK,
     Claims,
     Entry,
@@ -60,6 +62,8 @@ class Applied(NamedTuple):
     """The base is not held here, or the outcome is not the sender's state: ask for more."""
     absorbed: bool = False
     """The session is dead here, and the sender does not know."""
+    overwrites: int = 0
+    """How many keys two nodes had written without knowing of each other; one of the two writes is gone."""
 
 
 def changes_since(record: Record, base: Record) -> Delta:
@@ -116,7 +120,7 @@ def apply(mine: Record, delta: Delta) -> Applied:
     # promised is missing here: ask for everything. A delta of everything cannot be asked for more.
     whole = base is not None and not base
     gap = not whole and record.state_hash != delta.after_hash and record.claims == delta.after
-    return Applied(record, gap)
+    return Applied(record, gap, overwrites=_overwrites(mine, delta))
 
 
 def _joined(mine: Record, delta: Delta) -> Record:
@@ -168,3 +172,27 @@ def _joined_claims(mine: dict[NodeId, Stamp], theirs: Mapping[NodeId, Stamp]) ->
                 claims = mine.copy()
             claims[origin] = stamp
     return claims
+
+
+def _overwrites(mine: Record, delta: Delta) -> int:
+    """Count the entries that meet another node's write which their sender has not seen, whichever of the two wins."""
+    after = delta.after
+    if mine.covered and covers_claims(after, mine.claims):
+        return 0  # nearly always: the sender has seen all that is here
+    claimed = mine.claims.get
+    count = 0
+    for key, stamp, origin, _ in delta.entries:
+        old = mine.entries.get(key)
+        if old is None or old.origin == origin:
+            continue
+        # What came before, doubled or overtaken, was counted then.
+        unseen_there = after.get(old.origin, 0) < old.stamp and _would_claim(after, old.stamp)
+        unseen_here = claimed(origin, 0) < stamp and _would_claim(mine.claims, stamp)
+        count += unseen_there and unseen_here
+    return count
+
+
+def _would_claim(claims: Claims, stamp: Stamp) -> bool:
+    """Say whether these claims would still name a write of that age, had it been seen: old ones are dropped."""
+    stamps = claims.values()
+    return stamp >= max(stamps, default=0) - CLAIM_AGE and (len(claims) < CLAIMS_MAX or stamp >= min(stamps))

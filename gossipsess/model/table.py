@@ -76,6 +76,8 @@ class Table:
         self.sums = PartitionSums()
         self.revocations = 0
         """How many of the records are tombstones of users, and no sessions."""
+        self.overwrites = 0
+        """Writes of one key at the same moment, of which merges have kept the later one."""
         self._partitions: list[dict[Sid, None]] = [{} for _ in range(PARTITIONS)]
         self._accesses: dict[Sid, int] = {}
         self._owners = Owners()
@@ -141,6 +143,7 @@ class Table:
                 self._accesses.pop(sid, None)
                 return Applied(empty_record(sid), gap=False)
             self._replace(old, new)
+        self.overwrites += applied.overwrites
         return applied
 
     def touch(self, sid: Sid, time_ms: int) -> bool:

@@ -63,7 +63,7 @@ class Notify(NamedTuple):
     kind: ChangeKind
     sid: Sid
     remote: bool
-    """Another node did it."""
+    """Another node did it, or announces it."""
 
 
 class Warn(NamedTuple):

@@ -127,6 +127,9 @@ class ReceivedDatagram(NamedTuple):
 class Tick(NamedTuple):
     """A deadline has come, or effects are wanted now."""
 
+    wall_ms: int | None = None
+    """What the machine's wall clock says, Unix milliseconds; None where nobody looked."""
+
 
 class Leave(NamedTuple):
     """This node is about to stop: tell the others."""

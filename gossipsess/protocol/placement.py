@@ -3,6 +3,8 @@
 # In:    the members that gossip calls live.    Out: `holders(partition)`.
 # Rule:  every live member holds every session (all-to-all).
 # The only place that decides this: replication, fetch and sync ask here and know no other rule.
+# Of the holders of a partition one is its announcer: it tells its subscribers of what ends by time as the node that
+# did it, so that of all the processes that notice one cleans up.
 
 from gossipsess.model.member import Member
 
@@ -20,3 +22,8 @@ class Placement:
     def holders(self, partition: int) -> tuple[Member, ...]:
         """Return the members that hold the sessions of a partition."""
         return self._holders
+
+    def announcer(self, partition: int) -> Member:
+        """Return the holder of a partition's sessions that announces their expiry; equal views name the same one."""
+        holders = self.holders(partition)
+        return holders[partition % len(holders)]

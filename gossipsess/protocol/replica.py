@@ -11,7 +11,7 @@ import random
 from typing import Final, NamedTuple
 
 from gossipsess.errors import WireError
-from gossipsess.model.clock import ClockAhead, HybridClock, stamp_at
+from gossipsess.model.clock import AGREE_MS, ClockAhead, HybridClock, Stamp, stamp_at
 from gossipsess.model.identity import NodeId, short
 from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.protocol.discovery import Discovery
@@ -60,8 +60,8 @@ ALONE_S = 2.0
 """A node that has met nobody for this long takes itself for the first, and serves."""
 
 
-REFUSED_MAX: Final = 256
-"""Nodes that a warning was given for; each is tried again and again, and read of once."""
+WARNED_MAX: Final = 256
+"""Nodes that a warning of one kind was given for; each comes again and again, and is read of once."""
 
 
 class Settings(NamedTuple):
@@ -103,6 +103,7 @@ class Replica:
         )
         self._patient_until_s: float | None = now_s + settings.alone_s
         self._refused: dict[NodeId, None] = {}  # nodes warned of, oldest first
+        self._off: dict[NodeId, None] = {}  # nodes of whose clocks was warned, oldest first
         self._reached: dict[Address, NodeId] = {}  # addresses behind which a linked node was found
         self._leaving: list[NodeId] = []  # nodes that said Bye; their link's end proves nothing
 
@@ -113,7 +114,9 @@ class Replica:
                 return self.sessions.write(event, now_s)
             case Received(link, message):
                 self._received(link, message, now_s)
-            case Tick():
+            case Tick(wall_ms):
+                if wall_ms is not None:
+                    self._clock.hint(wall_ms, now_s)
                 self._tick(now_s)
             case ReceivedDatagram():
                 self._received_datagram(event, now_s)
@@ -206,17 +209,36 @@ class Replica:
 
     def _refuse(self, link: int, node: NodeId, why: str) -> None:
         self.outbox.append(CloseLink(link))
-        if node not in self._refused:
-            if len(self._refused) >= REFUSED_MAX:
-                del self._refused[next(iter(self._refused))]
-            self._refused[node] = None
-            self.outbox.append(Warn(f"node {short(node)} is refused: {why}."))
+        self._warn_once(self._refused, node, f"node {short(node)} is refused: {why}.")
+
+    def _warn_once(self, warned: dict[NodeId, None], node: NodeId, text: str) -> None:
+        if node not in warned:
+            if len(warned) >= WARNED_MAX:
+                del warned[next(iter(warned))]
+            warned[node] = None
+            self.outbox.append(Warn(text))
 
     def _hello(self, now_s: float) -> Hello:
-        return Hello(self.swim.myself, stamp_at(self._clock.time_ms(now_s)), tuple(self.swim.view.all()))
+        time_ms = self._clock.time_ms(now_s)
+        members = tuple(self.swim.view.all())
+        return Hello(self.swim.myself, stamp_at(time_ms), members, self.sessions.since_ms(now_s))
+
+    def _hear_clock(self, node: NodeId, clock: Stamp, now_s: float) -> None:
+        off_ms = self._clock.off_by_ms(clock, now_s)
+        moved_ms = self._clock.hear(clock, now_s)
+        if moved_ms:
+            self.outbox.append(
+                Warn(
+                    f"this node's clock had stood still for {moved_ms / 1000:.1f} s, as when a machine is suspended; "
+                    f"it follows the wall clock, which node {short(node)} confirms."
+                )
+            )
+        elif abs(off_ms) > AGREE_MS:
+            off = f"the clock of node {short(node)} differs by {off_ms / 1000:.1f} s"
+            self._warn_once(self._off, node, f"{off}: run NTP on both machines.")
 
     def _heard_hello(self, link: int, node: NodeId, hello: Hello, now_s: float) -> None:
-        self._clock.hear(hello.clock, now_s)
+        self._hear_clock(node, hello.clock, now_s)
         if hello.member.node != node:
             self.outbox.append(CloseLink(link))
             return
@@ -234,7 +256,7 @@ class Replica:
         if surplus is not None:
             self.outbox.append(CloseLink(surplus))
         if surplus != link:
-            self.sessions.link_up(node, link, now_s)
+            self.sessions.link_up(node, link, hello.since_ms, now_s)
 
     def _link_closed(self, link: int, now_s: float) -> None:
         peer, dialed = self._links.node_of(link), self._links.dialed_of(link)
@@ -253,11 +275,11 @@ class Replica:
         if peer in self._leaving:
             self._leaving.remove(peer)
             if node is not None:
-                self.sessions.link_down(node)
+                self.sessions.link_down(node, now_s)
             return
         if node is None:
             return
-        self.sessions.link_down(node)
+        self.sessions.link_down(node, now_s)
         member = self.swim.view.get(node)
         if member is not None and member.is_live:
             self._links.lost(node, opened_at_s, now_s)

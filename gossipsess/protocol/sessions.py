@@ -10,14 +10,15 @@ import random
 from typing import Final, NamedTuple
 
 from gossipsess.model.clock import HybridClock, Stamp
+from gossipsess.model.delta import Applied, Delta
 from gossipsess.model.digest import partition_of
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member
-from gossipsess.model.record import CREATED, Record
+from gossipsess.model.record import CREATED, Record, empty_record
 from gossipsess.model.revocation import is_user_sid, rotated_value
 from gossipsess.model.table import Table
 from gossipsess.protocol import sync
-from gossipsess.protocol.confirmation import Confirmations
+from gossipsess.protocol.confirmation import Confirmations, Ticket
 from gossipsess.protocol.effects import ChangeKind, Effect, Notify, Send
 from gossipsess.protocol.events import (
     Accessed,
@@ -31,6 +32,7 @@ from gossipsess.protocol.events import (
     Write,
 )
 from gossipsess.protocol.expiry import Expiry
+from gossipsess.protocol.fence import Fence
 from gossipsess.protocol.fetch import Fetches, satisfies
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
 from gossipsess.protocol.placement import Placement
@@ -91,6 +93,8 @@ class SessionProtocol:
         """Everything that live members held when this node met them is held here."""
         self.flush_at_s: float | None = None
         """When what peers are owed is sent; None while they are owed nothing."""
+        self.fenced = 0
+        """Sessions that came from a peer apart for too long and were ended: a logout of theirs may be forgotten."""
         self._myself = myself.node
         self._placement = placement
         self._outbox = outbox
@@ -99,6 +103,7 @@ class SessionProtocol:
         self._confirmations = Confirmations(myself.host, confirm_timeout_s)
         self._fetches = Fetches()
         self._expiry = Expiry(now_s)
+        self._fence = Fence(clock.time_ms(now_s))
         self._sync_all_at_s: float | None = None
         self._abandoned = False
         self._patient = True
@@ -111,8 +116,10 @@ class SessionProtocol:
     def write(self, event: Write, now_s: float) -> Written:
         """Change one session; its new record is visible at once."""
         before = self.table.get(event.sid)
-        if before.tombstone or not (before.entries or event.changes[0][0] == CREATED):
-            return Written(before, Gone())  # invalidated, or expired, since the request read it
+        begins = event.changes[0][0] == CREATED
+        if before.tombstone or bool(before.entries) == begins:
+            # Invalidated or expired since the request read it; or an id that is to be used again, which no id ever is.
+            return Written(before, Gone())
         stamp = self.clock.tick(now_s, before.newest)
         record = self.table.write(event.sid, event.changes, stamp, self._myself)
         outcome = self._replicate(before, event.confirm, event.waiter, now_s)
@@ -142,7 +149,9 @@ class SessionProtocol:
         kept.update(event.changes)
         born = Write(event.new_sid, tuple(kept.items()), event.confirm, event.waiter)
         died_at = self.clock.tick(now_s, before.newest)
-        written = self.write(born, now_s)  # before the old one ends: if it is refused for its size, nothing happened
+        written = self.write(born, now_s)  # before the old one ends: if it is refused, nothing happened
+        if isinstance(written.outcome, Gone):
+            return written
         self.table.kill(event.sid, died_at)
         self._replicate(before, 0, event.waiter, now_s)  # only the new record is waited for
         if self._watched:
@@ -203,6 +212,7 @@ class SessionProtocol:
         peer = self._peers.pop(node, None)
         if peer is None:
             return  # known by hearsay only
+        self._fence.link_down(node, self.clock.time_ms(now_s))
         others = tuple(member for member in self._placement.holders(0) if member.node != self._myself)
         self._outbox += self._confirmations.holders_changed(others)
         self._outbox += self._fetches.holder_lost(node, self.table.records, died=died, synced=self.synced)
@@ -212,10 +222,12 @@ class SessionProtocol:
         if not self.synced:
             self._look_whether_synced()
 
-    def link_up(self, node: NodeId, link: int, now_s: float) -> None:
-        """A link to a live member is in use."""
+    def link_up(self, node: NodeId, link: int, since_ms: int, now_s: float) -> None:
+        """A link to a live member, the lineage of whose data began at `since_ms`, is in use."""
         peer = self._peers[node]
         peer.link = link
+        if self._fence.link_up(node, since_ms, self.clock.time_ms(now_s)):
+            peer.sync.completed = False  # one from before they parted says nothing
         touches, peer.untold = peer.untold, []
         for touch in touches:
             self._send(peer, touch)
@@ -224,8 +236,9 @@ class SessionProtocol:
         self._ask(peer, peer.sync.start(self.table, now_s))
         self._flush_at(now_s, peer)
 
-    def link_down(self, node: NodeId) -> None:
+    def link_down(self, node: NodeId, now_s: float) -> None:
         """The link to a member is lost."""
+        self._fence.link_down(node, self.clock.time_ms(now_s))
         peer = self._peers.get(node)
         if peer is not None:
             peer.link = None
@@ -263,7 +276,7 @@ class SessionProtocol:
         for delta in message.deltas:
             sid = delta.sid
             before = records.get(sid)
-            record, gap, absorbed = self.table.merge(delta, time_ms)
+            record, gap, absorbed, _ = self._merge(node, delta, time_ms, now_s)
             if gap:
                 # Once everything was sent and still something differs, only the whole record can tell.
                 claims = None if record.claims == delta.after else record.claims
@@ -282,6 +295,7 @@ class SessionProtocol:
                 if self._watched:
                     self._notify_merged(before, record)
             self._ask(peer, peer.sync.merged(sid, self.table, now_s))
+        self._look_whether_one(node, peer, now_s)
         # A tombstone that the peer lacks goes before the acknowledgement, so that its commit hears of it first.
         self._flush(peer, now_s)
         self._send(peer, PushAck(message.sequence, tuple(gaps), tuple(over)))
@@ -324,6 +338,7 @@ class SessionProtocol:
         peer = self._peers[node]
         for answer in peer.sync.page(message, self.table, now_s):
             self._send(peer, answer)
+        self._look_whether_one(node, peer, now_s)
         self._look_whether_synced()
 
     def touch(self, node: NodeId, message: Touch, now_s: float) -> None:
@@ -371,7 +386,8 @@ class SessionProtocol:
                 for peer in self._peers.values():
                     peer.outbound.forget(record.sid)
                 if self._watched and not record.tombstone:
-                    self._notify("expired", record.sid, remote=False)
+                    announcer = self._placement.announcer(partition_of(record.sid))
+                    self._notify("expired", record.sid, remote=announcer.node != self._myself)
         # Last: what has just ended is not held any more, and a wait for it must not end with "stale".
         self._outbox += self._fetches.timeout(self.table.records, now_s)
 
@@ -381,7 +397,11 @@ class SessionProtocol:
         for peer in self._peers.values():
             self._flush(peer, now_s)
 
-    # --- for status ---------------------------------------------------------------------------------------
+    # --- for Hello and status -----------------------------------------------------------------------------
+
+    def since_ms(self, now_s: float) -> int:
+        """Return when the lineage of the data held here began, cluster time."""
+        return self._fence.since_ms(self.clock.time_ms(now_s))
 
     @property
     def unacknowledged(self) -> int:
@@ -405,12 +425,23 @@ class SessionProtocol:
             return Degraded(0, 0) if self._abandoned and confirm != 0 else Confirmed(0, 0)
         waits = confirm != 0
         ticket = self._confirmations.open(waiter, confirm, now_s) if waits else None
+        self._owe(before, others, ticket, now_s if waits else now_s + FLUSH_DELAY_S)
+        return None if waits else Confirmed(0, 0)
+
+    def _owe(self, before: Record, others: tuple[Member, ...], ticket: Ticket | None, due_s: float) -> None:
         for member in others:
             self._peers[member.node].outbound.wrote(before, ticket)
-        due_s = now_s if waits else now_s + FLUSH_DELAY_S
         if self.flush_at_s is None or due_s < self.flush_at_s:
             self.flush_at_s = due_s
-        return None if waits else Confirmed(0, 0)
+
+    def _merge(self, node: NodeId, delta: Delta, time_ms: int, now_s: float) -> Applied:
+        sid = delta.sid
+        if sid in self.table.records or not self._fence.refuses(node, delta, time_ms):
+            return self.table.merge(delta, time_ms)
+        self.fenced += 1
+        record = self.table.kill(sid, self.clock.tick(now_s, max(delta.after.values(), default=0)))
+        self._owe(empty_record(sid), self._others(sid), None, now_s)
+        return Applied(record, gap=False)
 
     def _hear_stamps(self, message: Push, now_s: float) -> None:
         highest: Stamp = 0
@@ -464,6 +495,10 @@ class SessionProtocol:
         syncs = [peer.sync for peer in self._peers.values()]
         if all(sync.completed for sync in syncs) and (not self._patient or any(sync.peer_synced for sync in syncs)):
             self.synced = True
+
+    def _look_whether_one(self, node: NodeId, peer: _Peer, now_s: float) -> None:
+        if peer.sync.completed:
+            self._fence.synced(node, self.clock.time_ms(now_s))
 
     def _note_dead(self, node: NodeId) -> None:
         if len(self._dead) >= DEAD_MAX:

@@ -9,6 +9,7 @@
 import logging
 import math
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -58,6 +59,9 @@ TURN_ROUNDS_MAX = 64
 """Rounds of effects and deadlines in one go. A flood of them must leave the other tasks their turn."""
 UNKNOWN_KIND = "unknown kind"
 """Counted under this: messages of a newer version, which a rolling update brings. Nothing is wrong with them."""
+WALL_MOVED_S = 0.5
+"""When the wall clock has moved this much against the monotonic one, the node hears of it before anything else: its
+machine was suspended, or somebody has set the time."""
 LEAVE_S = 0.5
 """How long a leaving node waits for its last messages to go out."""
 NOT_SENT = (OSError, TypeError, ValueError)
@@ -100,6 +104,7 @@ class Driver:
         self._failure: Exception | None = None  # of a turn; ends the pump, and the node with it
         self._leaving = trio.Event()
         self._over = False
+        self._wall_ahead_s = time.time() - node.now()  # of the monotonic clock, when the node last heard of it
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Run until `leave` is called. At the end everything is closed, and no wait is left open."""
@@ -190,6 +195,8 @@ class Driver:
             return
         self._turning = True  # so that the node does not ring for each
         try:
+            if abs(time.time() - self.node.now() - self._wall_ahead_s) > WALL_MOVED_S:
+                self.node.submit(self._tick())
             for event in events:
                 self.node.submit(event)
             self._turn()
@@ -216,8 +223,13 @@ class Driver:
             if not effects:
                 if self._due_s > self.node.now():
                     return
-                self.node.submit(Tick())
+                self.node.submit(self._tick())
         self._alarm.set()  # go on after the other tasks have had theirs
+
+    def _tick(self) -> Tick:
+        wall_s = time.time()
+        self._wall_ahead_s = wall_s - self.node.now()
+        return Tick(round(wall_s * 1000))
 
     def _perform(self, effect: Effect) -> None:
         match effect:

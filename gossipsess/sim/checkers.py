@@ -31,6 +31,7 @@ from gossipsess.model.clock import AHEAD_MS_MAX, Stamp, time_ms_of
 from gossipsess.model.digest import PARTITIONS, partition_of
 from gossipsess.model.identity import NodeId, Sid, short
 from gossipsess.model.record import ABSOLUTE, HASH_MASK, IDLE, RESERVED, Claims, Record, entry_mark
+from gossipsess.protocol import fence as fence_module
 from gossipsess.protocol.effects import Settle
 from gossipsess.protocol.events import (
     Accessed,
@@ -100,6 +101,8 @@ class Checker:
         self._heard_of: dict[NodeId, Stamp] = {}  # the newest stamp that a process has taken in
         slow_s = [mishap.period_s for mishap in cluster.scenario.mishaps if mishap.kind == "slow"]
         self._wait_slack_s = WAIT_SLACK_S + max(slow_s, default=0.0)
+        self._met_at_s: dict[tuple[NodeId, NodeId], float] = {}  # when a message last came from one to the other
+        self._apart_s: dict[tuple[NodeId, NodeId], float] = {}  # how long none had come before a Hello, at most
         self._quiet = False
         self._bounds = Bounds(cluster)
         self.pushes = 0
@@ -163,7 +166,7 @@ class Checker:
         wait = self._waits.pop(effect.waiter, None)
         must(wait is not None, "{} settles a wait that is not open", process)
         assert wait is not None
-        until_s = max(wait.until_s, process.woke_at_s) + self._wait_slack_s
+        until_s = max(wait.until_s + process.stopped_s, process.woke_at_s) + self._wait_slack_s
         must(self._cluster.now_s <= until_s, "{}: a request waited past its bound", process)
         outcome = effect.outcome
         if isinstance(outcome, Found):
@@ -171,7 +174,9 @@ class Checker:
             return
         assert wait.wrote is not None
         self._cluster.counts[type(outcome).__name__.lower()] += 1
-        if isinstance(outcome, Confirmed | Degraded):
+        # One that stood still tells of what was so before: the session may have ended by time meanwhile.
+        late = self._cluster.now_s > wait.until_s + self._wait_slack_s
+        if isinstance(outcome, Confirmed | Degraded) and not late:
             self._confirmed(process, wait.wrote, outcome)
 
     def delivered(self, sender: Process, receiver: Process, message: LinkMessage) -> None:
@@ -182,6 +187,11 @@ class Checker:
         """
         for mark in marks.of_message(receiver, message):
             self._cluster.counts[mark] += 1
+        pair = (sender.node, receiver.node)
+        if isinstance(message, Hello):
+            apart_s = self._cluster.now_s - self._met_at_s.get(pair, 0.0)
+            self._apart_s[pair] = max(apart_s, self._apart_s.get(pair, 0.0))  # a second link may come at once
+        self._met_at_s[pair] = self._cluster.now_s
         match message:
             case Hello():
                 self._heard(receiver, message.clock)
@@ -249,7 +259,7 @@ class Checker:
                 must(same, "{} and {} hash unequal states of {} alike", process, live[0], sid)
         for wait in self._waits.values():
             # One that has begun a moment ago may still run: nodes may agree while requests come.
-            due = wait.until_s + self._wait_slack_s < self._cluster.now_s
+            due = wait.until_s + wait.process.stopped_s + self._wait_slack_s < self._cluster.now_s
             must(not (wait.process.alive and due), "{} never settled a wait on {}", wait.process, wait.sid)
         for wrote, witnesses in self._promises:
             if any(witness.alive for witness in witnesses):
@@ -331,6 +341,7 @@ class Checker:
             self._dead_at[process.label, sid] = None
             known = any(wrote.values is None and wrote.stamp == record.tombstone for wrote in writes.values())
             known = known or self._logins.ended(sid, record.tombstone)
+            known = known or (before is None and self._fenced(process, record))
             must(known, "{}: nobody invalidated {} at {}", process, sid, record.tombstone)
             mark = entry_mark(sid, RESERVED, record.tombstone, bytes(8))
             must(record.state_hash == mark and not entries, "{}: {} is dead, but has a state", process, sid)
@@ -377,6 +388,19 @@ class Checker:
             alive = login.stamp <= process.records[login.user].tombstone
             must(not alive, "{}: {} lives, though its user was revoked after the login", process, record.sid)
 
+    def _fenced(self, process: Process, record: Record) -> bool:
+        """Say whether a process may have ended an old session of a peer from which it was apart for long."""
+        slack_ms = 2 * (self._cluster.scenario.skew_ms + AHEAD_SLACK_MS)
+        shortest_ms = fence_module.FENCE_MS - slack_ms
+        writes = self._writes.get(record.sid, {})
+        begun_ms = min((time_ms_of(wrote.stamp) for wrote in writes.values()), default=inf)
+        apart_s = max((gap_s for (_, node), gap_s in self._apart_s.items() if node == process.node), default=0.0)
+        if apart_s * 1000 < shortest_ms or self._own_ms(process) - begun_ms < shortest_ms:
+            return False
+        writes[process.node, record.tombstone] = Wrote(record.sid, process.node, record.tombstone, None)
+        self._cluster.counts["fenced"] += 1
+        return True
+
     def _check_dropped(self, process: Process, record: Record) -> None:
         sid, time_ms = record.sid, self._cluster_ms(process)
         if record.tombstone:
@@ -394,7 +418,8 @@ class Checker:
         if scenario.faults.lossy_links:
             return  # what a lost message said, nobody says again before the next access
         # Clocks that differ, and those that run at another pace for as long as the run lasts.
-        apart_s = 2 * scenario.skew_ms / 1000 + 2 * scenario.drift * self._cluster.now_s + EXPIRY_SLACK_S
+        stopped_s = max(one.stopped_s for one in self._cluster.processes)
+        apart_s = stopped_s + 2 * scenario.skew_ms / 1000 + 2 * scenario.drift * self._cluster.now_s + EXPIRY_SLACK_S
         from_s = self._cluster.now_s - idle_ms / 1000 + apart_s
         to_s = self._cluster.now_s - apart_s - TOLD_WITHIN_S
         for other in self._cluster.live:
@@ -405,7 +430,9 @@ class Checker:
                 must(not in_use, "{} dropped {}, which its peer {} knows to be in use", process, sid, other)
 
     def _own_ms(self, process: Process) -> int:
-        return int(process.clock(self._cluster.now_s) * 1000) + process.offset_ms
+        # One whose clock stood still may go on from there, or have caught up with its wall clock.
+        running_s = process.clock(self._cluster.now_s) + process.stopped_s
+        return int(running_s * 1000) + process.offset_ms
 
     def _cluster_ms(self, process: Process) -> int:
         return max(self._own_ms(process), time_ms_of(self._heard_of.get(process.node, 0)))

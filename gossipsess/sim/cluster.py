@@ -47,6 +47,8 @@ TIMER_LATE_S: Final = 1e-6
 LEAVE_S: Final = 0.5
 """How long a process that leaves waits, at most, for what it owes and then for what it sends."""
 LEAVE_LOOK_S: Final = 0.05
+WARNINGS: Final = (("stood still", "clocks caught up"), ("differs by", "clocks apart"), ("clock", "refused clocks"))
+"""What a warning is known by, and what it is counted as."""
 
 NEWER_KINDS: Final = 0.1
 """How often a process of a newer version says something more, of a kind that the others do not know."""
@@ -81,7 +83,6 @@ class Cluster(World):
         self._clear_since_s = 0.0
         self._generations = [0] * len(scenario.hosts)
         self._digest = blake2b(digest_size=16)
-        self._tick = Tick()
         self._dead_seeds = [(f"10.9.0.{number + 1}", 7950) for number in range(scenario.dead_seeds)]
         for number, address in enumerate(self._dead_seeds):
             if number % 3:  # those with 0 refuse
@@ -136,10 +137,11 @@ class Cluster(World):
         process.leaving = True
         self._drain(process, self.now_s + LEAVE_S)
 
-    def pause(self, process: Process) -> None:
-        """Have a process stand still."""
-        self.note(f"{process.label} stands still")
+    def pause(self, process: Process, *, clock_stops: bool = False) -> None:
+        """Have a process stand still. `clock_stops`: its monotonic clock too, as that of a suspended machine does."""
+        self.note(f"{process.label} stands still{', and its clock' if clock_stops else ''}")
         process.paused = True
+        process.stopped_at_s = self.now_s if clock_stops else None
         process.paused_at_s = self.now_s
 
     def resume(self, process: Process) -> None:
@@ -151,6 +153,12 @@ class Cluster(World):
         process.woke_at_s = self.now_s
         process.paused_for_s = self.now_s - process.paused_at_s
         self._clear_since_s = self.now_s
+        if process.stopped_at_s is not None:
+            process.stopped_at_s = None
+            process.stopped_s += process.paused_for_s
+            process.paused_for_s = 0.0  # it cannot have noticed
+            if process.alive:
+                self.submit(process, Tick(process.wall_ms(self.now_s)))
         waiting, process.waiting = process.waiting, []
         for action in waiting:
             if process.alive:
@@ -195,6 +203,7 @@ class Cluster(World):
             self.open(channel, [way])
         for process in list(self.at.values()):
             process.lag_s = process.read_s = 0.0
+            process.stepped_ms = 0
             self._clear_since_s = self.now_s
             self.resume(process)
 
@@ -234,7 +243,7 @@ class Cluster(World):
     def _timer(self, process: Process, due_s: float) -> None:
         if process.alive and process.tick_at_s == due_s:
             process.tick_at_s = None
-            self.submit(process, self._tick)
+            self.submit(process, Tick(process.wall_ms(self.now_s)))
 
     def _carry_out(self, process: Process) -> None:
         effects = process.replica.outbox[:]
@@ -264,7 +273,7 @@ class Cluster(World):
                 case Notify(kind, _, remote):
                     self.counts[f"heard {kind}{' elsewhere' if remote else ''}"] += 1
                 case Warn(text):
-                    self.counts["refused clocks" if "clock" in text else "warnings"] += 1
+                    self.counts[next((mark for part, mark in WARNINGS if part in text), "warnings")] += 1
                     self.note(f"{process.label} warns: {text}")
                 case _:
                     raise AssertionError(f"{effect} has no place in this world")

@@ -18,11 +18,16 @@ class Knob(NamedTuple):
     least: float
     greatest: float
     whole: bool = False
+    drawn: bool = True
+    """The swarm turns it; else scenarios made by hand only."""
 
 
 KNOBS: Final = {
     # Longer than any two processes of a run are kept apart: within that bound no logout may be forgotten.
     "tombstone_ms": Knob("gossipsess.model.table", "TOMBSTONE_MS", 45_000, 60_000, whole=True),
+    # A fence that any run could reach would end sessions of which the checkers know no end.
+    "fence_ms": Knob("gossipsess.protocol.fence", "FENCE_MS", 5_000, 15_000, whole=True, drawn=False),
+    "fence_inherit_ms": Knob("gossipsess.protocol.fence", "INHERIT_AFTER_MS", 1_000, 2_000, whole=True, drawn=False),
     "claim_age": Knob("gossipsess.model.record", "CLAIM_AGE", 1_000 << 16, 60_000 << 16, whole=True),
     "claims_max": Knob("gossipsess.model.record", "CLAIMS_MAX", 2, 5, whole=True),
     "sync_every_s": Knob("gossipsess.protocol.sync", "SYNC_EVERY_S", 0.5, 3.0),

@@ -15,6 +15,8 @@ MARKS: Final = {
     "absorbed": "a write reached a node where its session was dead",
     "blackout": "all processes crashed at once",
     "broken links": "a link broke without a word",
+    "clocks apart": "a node warned of a peer whose clock differs",
+    "clocks caught up": "a clock that had stood still followed the wall clock, since a peer confirmed it",
     "claims forgotten": "a record dropped claims that grew too old or too many",
     "confirmed": "a write was confirmed",
     "core only": "only some nodes healed, and those agreed",
@@ -34,7 +36,8 @@ MARKS: Final = {
     "graveyard answers": "a node that was held dead was asked, and is a member again",
     "hash bases": "a delta was cut against a state, not against claims",
     "heard created elsewhere": "a subscriber heard of a session made elsewhere",
-    "heard expired": "a subscriber heard of an expiry",
+    "heard expired": "a subscriber heard of an expiry at the one node that announces it",
+    "heard expired elsewhere": "a subscriber heard of an expiry at another node",
     "heard invalidated elsewhere": "a subscriber heard of a logout elsewhere",
     "in flight enough": "a peer was owed more, and was not sent it before it had acknowledged some",
     "leaves": "a node left in good order",
@@ -50,12 +53,14 @@ MARKS: Final = {
     "rolling": "every process left and started again, one after the other",
     "slow reader": "a node took in at a low rate what came over its links",
     "split": "two groups of nodes did not reach each other",
+    "suspend": "a machine was suspended, and its monotonic clock stood still",
     "sync differences": "a sync found sessions that differ",
     "tombstones ended": "a tombstone was dropped at the end of its time",
     "touches": "accesses were told",
     "unknown kinds": "a node of a newer version said something that the others do not know",
     "unsynced answers": "a node that was not synced yet was asked, and said so",
     "view mismatches": "a node asked for the list of one that sees other members",
+    "wall step": "a wall clock was set by an hour",
 }
 
 

@@ -65,6 +65,12 @@ class Mishaps:
             case "pause" if process is not None and not process.paused:
                 cluster.pause(process)
                 self._later(lasts_s, partial(cluster.resume, process))
+            case "suspend" if process is not None and not process.paused:
+                cluster.pause(process, clock_stops=True)
+                self._later(lasts_s, partial(cluster.resume, process))
+            case "wall step" if process is not None:
+                process.stepped_ms = round(mishap.period_s * 1000)
+                self._later(lasts_s, partial(setattr, process, "stepped_ms", 0))
             case "slow" if process is not None:
                 process.lag_s = mishap.period_s
                 self._later(lasts_s, partial(setattr, process, "lag_s", 0.0))

@@ -1,7 +1,7 @@
 # Process: one run of one node, with clocks that are wrong in their own way; and the links between two of them.
 #
-# Each process is the real `Replica`; only sockets, clocks and threads are replaced. Its monotonic clock may drift, and
-# its wall clock is off; a restart has a new node id and no memory. Both are drawn from the seed by the process's label.
+# Each process is the real `Replica`; only sockets, clocks and threads are replaced. Its monotonic clock may drift or stand
+# still, and its wall clock is off; a restart has a new node id and no memory. Both are drawn from the seed by the process's label.
 # Not here: what happens to it and when (world.py, wires.py, cluster.py).
 
 import random
@@ -53,6 +53,11 @@ class Process:
         """How long its last pause was."""
         self.lag_s = 0.0
         """How much later than it should it does everything."""
+        self.stopped_s = 0.0
+        """For how long its monotonic clock has stood still, in all."""
+        self.stopped_at_s: float | None = None
+        self.stepped_ms = 0
+        """By how much somebody has set its wall clock since it started."""
         self.read_s = 0.0
         """How long it takes over each message that comes over a link; 0: no time."""
         self.unread: list[Callable[[], object]] = []
@@ -98,11 +103,16 @@ class Process:
 
     def clock(self, world_s: float) -> float:
         """Return what its monotonic clock shows at a moment of the world."""
-        return self.base_s + world_s * self.rate
+        running_s = (world_s if self.stopped_at_s is None else self.stopped_at_s) - self.stopped_s
+        return self.base_s + running_s * self.rate
+
+    def wall_ms(self, world_s: float) -> int:
+        """Return what its wall clock shows at a moment of the world."""
+        return round((self.clock(world_s) + self.stopped_s) * 1000) + self.offset_ms + self.stepped_ms
 
     def world(self, clock_s: float) -> float:
         """Return when its monotonic clock shows that."""
-        return (clock_s - self.base_s) / self.rate
+        return (clock_s - self.base_s) / self.rate + self.stopped_s
 
     @property
     def serves(self) -> bool:

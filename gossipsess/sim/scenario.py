@@ -37,6 +37,8 @@ MISHAP_KINDS: Final = (
     "slow",
     "slow reader",
     "day ahead",
+    "suspend",
+    "wall step",
     "split",
     "one way",
     "bridge",
@@ -76,6 +78,7 @@ class Mishap(NamedTuple):
     ``pause``: it stands still, and serves all deadlines late;    ``slow``: it takes `period_s` over everything;
     ``slow reader``: it takes a message from its links each `period_s` only;
     ``day ahead``: it starts again with a clock that is a day ahead;
+    ``suspend``: it stands still and so does its monotonic clock;    ``wall step``: its wall clock is set by `period_s`;
     ``split``: the slots from the others;    ``one way``: the first slot does not reach the second;
     ``bridge``: the last slot reaches all, the other slots reach only it and each other;
     ``flap``: a split that comes and goes each `period_s`;    ``clog``: what two slots say arrives at its end.

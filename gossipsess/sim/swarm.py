@@ -40,9 +40,9 @@ MENU: Final = {
     "processes": (("crash", 47), ("vanish", 18), ("foreign", 8), ("leave", 17), ("blackout", 3), ("rolling", 7)),
     "pauses": (("pause", 50), ("slow", 30), ("slow reader", 20)),
     "partitions": (("split", 45), ("one way", 15), ("bridge", 10), ("flap", 15), ("clog", 15)),
-    "clocks": (("day ahead", 1),),
+    "clocks": (("day ahead", 1), ("suspend", 25), ("wall step", 25)),
 }
-ARMED: Final = {"processes": 0.7, "pauses": 0.35, "partitions": 0.6, "clocks": 0.06}
+ARMED: Final = {"processes": 0.7, "pauses": 0.35, "partitions": 0.6, "clocks": 0.12}
 """How often each group of the menu is armed."""
 
 
@@ -59,13 +59,15 @@ def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX) -> 
     requests = _requests(rng, nodes, hurt_s, READING_WEIGHTS if idle_is_short else revoking)
     swift = rng.random() < 0.5
     beacons = rng.random() < 0.15
+    mishaps = _mishaps(rng, nodes, hurt_s, requests)
+    wake_s = max((mishap.at_s + mishap.lasts_s for mishap in mishaps if mishap.kind == "suspend"), default=0.0)
     scenario = Scenario(
         seed=seed,
         hosts=tuple(f"host{slot // 2 if shared else slot}" for slot in range(nodes)),
         faults=_faults(rng, loss_max),
         requests=requests,
-        mishaps=_mishaps(rng, nodes, hurt_s, requests),
-        hurt_s=hurt_s,
+        mishaps=mishaps,
+        hurt_s=max(hurt_s, wake_s + 2),
         core=tuple(sorted(rng.sample(range(nodes), rng.randint(1, nodes - 1)))) if rng.random() < 0.2 else (),
         idle_ms=idle_ms,
         absolute_ms=idle_ms * (2 if idle_is_short and rng.random() < 0.3 else 24),
@@ -126,7 +128,7 @@ def _faults(rng: random.Random, loss_max: float) -> Faults:
 def _knobs(rng: random.Random) -> tuple[tuple[str, float], ...]:
     knobs: list[tuple[str, float]] = []
     for name, knob in KNOBS.items():
-        if rng.random() < 0.6:
+        if knob.drawn and rng.random() < 0.6:
             value = rng.uniform(knob.least, knob.greatest)
             knobs.append((name, round(value) if knob.whole else value))
     return tuple(knobs)
@@ -198,6 +200,11 @@ def _mishap(rng: random.Random, kind: str, at_s: float, slot: int, nodes: int) -
     match kind:
         case "pause":
             return Mishap(at_s, kind, (slot,), 10 ** rng.uniform(-1, 1.1))
+        case "suspend":
+            # Longer than clocks may differ; with every pause and split after it, shorter than tombstones are kept.
+            return Mishap(at_s, kind, (slot,), rng.uniform(12, 25))
+        case "wall step":
+            return Mishap(at_s, kind, (slot,), rng.uniform(1, 30), period_s=rng.choice((-3600.0, 3600.0)))
         case "slow":
             return Mishap(at_s, kind, (slot,), rng.uniform(0.5, 4), period_s=10 ** rng.uniform(-2.5, -0.7))
         case "one way" | "clog":

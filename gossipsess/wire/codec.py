@@ -234,8 +234,8 @@ _KINDS: Final[dict[int, _Kind]] = {
     7: _Kind(Beacon, lambda m: [m.port, m.reply], lambda f: Beacon(f.number(U16), f.flag())),
     16: _Kind(
         Hello,
-        lambda m: [*_flat_member(m.member), m.clock, *_flat_members(m.members)],
-        lambda f: Hello(_member(f), f.number(U64), f.many(_member)),
+        lambda m: [*_flat_member(m.member), m.clock, *_flat_members(m.members), m.since_ms],
+        lambda f: Hello(_member(f), f.number(U64), f.many(_member), f.number(U64)),
     ),
     17: _Kind(
         Push,

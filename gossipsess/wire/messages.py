@@ -80,6 +80,8 @@ class Hello(NamedTuple):
     clock: int
     """The sender's time as a stamp: a newcomer never writes in the past, and a clock far off is refused at the door."""
     members: tuple[Member, ...]
+    since_ms: int = 0
+    """When the lineage of the sender's data began, cluster time: tells a newcomer from one that was long apart."""
 
 
 class Push(NamedTuple):

@@ -79,11 +79,11 @@ def test_a_session_used_at_another_node_lives_and_ends_everywhere_when_nobody_us
         assert unused.record.sid not in holder.node.records, "an idle session ends meanwhile"
         eventually(lambda: sid not in holder.node.records and sid not in used_at.node.records, "both drop it")
         assert time.monotonic() - used_s > IDLE_S - 0.01, "it ended too early"
-        for subscription in (near, far):
-            assert heard(subscription, 2) == [
-                Change("expired", unused.sid, remote=False),
-                Change("expired", session.sid, remote=False),
-            ]
+        at_each = [heard(subscription, 2) for subscription in (near, far)]
+        for number, ended in enumerate((unused, session)):
+            told = [changes[number] for changes in at_each]
+            assert [(change.kind, change.sid) for change in told] == 2 * [("expired", ended.sid)]
+            assert sorted(change.remote for change in told) == [False, True], "one of them announces it"
     assert loaded(holder, session.cookie) is None
     assert loaded(used_at, session.cookie) is None
 

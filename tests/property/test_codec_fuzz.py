@@ -70,7 +70,7 @@ KINDS = {
     WrongId: st.builds(WrongId, u32, nodes),
     Gossip: st.builds(Gossip, several(members)),
     Beacon: st.builds(Beacon, u16, st.booleans()),
-    Hello: st.builds(Hello, members, u64, several(members)),
+    Hello: st.builds(Hello, members, u64, several(members), u64),
     Members: st.builds(Members, several(members), st.booleans()),
     Push: st.builds(Push, u64, several(deltas)),
     PushAck: st.builds(PushAck, u64, several(gaps), several(sids)),

@@ -23,6 +23,7 @@ from gossipsess.model.table import Life, Table
 from gossipsess.protocol import fetch, replication, sessions, suspicion, sync
 from gossipsess.protocol.confirmation import Confirmations, Ticket
 from gossipsess.protocol.expiry import Expiry
+from gossipsess.protocol.fence import Fence
 from gossipsess.protocol.graveyard import Graveyard
 from gossipsess.protocol.membership import Membership
 from gossipsess.protocol.outcomes import Found
@@ -197,6 +198,25 @@ def sleepers_judge(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Swim, "_paused", lambda self, late_s, now_s: None)
 
 
+def the_wall_is_believed_unconfirmed(patch: pytest.MonkeyPatch) -> None:
+    """A node's time is whatever its wall clock says: set an hour ahead, it would win every write."""
+
+    def hint(self: HybridClock, wall_ms: int, now_s: float) -> None:
+        self.offset_ms = wall_ms - int(now_s * 1000)
+
+    patch.setattr(HybridClock, "hint", hint)
+
+
+def clocks_that_stood_still_stay_behind(patch: pytest.MonkeyPatch) -> None:
+    """A node whose machine was suspended refuses everybody until its process starts again."""
+    patch.setattr(HybridClock, "hint", lambda self, wall_ms, now_s: None)
+
+
+def no_fence(patch: pytest.MonkeyPatch) -> None:
+    """What comes from a node that was long apart is taken in, though its logout may be forgotten."""
+    patch.setattr(Fence, "refuses", lambda self, node, delta, time_ms: False)
+
+
 def what_was_received_is_pushed_on(patch: pytest.MonkeyPatch) -> None:
     """Every change is sent on by everybody who hears it."""
     real_push = SessionProtocol.push
@@ -347,6 +367,9 @@ MUTANTS: Mapping[str, Plant] = {
         expiry_leaves_a_tombstone,
         unknown_sessions_are_not_invalidated,
         stamps_of_the_future_are_taken,
+        the_wall_is_believed_unconfirmed,
+        clocks_that_stood_still_stay_behind,
+        no_fence,
         sleepers_judge,
         what_was_received_is_pushed_on,
         accesses_are_not_told,

@@ -2,6 +2,7 @@
 
 import random
 
+from gossipsess.model.clock import stamp_at
 from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, Record, empty_record
 from gossipsess.model.table import register_value
@@ -62,10 +63,10 @@ class Clocked:
         self.replica.sessions.synced = True
         return self
 
-    def linked(self, peer: bytes, link: int = 1, host: str = "") -> "Clocked":
-        """Let a peer's link come up."""
+    def linked(self, peer: bytes, link: int = 1, host: str = "", since_ms: int = 0) -> "Clocked":
+        """Let a peer's link come up, whose data began then."""
         self.node.submit(LinkOpened(link, peer, None))
-        self.node.submit(Received(link, Hello(member(peer, host), 0, ())))
+        self.node.submit(Received(link, Hello(member(peer, host), stamp_at(self.node.time_ms()), (), since_ms)))
         return self
 
     def loses(self, link: int = 1) -> "Clocked":

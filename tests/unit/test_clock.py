@@ -64,3 +64,58 @@ def test_a_stamp_too_far_ahead_is_refused_and_the_clock_stays():
         clock.hear(stamp_at(5000 + AHEAD_MS_MAX + 1), 5.0)
     assert isinstance(refused.value, WireError)
     assert clock.last == 0
+
+
+def clock_that_stood_still(for_s: float) -> HybridClock:
+    """Return a clock that shows 5 s, and whose machine was suspended for a while since it was set."""
+    clock = HybridClock(0)
+    clock.hint(5_000 + round(for_s * 1000), 5.0)
+    return clock
+
+
+def test_a_clock_that_stood_still_follows_its_wall_clock_once_a_peer_confirms_it():
+    """A suspended machine's node would lag for as long as its process lives, and no peer could be heard."""
+    clock = clock_that_stood_still(30)
+    assert clock.time_ms(5.0) == 5_000, "the wall clock alone proves nothing"
+    assert clock.hear(stamp_at(36_000), 5.0) == 30_000
+    assert clock.time_ms(8.0) == 38_000
+    assert clock.hear(stamp_at(38_500), 8.0) == 0, "it moves once"
+
+
+@pytest.mark.parametrize("wall_ms", [5_000 + 3_600_000, 5_000 + 86_400_000, 5_000 - 3_600_000, 5_000])
+def test_a_wall_clock_that_no_peer_confirms_changes_nothing(wall_ms):
+    """Set an hour or a day ahead on one node it would win every write; and none may write in the past."""
+    clock = HybridClock(0)
+    clock.hint(wall_ms, 5.0)
+    clock.hear(stamp_at(12_000), 5.0)
+    with pytest.raises(ClockAhead):
+        clock.hear(stamp_at(5_000 + 60_000), 5.0)
+    assert clock.offset_ms == 0
+    assert time_ms_of(clock.tick(5.0)) == 12_000
+
+
+@pytest.mark.parametrize(("heard_ms", "moves"), [(32_999, False), (33_000, True), (37_000, True), (37_001, False)])
+def test_a_peer_confirms_the_wall_clock_within_two_seconds(heard_ms, moves):
+    """An old message that was long under way says little of what time it is."""
+    clock = clock_that_stood_still(30)
+    if moves:
+        assert clock.hear(stamp_at(heard_ms), 5.0) == 30_000
+    else:
+        with pytest.raises(ClockAhead):
+            clock.hear(stamp_at(heard_ms), 5.0)
+        assert clock.offset_ms == 0
+
+
+def test_clocks_that_agree_leave_each_other_alone():
+    """A wall clock that runs a second ahead is no clock that had stood still."""
+    clock = clock_that_stood_still(1)
+    assert clock.hear(stamp_at(6_900), 5.0) == 0
+    assert clock.offset_ms == 0
+
+
+@pytest.mark.parametrize(("heard_ms", "off_ms"), [(3_000, -2_000), (5_000, 0), (7_500, 0), (8_000, 0), (9_000, 1_000)])
+def test_a_peer_that_has_heard_of_a_third_clock_is_not_blamed_for_it(heard_ms, off_ms):
+    """Who is told to run NTP should be the one whose clock is wrong."""
+    clock = HybridClock(0)
+    clock.hear(stamp_at(8_000), 5.0)
+    assert clock.off_by_ms(stamp_at(heard_ms), 5.0) == off_ms

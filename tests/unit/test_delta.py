@@ -1,7 +1,7 @@
 """Deltas: how they are cut, and the bug that a base of "since my stamp" would have."""
 
 from gossipsess.model.delta import apply, changes_since, not_covered
-from gossipsess.model.record import CLAIM_AGE, dead_record, empty_record
+from gossipsess.model.record import CLAIM_AGE, CLAIMS_MAX, dead_record, empty_record
 from tests.unit.machines import ALICE, BOB, SID, record, stamp
 
 
@@ -34,14 +34,14 @@ def test_a_base_that_is_not_covered_by_its_claims_is_named_by_its_hash():
     assert delta.base_hash == base.state_hash
     assert apply(base, delta).record.state_hash == after.state_hash
     other = record((stamp(1), BOB, {"a": b"1"}))
-    assert apply(other, delta) == (other, True, False)
+    assert apply(other, delta) == (other, True, False, 0)
 
 
 def test_who_holds_the_outcome_already_reports_no_gap():
     """A doubled push must not be asked for once more."""
     base = record((stamp(1), BOB, {"a": b"1"}), (stamp(1) + CLAIM_AGE + 1, ALICE, {"b": b"2"}))
     after = base.written([("b", b"3")], base.newest + 1, ALICE)
-    assert apply(after, changes_since(after, base)) == (after, False, False)
+    assert apply(after, changes_since(after, base)) == (after, False, False, 0)
 
 
 def test_the_outcome_is_compared_where_the_claims_are_the_senders():
@@ -59,13 +59,56 @@ def test_a_tombstone_beats_entries_and_a_later_tombstone_an_earlier():
     live = record((stamp(5), ALICE, {"a": b"1"}))
     dead, later = dead_record(SID, stamp(1)), dead_record(SID, stamp(2))
     assert apply(live, not_covered(dead, {})).record.tombstone == stamp(1)
-    assert apply(dead, not_covered(live, {})) == (dead, False, True)
+    assert apply(dead, not_covered(live, {})) == (dead, False, True, 0)
     assert apply(dead, not_covered(later, {})).record.tombstone == stamp(2)
-    assert apply(later, not_covered(dead, {})) == (later, False, True)
-    assert apply(later, not_covered(later, {})) == (later, False, False)
+    assert apply(later, not_covered(dead, {})) == (later, False, True, 0)
+    assert apply(later, not_covered(later, {})) == (later, False, False, 0)
 
 
 def test_everything_is_sent_to_who_claims_nothing():
     """A joiner's first pull."""
     made = record((stamp(1), ALICE, {"a": b"1", "b": None}))
     assert {entry[0] for entry in not_covered(made, {}).entries} == {"a", "b"}
+
+
+def test_two_writes_of_one_key_that_did_not_know_of_each_other_are_counted_by_whichever_wins():
+    """One of them is gone, and its writer was told that it stands; an operator wants to know how often."""
+    base = record((stamp(1), ALICE, {"k": b"0", "a": b"0"}))
+    at_alice = base.written([("k", b"alice")], stamp(2), ALICE)
+    at_bob = base.written([("k", b"bob")], stamp(3), BOB)
+    to_bob, to_alice = changes_since(at_alice, base), changes_since(at_bob, base)
+    wins, loses = apply(at_alice, to_alice), apply(at_bob, to_bob)
+    assert (wins.overwrites, loses.overwrites) == (1, 1)
+    assert wins.record.entries["k"] == loses.record.entries["k"]
+    assert apply(wins.record, to_alice).overwrites == 0, "a doubled push is counted once"
+    assert apply(loses.record, to_bob).overwrites == 0
+
+
+def test_a_write_after_a_read_is_no_race():
+    """Counted too, the number would only say how many nodes write a session."""
+    base = record((stamp(1), ALICE, {"k": b"0"}))
+    at_alice = base.written([("k", b"alice")], stamp(2), ALICE)
+    at_bob = apply(base, changes_since(at_alice, base)).record.written([("k", b"bob")], stamp(3), BOB)
+    assert apply(at_alice, changes_since(at_bob, at_alice)).overwrites == 0
+    assert apply(at_bob, changes_since(at_alice, base)).overwrites == 0, "alice's push, doubled and late"
+    assert apply(empty_record(SID), not_covered(at_bob, {})).overwrites == 0
+
+
+def test_writes_of_different_keys_are_no_race():
+    """Both stay."""
+    base = record((stamp(1), ALICE, {"k": b"0"}))
+    at_alice, at_bob = base.written([("a", b"1")], stamp(2), ALICE), base.written([("b", b"1")], stamp(2), BOB)
+    assert apply(at_alice, changes_since(at_bob, base)).overwrites == 0
+
+
+def test_a_write_whose_claim_was_dropped_is_not_taken_for_unseen():
+    """Claims are forgotten after ten minutes, and beyond sixteen: then nothing tells a race from a sequence."""
+    base = record((stamp(1), BOB, {"k": b"0"}))
+    later = base.written([("k", b"1")], stamp(1) + CLAIM_AGE + 1, ALICE)
+    assert BOB not in later.claims
+    assert apply(base, not_covered(later, {})).overwrites == 0
+    many = base
+    for number in range(CLAIMS_MAX):
+        many = many.written([("k", b"1")], stamp(2 + number), bytes([number] * 8))
+    assert BOB not in many.claims
+    assert apply(base, not_covered(many, {})).overwrites == 0

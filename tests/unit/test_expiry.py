@@ -1,10 +1,11 @@
 """Accesses are told in batches, and only those that are news."""
 
 from gossipsess.model.table import Table
+from gossipsess.protocol.effects import Notify
 from gossipsess.protocol.events import Accessed, Tick, Watch
 from gossipsess.protocol.expiry import EVERY_S, TOUCHES_PER_MESSAGE, Expiry
 from gossipsess.wire.messages import Touch
-from tests.unit.machines import ALICE, BOB, EPOCH_MS, SID, Clocked, registers, stamp
+from tests.unit.machines import ALICE, BOB, CAROL, EPOCH_MS, SID, Clocked, registers, stamp
 
 
 def table_with(*sids: bytes) -> Table:
@@ -95,5 +96,24 @@ def test_the_end_of_a_session_is_told_to_who_watches_but_not_that_of_a_tombstone
     here.now_s += 25 * 3600
     here.node.submit(Tick())
     told = [effect for effect in here.does() if type(effect).__name__ == "Notify"]
-    assert [(one.kind, one.sid, one.remote) for one in told] == [("expired", SID, False)]
+    assert [(one.kind, one.sid) for one in told] == [("expired", SID)]
     assert here.node.records == {}
+
+
+def test_of_those_who_hold_a_session_one_announces_its_end():
+    """What must be done once when a session ends is done by the subscriber who hears of it as his own."""
+    told = []
+    for node, others in ((ALICE, (BOB, CAROL)), (BOB, (ALICE, CAROL)), (CAROL, (ALICE, BOB))):
+        here = Clocked(node)
+        for number, other in enumerate(others):
+            here.linked(other, number)
+        here.node.submit(Watch(on=True))
+        for first in range(9):
+            sid = bytes([0, first << 6 & 255, *SID[:14]]) if first < 4 else bytes([first, *SID[:15]])
+            here.replica.sessions.table.write(sid, registers(idle_ms=60_000).items(), stamp(0), BOB)
+        here.waits(120)
+        told += [(effect.sid, node, effect.remote) for effect in here.does() if isinstance(effect, Notify)]
+    assert len(told) == 27
+    announced = {sid: node for sid, node, remote in told if not remote}
+    assert len(announced) == sum(not remote for _, _, remote in told) == 9
+    assert set(announced.values()) == {ALICE, BOB, CAROL}, "the work is shared"

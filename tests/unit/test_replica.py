@@ -1,13 +1,15 @@
 """Who is let in over a link, who is turned away, and how a node that leaves is told from one that died."""
 
+import pytest
+
 from gossipsess.model.clock import AHEAD_MS_MAX
 from gossipsess.model.member import MemberState
 from gossipsess.protocol.discovery import RETRY_MAX_S
 from gossipsess.protocol.effects import CloseLink, Dial, Warn
-from gossipsess.protocol.events import LinkClosed, LinkOpened
+from gossipsess.protocol.events import LinkClosed, LinkOpened, Tick
 from gossipsess.protocol.outcomes import Confirmed
 from gossipsess.wire.messages import Bye, Hello
-from tests.unit.machines import BOB, Clocked, member, stamp
+from tests.unit.machines import BOB, EPOCH_MS, Clocked, member, stamp
 
 THERE = ("10.0.0.9", 7950)
 AHEAD = Hello(member(BOB), stamp(AHEAD_MS_MAX + 1000), ())
@@ -69,3 +71,31 @@ def test_who_says_goodbye_has_left_whatever_becomes_of_its_datagrams():
     session = here.store.create()
     session["user"] = "kim"
     assert here.store.commit(session, "all") == Confirmed(0, 0)
+
+
+@pytest.mark.parametrize(("off_ms", "says"), [(-3_000, "-3.0 s"), (-2_000, ""), (2_000, ""), (3_000, "3.0 s")])
+def test_a_peer_whose_clock_differs_is_let_in_and_its_operator_told_once(off_ms, says):
+    """Within ten seconds all is well but for the order of writes; who runs the machines should know."""
+    here = Clocked()
+    warnings = []
+    for link in (1, 2):
+        here.node.submit(LinkOpened(link, BOB, None))
+        here.hears(Hello(member(BOB), stamp(off_ms), ()), link)
+        warnings += [effect.text for effect in here.does() if isinstance(effect, Warn)]
+        here.node.submit(LinkClosed(link))
+    assert state_of_bob(here) is MemberState.ALIVE
+    assert len(warnings) == bool(says)
+    assert all(says in warning and "NTP" in warning for warning in warnings)
+
+
+def test_a_machine_that_was_suspended_says_so_and_lets_its_peers_in():
+    """Its monotonic clock stood still: the peer's clock is right, and so is the wall clock here."""
+    here = Clocked()
+    here.node.submit(Tick(EPOCH_MS + 30_000))
+    here.node.submit(LinkOpened(1, BOB, None))
+    here.hears(Hello(member(BOB), stamp(30_500), ()))
+    (warning,) = [effect.text for effect in here.does() if isinstance(effect, Warn)]
+    assert "stood still for 30.0 s" in warning
+    assert state_of_bob(here) is MemberState.ALIVE
+    here.now_s += 1
+    assert here.node.time_ms() == EPOCH_MS + 31_000

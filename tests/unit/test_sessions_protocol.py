@@ -3,7 +3,8 @@
 from gossipsess.model.delta import not_covered
 from gossipsess.model.record import RECORD_BYTES_MAX, VALUE_BYTES_MAX
 from gossipsess.protocol.effects import CloseLink, Warn
-from gossipsess.protocol.events import Accessed, LinkClosed, Write
+from gossipsess.protocol.events import Accessed, Invalidate, LinkClosed, Rotate, Write
+from gossipsess.protocol.outcomes import Confirmed, Gone
 from gossipsess.protocol.replica import ALONE_S
 from gossipsess.wire.messages import Push, Touch
 from tests.unit.machines import ALICE, BOB, CAROL, EPOCH_MS, SID, Clocked, exchange, record, registers, stamp
@@ -101,3 +102,27 @@ def test_a_record_that_no_honest_node_makes_costs_its_sender_the_link_and_is_not
     fits = record((stamp(1), CAROL, registers()))
     here.hears(Push(1, (not_covered(fits, {}),)), 2)
     assert here.node.records[SID].state_hash == fits.state_hash, "the others are heard as before"
+
+
+def test_an_id_that_has_a_session_or_had_one_begins_no_other():
+    """One user's old cookie would open another user's session."""
+    here = Clocked()
+    begin = Write(SID, tuple(registers().items()), 0, lambda outcome: None)
+    assert here.node.submit(begin).outcome == Confirmed(0, 0)
+    first = here.node.records[SID]
+    assert here.node.submit(begin).outcome == Gone()
+    assert here.node.records[SID] is first
+    here.node.submit(Invalidate(SID, 0, lambda outcome: None))
+    assert here.node.submit(begin).outcome == Gone()
+    assert here.node.records[SID].tombstone
+
+
+def test_a_session_does_not_rotate_to_an_id_that_is_taken():
+    """Both users would lose their data, or see each other's."""
+    here = Clocked()
+    other = b"another-16-bytes"
+    write(here)
+    write(here, sid=other)
+    before = dict(here.node.records)
+    assert here.node.submit(Rotate(SID, other, (), 0, lambda outcome: None)).outcome == Gone()
+    assert here.node.records == before

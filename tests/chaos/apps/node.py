@@ -50,6 +50,7 @@ class App:
             "synced": status.synced,
             "sessions": status.sessions,
             "unconfirmed": status.unconfirmed,
+            "overwrites": status.overwrites,
             "states": {member.node: member.state for member in status.members},
             "linked": [member.node for member in status.members if member.linked],
         }

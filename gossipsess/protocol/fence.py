@@ -1,0 +1,89 @@
+# Fence: after a partition longer than tombstones are kept, a logout stays a logout.
+#
+# In:    links that come up and go down, syncs that end, and what a peer's Hello says of its data's age.
+# Out:   whether a record that comes over a link may be taken in.
+# Rule:  a pair of nodes that was apart for more than `FENCE_MS` is fenced until a sync over its new link has ended.
+#        What comes over a fenced link, is unknown here and was created more than `FENCE_MS` ago is refused: its
+#        tombstone may have been here, and dropped. A younger session's tombstone would still be here.
+# Apart: since the pair's last link. Where there never was one, since the younger of the two lineages began: data
+#        that is younger than the fence holds nothing that was forgotten elsewhere. A lineage is older than its node:
+#        who joins takes over the sessions of others, and with them their age.
+# Why refuse, and not ask the user's other copies: they are as old, and nobody remembers. A login too many is
+#        bearable, a logout undone is not.
+# All times are cluster time: a machine that was suspended has been apart for that long too.
+# Not here: the tombstone that answers what is refused (sessions.py).
+
+from typing import Final
+
+from gossipsess.model.clock import time_ms_of
+from gossipsess.model.delta import Delta
+from gossipsess.model.identity import NodeId
+from gossipsess.model.record import CREATED
+
+FENCE_MS: Final = 23 * 3600 * 1000
+"""An hour less than tombstones are kept, so that no clock, and no death noticed late, opens a gap between the two."""
+INHERIT_AFTER_MS: Final = 60_000
+"""How long after a sync its peer's age is taken over. At once, a joiner's next links, which come up in the same
+second, would be taken for a reunion after a long time."""
+PARTED_MAX: Final = 1024
+"""Ends of links remembered, some 100 KB; each restart of a peer leaves one. Who is forgotten counts as never met."""
+
+
+class _Link:
+    __slots__ = ("fenced", "parted_ms", "since_ms", "synced")
+
+    def __init__(self, since_ms: int, parted_ms: int, time_ms: int) -> None:
+        self.since_ms = since_ms
+        self.parted_ms = parted_ms
+        self.fenced = time_ms - parted_ms > FENCE_MS
+        self.synced = False
+
+
+class Fence:
+    """What one node knows of how long it was apart from others."""
+
+    def __init__(self, time_ms: int) -> None:
+        self._since_ms = time_ms
+        self._heir_to: tuple[int, int] | None = None  # (since when, from when on)
+        self._links: dict[NodeId, _Link] = {}
+        self._parted: dict[NodeId, int] = {}  # when the last link ended, oldest first
+
+    def since_ms(self, time_ms: int) -> int:
+        """Return when the lineage of the data held here began, for the Hello."""
+        if self._heir_to is not None and self._heir_to[1] <= time_ms:
+            self._since_ms, self._heir_to = self._heir_to[0], None
+        return self._since_ms
+
+    def link_up(self, node: NodeId, since_ms: int, time_ms: int) -> bool:
+        """A link to a node, whose data began at `since_ms`, is in use; return whether it is fenced."""
+        link = self._links.get(node)  # one that replaces another brings nobody together
+        if link is None:
+            parted_ms = self._parted.pop(node, None)
+            if parted_ms is None:
+                parted_ms = max(self.since_ms(time_ms), since_ms)
+            link = self._links[node] = _Link(since_ms, parted_ms, time_ms)
+        return link.fenced
+
+    def link_down(self, node: NodeId, time_ms: int) -> None:
+        """A node's link ended, or the node itself. A link that was fenced to its end has not brought them together."""
+        link = self._links.pop(node, None)
+        if link is not None:
+            if len(self._parted) >= PARTED_MAX:
+                del self._parted[next(iter(self._parted))]
+            self._parted[node] = link.parted_ms if link.fenced else time_ms
+
+    def synced(self, node: NodeId, time_ms: int) -> None:
+        """All that a linked node holds has been looked at."""
+        link = self._links.get(node)
+        if link is None or link.synced:
+            return
+        link.synced, link.fenced = True, False
+        if link.since_ms < (self._heir_to[0] if self._heir_to is not None else self._since_ms):
+            self._heir_to = (link.since_ms, time_ms + INHERIT_AFTER_MS)
+
+    def refuses(self, node: NodeId, delta: Delta, time_ms: int) -> bool:
+        """Say whether a node's delta of a session that is unknown here must not be taken in."""
+        if not self._links[node].fenced or delta.tombstone or delta.base_claims or delta.base_hash:
+            return False  # a delta over a base is no whole record: it is a gap here, and is asked for
+        created = next((stamp for key, stamp, _, _ in delta.entries if key == CREATED), 0)
+        return time_ms - time_ms_of(created) > FENCE_MS
