@@ -25,6 +25,30 @@ TRACE_LINES: Final = 30
 """What is shown of a shrunk scenario's trace."""
 
 
+DESCRIPTION: Final = """\
+Runs clusters of the real state machine in virtual time: messages are lost, doubled and reordered, networks split,
+nodes crash, stand still, leave and restart while requests write. Checks that no node claims what it does not hold,
+that confirmed writes survive, that logged out stays logged out, and that all nodes agree once the faults end.
+"""
+EXAMPLES: Final = """\
+examples:
+  gossipsess simulate --seeds 300 --jobs 2                   a campaign: seeds 0 to 299
+  gossipsess simulate --seeds 10000 --start 50000 --json     a long one, elsewhere, its summary for a program
+  gossipsess simulate --seed 4711 --trace                    one run, line by line
+  gossipsess simulate --seed 4711 --shrink --out small.json  a failing one, made as small as it gets
+  gossipsess simulate --replay small.json --trace            that again
+
+A seed draws a cluster, its faults and its requests; the same seed is the same run. A violation prints the command
+that repeats it. A campaign ends with its seeds, its violations, how long a run took and how long the nodes took to
+agree once the faults had ended, and names the paths that no run took: it has shown nothing about those.
+
+exit codes:
+  0  nothing was violated
+  1  something was
+  2  wrong arguments, or a file that cannot be used
+"""
+
+
 class Timed(NamedTuple):
     """A run and how long it took."""
 
@@ -54,11 +78,9 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m gossi
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Runs clusters of the real state machine in virtual time: messages are lost, doubled and "
-        "reordered, networks split, nodes crash, stand still, leave and restart while requests write. Checks that no "
-        "node claims what it does not hold, that confirmed writes survive, that logged out stays logged out, and that "
-        "all nodes agree once the faults end.",
-        epilog="A violation prints the command that repeats it, and the exit status is 1.",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seeds", type=int, default=100, metavar="N", help="how many seeds to run (default: 100)")
@@ -195,12 +217,15 @@ def _summarize(options: argparse.Namespace, runs: list[Timed], elapsed_s: float)
     times_s = sorted(timed.elapsed_s for timed in runs) or [0.0]
     settles_s = sorted(timed.result.settle_s for timed in runs) or [0.0]
     summary = {
+        "seeds": [options.start, options.start + options.seeds - 1],
+        "nodes": options.nodes,
+        "loss": options.loss,
         "runs": len(runs),
         "violations": sum(timed.result.violation is not None for timed in runs),
         "events": sum(timed.result.events for timed in runs),
         "elapsed_s": round(elapsed_s, 3),
-        "run_s": {"median": round(times_s[len(times_s) // 2], 4), "max": round(times_s[-1], 4)},
-        "settle_s": {"median": settles_s[len(settles_s) // 2], "max": settles_s[-1]},
+        "run_s": _percentiles(times_s),
+        "settle_s": _percentiles(settles_s),
         "replay": [
             replay_command(timed.result.seed, options.nodes, options.loss) for timed in runs if timed.result.violation
         ],
@@ -210,12 +235,24 @@ def _summarize(options: argparse.Namespace, runs: list[Timed], elapsed_s: float)
     if options.json:
         print(json.dumps(summary))
         return
-    print(f"{summary['runs']} runs, {summary['events']} events, {summary['violations']} violations")
-    print(f"{times_s[len(times_s) // 2]:.3f} s a run (median), {times_s[-1]:.3f} s at most, {elapsed_s:.1f} s in all")
-    print(f"agreed {settles_s[len(settles_s) // 2]:.2f} virtual s after the heal (median), {settles_s[-1]:.2f} at most")
     print(_counts_text(counts))
     for mark in unreached(counts):
         print(f"never reached: {mark} ({MARKS[mark]})")
+    print(f"seeds {options.start} to {options.start + options.seeds - 1}: {summary['violations']} violations")
+    rate = len(runs) / elapsed_s if elapsed_s else 0.0
+    print(f"{elapsed_s:.1f} s in all, {rate:.1f} seeds a second, {summary['events']} events")
+    print(f"a run took {_percentiles_text(times_s)} s")
+    print(f"the nodes agreed {_percentiles_text(settles_s)} virtual s after the faults had ended")
+
+
+def _percentiles(ordered: list[float]) -> dict[str, float]:
+    last = len(ordered) - 1
+    places = {"p50": (last + 1) // 2, "p99": (99 * last + 99) // 100, "max": last}
+    return {name: round(ordered[place], 4) for name, place in places.items()}
+
+
+def _percentiles_text(ordered: list[float]) -> str:
+    return ", ".join(f"{name} {number:.2f}" for name, number in _percentiles(ordered).items())
 
 
 def _counts_text(counts: Counter[str]) -> str:

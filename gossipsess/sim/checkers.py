@@ -11,7 +11,7 @@
 #                   rotated since; and no session ends by a revocation that came before its login.
 # For each write:    its dot is new, and its stamp above everything in the state it replaces.
 # For each outcome:  confirmed means held by that many others; fresh means that the dots are there; absent is not
-#                    said while a linked node has held the session for a second; no wait outlasts its bound.
+#                    said while a node that was asked holds the session; no wait outlasts its bound.
 # For each process:  what it owes is bounded, its timers rest, and it judges nobody it must not (bounds.py).
 # After the heal:    all processes hold the same (`difference`), see each other and nobody else (`unsettled`), and
 #                    every confirmed write and invalidation of which one witness survived is there (`check_end`).
@@ -60,8 +60,8 @@ from gossipsess.sim.process import Process
 from gossipsess.wire.messages import Bye, Hello, LinkMessage, Pull, Push, SyncPage
 
 WAIT_SLACK_S: Final = 0.001
-HELD_FOR_S: Final = 1.0
-"""A node that has held a session this long, over a link that is up, is asked before anyone says absent."""
+LINKED_FOR_S: Final = 1.0
+"""A node whose link has been up this long when a request asks is one of those that are asked."""
 SUMS_EVERY: Final = 500
 """Events between two recomputations of one process's partition sums."""
 TOLD_WITHIN_S: Final = 2.0
@@ -145,7 +145,7 @@ class Checker:
                         step()
             case Fetch(sid, dots, waiter):
                 if isinstance(answer, Found):
-                    self._found(process, sid, dots, answer)
+                    self._found(process, sid, dots, answer, self._cluster.now_s)
                 else:
                     until_s = self._cluster.now_s + FETCH_TIMEOUT_S
                     self._waits[waiter] = _Wait(process, until_s, None, sid, dots)
@@ -170,7 +170,7 @@ class Checker:
         must(self._cluster.now_s <= until_s, "{}: a request waited past its bound", process)
         outcome = effect.outcome
         if isinstance(outcome, Found):
-            self._found(process, wait.sid, wait.dots, outcome)
+            self._found(process, wait.sid, wait.dots, outcome, wait.until_s - FETCH_TIMEOUT_S)
             return
         assert wait.wrote is not None
         self._cluster.counts[type(outcome).__name__.lower()] += 1
@@ -473,7 +473,7 @@ class Checker:
     def _holders(self, wrote: Wrote) -> Iterator[Process]:
         return (one for one in self._cluster.processes if holds(one.records.get(wrote.sid), wrote))
 
-    def _found(self, process: Process, sid: Sid, dots: tuple[Dot, ...], found: Found) -> None:
+    def _found(self, process: Process, sid: Sid, dots: tuple[Dot, ...], found: Found, asked_s: float) -> None:
         self._cluster.counts[f"found {found.value}"] += 1
         record = process.records.get(sid)
         if found is Found.FRESH:
@@ -486,11 +486,9 @@ class Checker:
             known = bool(process.replica.linked) or process.replica.sessions.synced
             must(known, "{} calls {} absent, having asked nobody", process, sid)
             for other in self._cluster.live:
-                since_s = max(
-                    self._held_since.get((other.node, sid), self._cluster.now_s), _linked_since_s(process, other)
-                )
-                told = self._cluster.now_s - since_s < HELD_FOR_S
-                must(told, "{} calls {} absent, but its peer {} holds it", process, sid, other)
+                held = self._held_since.get((other.node, sid), inf) < asked_s
+                asked = asked_s - _linked_since_s(process, other) >= LINKED_FOR_S
+                must(not (held and asked), "{} calls {} absent, but its peer {} holds it", process, sid, other)
 
 
 def _linked_since_s(process: Process, other: Process) -> float:

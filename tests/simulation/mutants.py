@@ -22,18 +22,22 @@ from gossipsess.model.revocation import login_of, user_entry
 from gossipsess.model.table import Life, Table
 from gossipsess.protocol import fetch, replication, sessions, suspicion, sync
 from gossipsess.protocol.confirmation import Confirmations, Ticket
+from gossipsess.protocol.effects import Settle
 from gossipsess.protocol.expiry import Expiry
 from gossipsess.protocol.fence import Fence
+from gossipsess.protocol.fetch import Fetches
 from gossipsess.protocol.graveyard import Graveyard
+from gossipsess.protocol.links import Links
 from gossipsess.protocol.membership import Membership
 from gossipsess.protocol.outcomes import Found
+from gossipsess.protocol.replica import Replica
 from gossipsess.protocol.replication import Debt, Outbound
 from gossipsess.protocol.sessions import SessionProtocol
 from gossipsess.protocol.swim import Swim
 from gossipsess.protocol.views import Views
 from gossipsess.sim import process
 from gossipsess.sim.process import node_id
-from gossipsess.wire.messages import Push, PushAck
+from gossipsess.wire.messages import PullAnswer, Push, PushAck
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -350,6 +354,66 @@ def revocations_end_later_logins(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Table, "_revoked", revoked)
 
 
+def byes_are_dropped(patch: pytest.MonkeyPatch) -> None:
+    """A node that leaves is not heard, and is looked for until it is declared dead."""
+    patch.setattr(Replica, "_said_bye", lambda self, node, now_s: None)
+
+
+def an_old_acknowledgement_confirms_the_newest_write(patch: pytest.MonkeyPatch) -> None:
+    """Whoever acknowledges a push is taken to hold also what was written to its sessions since."""
+    real = Outbound.acknowledged
+
+    def acknowledged(self: Outbound, ack: PushAck) -> dict[Sid, list[Ticket]]:
+        flight = self._flights.get(ack.sequence)
+        sids = list(flight.debts) if flight is not None else []
+        held = real(self, ack)
+        return {sid: [*held.get(sid, ()), *self.tickets_of(sid)] for sid in {**held, **dict.fromkeys(sids)}}
+
+    patch.setattr(Outbound, "acknowledged", acknowledged)
+
+
+def each_side_keeps_the_link_it_dialed(patch: pytest.MonkeyPatch) -> None:
+    """Of two links that come up at once both sides close the other's, and so both are gone."""
+    patch.setattr(Links, "_dialed_by_smaller", lambda self, link: link.dialed is not None)
+
+
+def one_no_makes_a_session_absent(patch: pytest.MonkeyPatch) -> None:
+    """The first holder that has everything, but not this session, is believed, whatever the others would say."""
+    real = Fetches.answered
+
+    def answered(self: Fetches, peer: NodeId, answer: PullAnswer, held_here: dict[Sid, Record]) -> list[Settle]:
+        waiting = self._waiting.get(answer.request)
+        if waiting is not None and not answer.held and answer.synced and waiting.sid not in held_here:
+            return [self._end(answer.request, Found.ABSENT)]
+        return real(self, peer, answer, held_here)
+
+    patch.setattr(Fetches, "answered", answered)
+
+
+def the_bound_in_flight_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A slow peer is sent everything at once, and its sender's memory fills."""
+    real_flush = Outbound.flush
+
+    def flush(self: Outbound, table: Table, now_s: float) -> Push | None:
+        counted, self._in_flight_bytes = self._in_flight_bytes, 0
+        push = real_flush(self, table, now_s)
+        self._in_flight_bytes += counted
+        return push
+
+    patch.setattr(Outbound, "flush", flush)
+    patch.setattr(Outbound, "can_flush", property(lambda self: bool(self.owed)))
+
+
+def any_state_is_the_base_of_a_hash(patch: pytest.MonkeyPatch) -> None:
+    """A delta that was cut against one state is merged into another, though what lies between is missing."""
+
+    def trusting(mine: Record, delta: Delta) -> Applied:
+        by_hash = delta.base_claims is None and not mine.tombstone and not delta.tombstone
+        return apply(mine, delta._replace(base_hash=mine.state_hash) if by_hash else delta)
+
+    patch.setattr(table_module, "apply", trusting)
+
+
 MUTANTS: Mapping[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -386,6 +450,12 @@ MUTANTS: Mapping[str, Plant] = {
         late_arrivals_escape_revocation,
         rotation_is_a_login,
         revocations_end_later_logins,
+        byes_are_dropped,
+        an_old_acknowledgement_confirms_the_newest_write,
+        each_side_keeps_the_link_it_dialed,
+        one_no_makes_a_session_absent,
+        the_bound_in_flight_is_forgotten,
+        any_state_is_the_base_of_a_hash,
         a_set_decides,
     )
 }

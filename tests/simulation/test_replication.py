@@ -116,3 +116,6 @@ def test_the_command_line_sums_up(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seeds", "3", "--start", "40", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["runs"], summary["violations"], summary["replay"]) == (3, 0, [])
+    assert summary["seeds"] == [40, 42]
+    for figures in (summary["run_s"], summary["settle_s"]):
+        assert 0 <= figures["p50"] <= figures["p99"] <= figures["max"]
