@@ -1,7 +1,8 @@
 # Process: one run of one node, with clocks that are wrong in their own way; and the links between two of them.
 #
-# Each process is the real `Replica`; only sockets, clocks and threads are replaced. Its monotonic clock may drift or stand
-# still, and its wall clock is off; a restart has a new node id and no memory. Both are drawn from the seed by the process's label.
+# Each process is the real `Replica`; only sockets, clocks and threads are replaced. Its monotonic clock may drift or
+# stand still, and its wall clock is off; a restart has a new node id and no memory. All of it is drawn from the seed by
+# the process's label.
 # Not here: what happens to it and when (world.py, wires.py, cluster.py).
 
 import random
