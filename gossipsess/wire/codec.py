@@ -151,6 +151,8 @@ def _address(fields: _Fields) -> Address:
         ip_address(host)
     except ValueError:  # the socket would look a name up, or refuse it in ways of its own
         raise DecodeError("an address is not an IP address") from None
+    if not host.isprintable():  # the scope of an IPv6 address may be any text, for ip_address
+        raise DecodeError("an address is not an IP address")
     return (host, fields.number(U16))
 
 

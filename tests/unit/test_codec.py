@@ -51,6 +51,7 @@ def test_what_is_not_a_list_with_a_kind_is_refused(data):
         ((GOSSIP, 1, ALICE, 0, 0, "10.0.0.1", 1, "n" * (TEXT_CHARACTERS_MAX + 1), "h"), "text"),
         ((GOSSIP, 1, ALICE, 0, 0, b"10.0.0.1", 1, "n", "h"), "text"),
         ((GOSSIP, 1, ALICE, 0, 0, "shop", 1, "n", "h"), "IP address"),
+        ((GOSSIP, 1, ALICE, 0, 0, "fe80::1%\0", 1, "n", "h"), "IP address"),
         ((SYNC_ASK, 1, PARTITIONS + 1, PARTITIONS, 0), "number"),
         ((SYNC_ASK, 1, 0, PARTITIONS, 1, PARTITIONS, bytes(16)), "number"),
         ((PUSH_ACK, 1, 1, SID, b"x", bytes(16)), "claims"),
