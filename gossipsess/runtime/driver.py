@@ -64,8 +64,8 @@ WALL_MOVED_S = 0.5
 machine was suspended, or somebody has set the time."""
 LEAVE_S = 0.5
 """How long a leaving node waits for its last messages to go out."""
-NOT_SENT = (OSError, TypeError, ValueError)
-"""What sending to an address raises. The last two where Python refuses it: a peer may gossip of ``fe80::1%\\0``."""
+NOT_SENT = (OSError, ValueError)
+"""What sending to an address raises. The second where Python refuses it: IDNA takes no scope of over 63 letters."""
 FAILED_PAUSE_S = 0.1
 """After a socket failed, out of descriptors or of network, say: later is soon enough."""
 

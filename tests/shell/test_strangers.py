@@ -191,7 +191,7 @@ async def test_a_datagram_on_which_the_decoder_fails_unforeseen_is_dropped(world
     await goes_on(world, here, there)
 
 
-@pytest.mark.parametrize("host", ["fe80::1%\0", "fe80::1%" + "a" * 70, "::1"])
+@pytest.mark.parametrize("host", ["fe80::1%" + "a" * 70, "::1"])
 @in_world
 async def test_an_address_that_no_socket_takes_is_a_datagram_unsent(world, host):
     """Members name addresses for others to ping; each of these is an IP address to Python, and some no socket takes."""
