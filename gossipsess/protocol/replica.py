@@ -15,7 +15,7 @@ from gossipsess.model.clock import ClockAhead, HybridClock, stamp_at
 from gossipsess.model.identity import NodeId, short
 from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.protocol.discovery import Discovery
-from gossipsess.protocol.effects import CloseLink, Dial, Effect, MemberChanged, Send, Warn
+from gossipsess.protocol.effects import CloseLink, Dial, Effect, MemberChanged, Send, SendDatagram, Warn
 from gossipsess.protocol.events import (
     Abandon,
     Accessed,
@@ -42,12 +42,16 @@ from gossipsess.wire.messages import (
     Beacon,
     Bye,
     Hello,
+    Ping,
+    ProbeAck,
     Pull,
     PullAnswer,
     Push,
     PushAck,
     SyncAsk,
+    SyncList,
     SyncPage,
+    SyncSums,
     Touch,
 )
 
@@ -174,6 +178,10 @@ class Replica:
                     self.sessions.pull_answer(node, message, now_s)
                 case SyncAsk():
                     self.sessions.sync_ask(node, message, now_s)
+                case SyncSums():
+                    self.sessions.sync_sums(node, message, now_s)
+                case SyncList():
+                    self.sessions.sync_list(node, message, now_s)
                 case SyncPage():
                     self.sessions.sync_page(node, message, now_s)
                 case Touch():
@@ -282,10 +290,14 @@ class Replica:
             )
         else:
             self._route(self.swim.receive(event.sender, event.address, message, now_s), now_s)
+            if isinstance(message, Ping | ProbeAck):
+                self.sessions.heard_digest(event.sender, message.digest, now_s)
 
     def _route(self, effects: list[Effect], now_s: float) -> None:
-        """Pass effects on, and tell the other parts of members that came or went."""
+        """Pass effects on, probes with the digest; and tell the other parts of members that came or went."""
         for effect in effects:
+            if isinstance(effect, SendDatagram) and isinstance(effect.message, Ping | ProbeAck):
+                effect = effect._replace(message=effect.message._replace(digest=self.sessions.digest(now_s)))
             self.outbox.append(effect)
             if isinstance(effect, MemberChanged):
                 self._member_changed(effect.member, effect.before, now_s)

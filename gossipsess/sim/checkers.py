@@ -4,7 +4,8 @@
 #   containment     who claims a write holds it, or what replaced it;
 #   forward only    no key goes back, no tombstone ends early, no dead session comes back;
 #   nothing invented  each entry is a write that a request made, with its value;
-#   bookkeeping     the state hash is the sum over the entries; `covered` is true only if they are covered;
+#   bookkeeping     the state hash is the sum over the entries; `covered` is true only if they are covered; and, now
+#                    and then, each partition's sum is that of its records, the settled one that of those at rest;
 #   clocks          no stamp lies further ahead of a node's own time than it says it accepts;
 #   expiry          no session is dropped before its time, nor while a linked node knows of a later access.
 # For each write:    its dot is new, and its stamp above everything in the state it replaces.
@@ -24,10 +25,11 @@ from functools import partial
 from math import inf
 from typing import Final, NamedTuple
 
+from gossipsess.model import digest
 from gossipsess.model import record as record_module
 from gossipsess.model import table as table_module
 from gossipsess.model.clock import AHEAD_MS_MAX, Stamp, time_ms_of
-from gossipsess.model.digest import PARTITIONS, partition_of
+from gossipsess.model.digest import PARTITIONS, SUM_MASK, partition_of
 from gossipsess.model.identity import NodeId, Sid, short
 from gossipsess.model.member import MemberState
 from gossipsess.model.record import ABSOLUTE, HASH_MASK, IDLE, RESERVED, Record, entry_mark
@@ -39,7 +41,7 @@ from gossipsess.protocol.replica import Settings
 from gossipsess.protocol.sessions import Written
 from gossipsess.sim import marks
 from gossipsess.sim.cluster import Cluster, Process
-from gossipsess.wire.messages import Hello, LinkMessage, Pull, Push, SyncPage
+from gossipsess.wire.messages import Hello, LinkMessage, Pull, Push, SyncAsk, SyncList, SyncPage, SyncSums
 
 WAIT_SLACK_S: Final = 0.001
 HELD_FOR_S: Final = 1.0
@@ -114,6 +116,7 @@ class Checker:
         self._writes: dict[Sid, dict[Dot, Wrote]] = {}
         self._origin_last: dict[NodeId, Stamp] = {}
         self._held_since: dict[tuple[NodeId, Sid], float] = {}
+        self._changed_s: dict[tuple[NodeId, Sid], float] = {}  # by the process's own clock
         self._waits: dict[Waiter, _Wait] = {}
         self._promises: list[_Promise] = []
         self._accesses: dict[Sid, dict[NodeId, float]] = {}
@@ -122,8 +125,9 @@ class Checker:
         self._heard_of: dict[NodeId, Stamp] = {}  # the newest stamp that a process has taken in
         slow_s = [mishap.period_s for mishap in cluster.scenario.mishaps if mishap.kind == "slow"]
         self._wait_slack_s = WAIT_SLACK_S + max(slow_s, default=0.0)
+        self._repairs: dict[NodeId, tuple[int, int]] = {}  # begun, and found something to do
         self._ticks: Counter[tuple[NodeId, int]] = Counter()
-        self._quiet = False
+        self._quiet_from_s = inf
         self.pushes = 0
         """Messages with session data that arrived."""
 
@@ -166,6 +170,7 @@ class Checker:
                 self._ticks[window] += 1
                 _must(self._ticks[window] <= SPIN_TICKS, "{} is due again and again, and does nothing", process)
         self._look_at(process)
+        self._count_repairs(process)
         if self._cluster.events % SUMS_EVERY == 0:
             self._check_sums(process)
 
@@ -203,17 +208,18 @@ class Checker:
                 return
             case Push():
                 self.pushes += 1
-            case SyncPage() if message.sessions:
-                pass
-            case Pull():
+            case SyncAsk() | SyncSums() if _linked_since_s(receiver, sender) >= self._quiet_from_s:
+                return  # a link came up
+            case Pull() | SyncAsk() | SyncSums() | SyncList() | SyncPage():
                 pass
             case _:
                 return
-        _must(not self._quiet, "{} sends {} when nobody writes", sender, type(message).__name__)
+        quiet = self._cluster.now_s >= self._quiet_from_s
+        _must(not quiet, "{} sends {} when nobody writes", sender, type(message).__name__)
 
     def quiet_from(self, now: bool) -> None:
         """From here on, or no more, nodes have nothing to say of sessions."""
-        self._quiet = now
+        self._quiet_from_s = self._cluster.now_s if now else inf
 
     # --- when it has healed -------------------------------------------------------------------------------
 
@@ -319,11 +325,14 @@ class Checker:
             if record is not before:
                 self._check(process, before, record)
                 seen[sid] = record
+                if before is None or before.state_hash != record.state_hash:
+                    self._changed_s[process.node, sid] = process.clock(self._cluster.now_s)
                 self._held_since.setdefault((process.node, sid), self._cluster.now_s)
         if len(seen) > len(records):
             for sid in [sid for sid in seen if sid not in records]:
                 self._check_dropped(process, seen.pop(sid))
                 del self._held_since[process.node, sid]
+                del self._changed_s[process.node, sid]
 
     def _check(self, process: Process, before: Record | None, record: Record) -> None:
         sid, entries, claims = record.sid, record.entries, record.claims
@@ -361,6 +370,14 @@ class Checker:
                 after = entries.get(key)
                 forward = after is not None and (after.stamp, after.origin) >= (entry.stamp, entry.origin)
                 _must(forward, "{}: {} of {} went back", process, key, sid)
+
+    def _count_repairs(self, process: Process) -> None:
+        sessions = process.replica.sessions
+        begun, found = self._repairs.get(process.node, (0, 0))
+        if (sessions.repairs, sessions.repaired) != (begun, found):
+            self._cluster.counts["digest mismatches"] += sessions.repairs - begun
+            self._cluster.counts["repaired by digest"] += sessions.repaired - found
+            self._repairs[process.node] = (sessions.repairs, sessions.repaired)
 
     def _check_dropped(self, process: Process, record: Record) -> None:
         sid, time_ms = record.sid, self._cluster_ms(process)
@@ -422,12 +439,16 @@ class Checker:
         return min(absolute_ms, last_ms + self._cluster.scenario.idle_ms) <= time_ms
 
     def _check_sums(self, process: Process) -> None:
-        sums = [0] * PARTITIONS
+        sums, settled = [0] * PARTITIONS, 0
+        kept = process.replica.sessions.table.sums
+        now_s = process.clock(self._cluster.now_s)
         for sid, record in process.records.items():
             sums[partition_of(sid)] += record.state_hash
+            if self._changed_s[process.node, sid] + digest.SETTLE_S <= now_s:
+                settled += record.state_hash
         for partition, total in enumerate(sums):
-            held = process.replica.sessions.table.sums[partition]
-            _must(held == total & HASH_MASK, "{}: wrong sum of partition {}", process, partition)
+            _must(kept[partition] == total & SUM_MASK, "{}: wrong sum of partition {}", process, partition)
+        _must(kept.settled(now_s) == settled & SUM_MASK, "{}: wrong sum of what has settled", process)
 
     def _confirmed(self, process: Process, wrote: Wrote, outcome: Confirmed | Degraded) -> None:
         holders = [one for one in self._holders(wrote) if one is not process]
