@@ -83,7 +83,14 @@ class _Peer:
         self.untold: list[Touch] = []  # while there is no link
         self.sync = sync.Sync()
         self.comparison = comparison
-        self.compared_from_s = -math.inf  # before, what a sync has moved has not settled on both sides
+        self.compared_from_s = -math.inf
+
+    def moves(self, now_s: float) -> None:
+        """Note that a sync of either side runs: what it moves has settled on both sides only later.
+
+        Half as long again as that takes, since the last of it may still be on its way.
+        """
+        self.compared_from_s = now_s + 1.5 * digests.SETTLE_S
 
 
 class SessionProtocol:
@@ -329,13 +336,13 @@ class SessionProtocol:
         """Show a peer where its sessions and this node's differ."""
         self._drop_ended(now_s)
         peer = self._peers[node]
-        peer.compared_from_s = now_s + digests.SETTLE_S
+        peer.moves(now_s)
         self._send(peer, sync.answer(message, self.table, self.synced))
 
     def sync_list(self, node: NodeId, message: SyncList, now_s: float) -> None:
         """Show a peer what it may lack."""
         peer = self._peers[node]
-        peer.compared_from_s = now_s + digests.SETTLE_S
+        peer.moves(now_s)
         self._send(peer, sync.listing(message, self.table, self.synced))
 
     def sync_sums(self, node: NodeId, message: SyncSums, now_s: float) -> None:
@@ -509,7 +516,7 @@ class SessionProtocol:
 
     def _step(self, peer: _Peer, step: sync.Step, now_s: float) -> None:
         if peer.sync.running:
-            peer.compared_from_s = now_s + digests.SETTLE_S
+            peer.moves(now_s)
         for sid, claims in step.owed:
             peer.outbound.lacks(sid, claims)
         if step.owed:

@@ -117,6 +117,7 @@ class Checker:
         self._origin_last: dict[NodeId, Stamp] = {}
         self._held_since: dict[tuple[NodeId, Sid], float] = {}
         self._changed_s: dict[tuple[NodeId, Sid], float] = {}  # by the process's own clock
+        self._ended: dict[tuple[NodeId, Sid], Record] = {}  # what a process held last of a session that ended there
         self._waits: dict[Waiter, _Wait] = {}
         self._promises: list[_Promise] = []
         self._accesses: dict[Sid, dict[NodeId, float]] = {}
@@ -325,12 +326,14 @@ class Checker:
             if record is not before:
                 self._check(process, before, record)
                 seen[sid] = record
+                self._ended.pop((process.node, sid), None)
                 if before is None or before.state_hash != record.state_hash:
                     self._changed_s[process.node, sid] = process.clock(self._cluster.now_s)
                 self._held_since.setdefault((process.node, sid), self._cluster.now_s)
         if len(seen) > len(records):
             for sid in [sid for sid in seen if sid not in records]:
-                self._check_dropped(process, seen.pop(sid))
+                self._ended[process.node, sid] = seen.pop(sid)
+                self._check_dropped(process, self._ended[process.node, sid])
                 del self._held_since[process.node, sid]
                 del self._changed_s[process.node, sid]
 
@@ -452,7 +455,9 @@ class Checker:
 
     def _confirmed(self, process: Process, wrote: Wrote, outcome: Confirmed | Degraded) -> None:
         holders = [one for one in self._holders(wrote) if one is not process]
-        nodes, hosts = len(holders), len({one.host for one in holders if one.host != process.host})
+        # Between an acknowledgement and its arrival a session may have come to its end, and been dropped.
+        counted = [one for one in self._cluster.live if holds(self._ended.get((one.node, wrote.sid)), wrote)] + holders
+        nodes, hosts = len(counted), len({one.host for one in counted if one.host != process.host})
         enough = nodes >= outcome.nodes and hosts >= outcome.hosts
         _must(enough, "{} says {} of {}, but {} nodes hold it", process, outcome, wrote, nodes)
         if isinstance(outcome, Confirmed) and outcome.nodes:

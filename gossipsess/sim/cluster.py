@@ -39,6 +39,7 @@ from gossipsess.protocol.events import (
     Abandon,
     DialFailed,
     Event,
+    Invalidate,
     Leave,
     LinkClosed,
     LinkOpened,
@@ -46,6 +47,7 @@ from gossipsess.protocol.events import (
     ReceivedDatagram,
     Tick,
     Watch,
+    Write,
 )
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.replica import Replica, Settings
@@ -101,6 +103,8 @@ class Process:
         self.paused_at_s = 0.0
         self.paused_for_s = 0.0
         """How long its last pause was."""
+        self.forgets_to_tell = False
+        """It will not tell anybody of its next write."""
         self.lag_s = 0.0
         """How much later than it should it does everything."""
         self.links: dict[int, Link] = {}
@@ -347,6 +351,7 @@ class Cluster:
             self.open(channel, [way])
         for process in list(self._at.values()):
             process.lag_s = 0.0
+            process.forgets_to_tell = False
             self._clear_since_s = self.now_s
             self.resume(process)
 
@@ -357,6 +362,11 @@ class Cluster:
         kind = type(event.message).__name__ if isinstance(event, Received | ReceivedDatagram) else type(event).__name__
         self._digest.update(f"{self.now_s!r} {process.label} {kind}\n".encode("ascii"))
         answer = process.replica.handle(event, process.clock(self.now_s))
+        if process.forgets_to_tell and isinstance(event, Write | Invalidate):
+            process.forgets_to_tell = False
+            self.note(f"{process.label} tells nobody of that")
+            for peer in process.replica.sessions._peers.values():  # no rule of the machine does this, so none is called
+                peer.outbound.forget(event.sid)
         if self.trace is not None:
             self._trace(process, event, answer)
         self.observer.handled(process, event, answer)

@@ -38,6 +38,7 @@ MISHAP_KINDS: Final = (
     "bridge",
     "flap",
     "clog",
+    "unsaid",
 )
 
 
@@ -69,7 +70,8 @@ class Mishap(NamedTuple):
     ``day ahead``: it starts again with a clock that is a day ahead;
     ``split``: the slots from the others;    ``one way``: the first slot does not reach the second;
     ``bridge``: the last slot reaches all, the other slots reach only it and each other;
-    ``flap``: a split that comes and goes each `period_s`;    ``clog``: what two slots say arrives at its end.
+    ``flap``: a split that comes and goes each `period_s`;    ``clog``: what two slots say arrives at its end;
+    ``unsaid``: the next write in a slot is told to nobody, as by a bug of the machine that no rule foresees.
     """
     slots: tuple[int, ...]
     lasts_s: float

@@ -11,7 +11,7 @@ from gossipsess.protocol.sessions import RECHECKED_AT_ONCE
 from gossipsess.wire.messages import Ping, Pull, Push, SyncAsk
 from tests.unit.machines import ALICE, BOB, SID, Clocked, exchange, registers, stamp
 
-SETTLED_S = SETTLE_S + 1.0
+SETTLED_S = 2 * SETTLE_S
 
 
 def comparison(*, first: bool = True) -> Comparison:
