@@ -158,6 +158,25 @@ def dead_record(sid: Sid, stamp: Stamp) -> Record:
     return Record(sid, {}, {}, mark, True, 0, stamp)
 
 
+def recounted(record: Record) -> Record:
+    """Return a record with its entries' marks and its state hash computed anew; the same where they were right."""
+    sid = record.sid
+    if record.tombstone:
+        true = dead_record(sid, record.tombstone)
+        return true if true.state_hash != record.state_hash else record
+    state_hash = 0
+    entries = record.entries
+    for key, entry in record.entries.items():
+        mark = entry_mark(sid, key, entry.stamp, entry.origin)
+        state_hash += mark
+        if mark != entry.mark:
+            entries = {**entries, key: entry._replace(mark=mark)}
+    state_hash &= HASH_MASK
+    if entries is record.entries and state_hash == record.state_hash:
+        return record
+    return Record(sid, entries, record.claims, state_hash, record.covered, record.size)
+
+
 def covers(claims: Claims, entries: Mapping[str, Entry]) -> bool:
     """Say whether the claims cover every entry."""
     return all(claims.get(entry.origin, 0) >= entry.stamp for entry in entries.values())

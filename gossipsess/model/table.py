@@ -1,5 +1,5 @@
-# Table: every record this node holds, with what is kept beside the replicated state: partition sums, last
-# accesses, deadlines and whose each session is.
+# Table: every record this node holds, with what is kept beside the replicated state: sums, last accesses, deadlines
+# and whose each session is.
 #
 # One lock, held by the caller, guards every method that writes. `records` may be read by any thread without it:
 # records are immutable and a dict lookup is atomic.
@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from gossipsess.errors import SessionTooLarge, WireError
 from gossipsess.model.clock import COUNTER_BITS, Stamp
 from gossipsess.model.delta import Applied, Delta, apply
-from gossipsess.model.digest import PARTITIONS, PartitionSums, partition_of
+from gossipsess.model.digest import PARTITIONS, SUM_MASK, PartitionSums, partition_of
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import (
     ABSOLUTE,
@@ -25,6 +25,7 @@ from gossipsess.model.record import (
     Record,
     dead_record,
     empty_record,
+    recounted,
 )
 from gossipsess.model.revocation import Owners, is_user_sid, login_of, user_entry
 
@@ -82,12 +83,15 @@ class Table:
         self._accesses: dict[Sid, int] = {}
         self._owners = Owners()
         self._checks: list[tuple[int, Sid]] = []  # a heap: (when to look at the deadline, sid)
+        self._rechecked = 0  # the partition that comes next
 
     def get(self, sid: Sid) -> Record:
         """Return the record held, or the empty one."""
         return self.records.get(sid) or empty_record(sid)
 
-    def write(self, sid: Sid, changes: Iterable[tuple[str, bytes | None]], stamp: Stamp, origin: NodeId) -> Record:
+    def write(
+        self, sid: Sid, changes: Iterable[tuple[str, bytes | None]], stamp: Stamp, origin: NodeId, now_s: float
+    ) -> Record:
         """Apply a local write to a session that is not dead; return its new record.
 
         Raises:
@@ -101,24 +105,24 @@ class Table:
                 f"{SESSION_BYTES_MAX} travel. Nothing of this request is stored. Keep large data in the application's "
                 "database and its key in the session."
             )
-        self._replace(old, new)
+        self._replace(old, new, now_s)
         return new
 
-    def kill(self, sid: Sid, stamp: Stamp) -> Record:
+    def kill(self, sid: Sid, stamp: Stamp, now_s: float) -> Record:
         """Put a tombstone, also for a session never heard of: its first record may still be on the way."""
         old = self.records.get(sid)
         new = dead_record(sid, max(stamp, old.tombstone) if old else stamp)
-        self._replace(old, new)
+        self._replace(old, new, now_s)
         return new
 
-    def end_sessions_of(self, user: Sid) -> list[Record]:
+    def end_sessions_of(self, user: Sid, now_s: float) -> list[Record]:
         """Put tombstones on the sessions that the revocation held under a user's sid ends; return what they are now."""
         revoked_at = self.get(user).tombstone
         logins = [(sid, login_of(user_entry(self.records[sid]))) for sid in self._owners.sessions_of(user)]
-        return [self.kill(sid, login.stamp) for sid, login in logins if login and login.stamp <= revoked_at]
+        return [self.kill(sid, login.stamp, now_s) for sid, login in logins if login and login.stamp <= revoked_at]
 
-    def merge(self, delta: Delta, time_ms: int) -> Applied:
-        """Apply a peer's delta.
+    def merge(self, delta: Delta, time_ms: int, now_s: float) -> Applied:
+        """Apply a peer's delta. `time_ms` is cluster time, `now_s` the monotonic clock.
 
         State whose deadline has passed is not taken in: an old copy would come back to life for a moment. What a
         revocation held here ends is taken in as dead; a revocation itself ends sessions by `end_sessions_of`.
@@ -142,7 +146,7 @@ class Table:
             if old is None and self.life(new).ends_ms <= time_ms:
                 self._accesses.pop(sid, None)
                 return Applied(empty_record(sid), gap=False)
-            self._replace(old, new)
+            self._replace(old, new, now_s)
         self.overwrites += applied.overwrites
         return applied
 
@@ -165,7 +169,7 @@ class Table:
         # The grain is added because an access within it is not told to anyone.
         return Life(accessed_ms, grain_ms, min(register(record, ABSOLUTE), accessed_ms + idle_ms + grain_ms))
 
-    def expired(self, time_ms: int) -> Iterator[Record]:
+    def expired(self, time_ms: int, now_s: float) -> Iterator[Record]:
         """Drop every record whose deadline has passed, and yield it."""
         while self._checks and self._checks[0][0] <= time_ms:
             _, sid = heappop(self._checks)
@@ -176,7 +180,7 @@ class Table:
             if ends_ms > time_ms:
                 heappush(self._checks, (ends_ms, sid))
                 continue
-            self._drop(record)
+            self._drop(record, now_s)
             yield record
 
     def in_partition(self, partition: int) -> Iterable[Sid]:
@@ -194,25 +198,46 @@ class Table:
             return None
         return dead_record(new.sid, login.stamp)
 
-    def _replace(self, old: Record | None, new: Record) -> None:
+    def recheck(self, partitions: int, now_s: float) -> int:
+        """Compute hashes and sums of the next partitions anew, and put right what is wrong; return how much was.
+
+        What is added to and taken from for months must not rest on never having been wrong.
+        """
+        wrong = 0
+        for _ in range(partitions):
+            total = 0
+            for sid in self._partitions[self._rechecked]:
+                record = self.records[sid]
+                true = recounted(record)
+                if true is not record:
+                    wrong += 1
+                    self._replace(record, true, now_s)
+                total += true.state_hash
+            wrong += self.sums.put_right(self._rechecked, total & SUM_MASK)
+            self._rechecked = (self._rechecked + 1) % PARTITIONS
+        return wrong
+
+    def _replace(self, old: Record | None, new: Record, now_s: float) -> None:
         sid = new.sid
         self.records[sid] = new
-        self.sums.replace(sid, old.state_hash if old is not None else 0, new.state_hash)
+        self.sums.replace(sid, old.state_hash if old is not None else 0, new.state_hash, now_s)
         if old is None:
             self._partitions[partition_of(sid)][sid] = None
             heappush(self._checks, (self.life(new).ends_ms, sid))
             self.revocations += is_user_sid(sid)
         elif new.tombstone and not old.tombstone:
             self._accesses.pop(sid, None)
+            # It may end before the session would have, and must do so here when it does elsewhere.
+            heappush(self._checks, (self.life(new).ends_ms, sid))
         was, now = user_entry(old), user_entry(new)
         if was is not now:
             self._owners.changed(sid, was, now)
 
-    def _drop(self, record: Record) -> None:
+    def _drop(self, record: Record, now_s: float) -> None:
         sid = record.sid
         del self.records[sid]
         del self._partitions[partition_of(sid)][sid]
         self._accesses.pop(sid, None)
-        self.sums.replace(sid, record.state_hash, 0)
+        self.sums.replace(sid, record.state_hash, 0, now_s)
         self._owners.changed(sid, user_entry(record), None)
         self.revocations -= is_user_sid(sid)

@@ -52,7 +52,9 @@ from gossipsess.wire.messages import (
     Push,
     PushAck,
     SyncAsk,
+    SyncList,
     SyncPage,
+    SyncSums,
     Touch,
 )
 
@@ -186,6 +188,10 @@ class Replica:
                     self.sessions.pull_answer(node, message, now_s)
                 case SyncAsk():
                     self.sessions.sync_ask(node, message, now_s)
+                case SyncSums():
+                    self.sessions.sync_sums(node, message, now_s)
+                case SyncList():
+                    self.sessions.sync_list(node, message, now_s)
                 case SyncPage():
                     self.sessions.sync_page(node, message, now_s)
                 case Touch():
@@ -320,6 +326,7 @@ class Replica:
             linked = self._links.of(event.sender) is not None
             if isinstance(message, Ping | ProbeAck) and linked:
                 self._heard_view(event.sender, message.view, now_s)
+                self.sessions.heard_digest(event.sender, message.digest, now_s)
 
     def _heard_view(self, peer: NodeId, view: int, now_s: float) -> None:
         if self._views.heard(peer, view, now_s):
@@ -331,12 +338,12 @@ class Replica:
             self.outbox.append(Send(link, Members((self.swim.myself, *self.swim.view.told()), reply)))
 
     def _route(self, effects: list[Effect], now_s: float) -> None:
-        """Pass effects on, and tell the other parts of members that came or went."""
+        """Pass effects on, probes with the digest; and tell the other parts of members that came or went."""
         for effect in effects:
             if isinstance(effect, SendDatagram) and isinstance(effect.message, Ping | ProbeAck):
-                self.outbox.append(effect._replace(message=effect.message._replace(view=self._views.hash)))
-            else:
-                self.outbox.append(effect)
+                told = effect.message._replace(view=self._views.hash, digest=self.sessions.digest(now_s))
+                effect = effect._replace(message=told)
+            self.outbox.append(effect)
             if isinstance(effect, MemberChanged):
                 self._member_changed(effect.member, effect.before, now_s)
 

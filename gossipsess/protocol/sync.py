@@ -1,141 +1,199 @@
-# Sync: come to hold everything that one peer holds.
+# Sync: come to hold everything that one peer holds; a repair also gives the peer what it lacks.
 #
-# The asker sends the sums of a range of partitions; the peer answers with the sessions of those partitions whose
-# sums differ; the asker pulls what it lacks, and asks for the next range when all of it has come. One procedure
-# for a joiner, which pulls everything, and for repair, where nearly all sums agree. It pulls only: the other
-# direction is the peer's own sync. One page at a time is outstanding, so a joiner never crowds out the deltas on
-# the same link, and an interrupted sync starts again where it was.
+#   SyncAsk -> SyncSums    the sums of all groups; the partition sums of those that differ
+#   SyncList -> SyncPage   some of the partitions that differ; the sessions in as many of them as fit a page
+#   Pull -> Push           what is not held here, or differs; when all of it has come, the next SyncList
+#
+# One procedure for a joiner, which pulls everything, and for repair, where one session of very many differs. One
+# question is outstanding at a time, so a joiner never crowds out the deltas on the same link; what is not answered in
+# time is asked for again from the same place.
+# Compared are the sums of everything, not of what has settled: a joiner needs all. What is on its way at that moment
+# is pulled too, for nothing.
+# Pull only or both ways: when a link comes up each side runs its own sync, and pulling is enough. A repair is run by
+# one side alone, and must do for both.
 
-import random
-from typing import Final
+from typing import Final, NamedTuple
 
-from gossipsess.model.digest import PARTITIONS
+from gossipsess.model.delta import Delta
+from gossipsess.model.digest import GROUP_PARTITIONS, short_hash
 from gossipsess.model.identity import Sid
+from gossipsess.model.record import Claims
 from gossipsess.model.table import Table
-from gossipsess.wire.messages import Gap, Pull, SyncAsk, SyncPage
+from gossipsess.wire.messages import Gap, Pull, SyncAsk, SyncList, SyncPage, SyncSums
 
-PARTITIONS_PER_ASK: Final = 128
+PARTITIONS_PER_LIST: Final = 128
+"""Partitions asked for at a time. What a page does not answer is sent again: 256 bytes at most."""
 SESSIONS_PER_PAGE: Final = 256
 """A page ends after the partition that reaches this. At 2 KB a session the page's records make half a megabyte."""
 ASK_AGAIN_S: Final = 1.0
 UNEQUAL_MAX: Final = 4096
 """Sessions remembered as unequal, some 700 KB. Nearly all are equal the next time; the rest waits its turn."""
-SYNC_EVERY_S: Final = 30.0
-"""How often a link is synced without a reason: it repairs whatever no other rule has noticed."""
+
+
+class Step(NamedTuple):
+    """What a sync wants next."""
+
+    message: SyncAsk | SyncList | Pull | None = None
+    """To be sent to the peer; None: wait, or it has ended."""
+    owed: tuple[tuple[Sid, Claims | None], ...] = ()
+    """(session, claims): what the peer lacks is what these claims do not cover; None: all of it. Of a repair only."""
 
 
 class Sync:
     """This node's sync with one peer."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self) -> None:
         self.completed = False
         """A sync with this peer has run to the end."""
         self.peer_synced = False
         """The peer had everything itself when it ended."""
-        self._rng = rng
-        self._running = False
-        self._again = False
+        self.running = False
+        self.both_ways = False
+        """The one that runs is a repair."""
+        self._again: bool | None = None  # another one follows: whether both ways
         self._round = 0
-        self._start = 0
-        self._resume = 0
+        self._differing: list[int] | None = None  # partitions not yet compared; None until the sums have come
+        self._answered = 0  # how many of them the page at hand is about
         self._page_synced = False
-        self._missing: dict[Sid, None] = {}
+        self._missing: dict[Sid, bool] = {}  # what was pulled and has not come; whether as a whole
         self._unequal: dict[Sid, tuple[int, int]] = {}  # (mine, theirs) when last seen to differ
         self._due_s: float | None = None
 
-    def start(self, table: Table, now_s: float) -> SyncAsk | None:
-        """Begin, or begin anew once the one that runs has ended."""
-        if self._running:
-            self._again = True
-            return None
-        self._running = True
-        self._start = 0
-        return self._ask(table, now_s)
+    def start(self, table: Table, now_s: float, *, both_ways: bool = False) -> Step:
+        """Begin, or begin anew once the one that runs has ended.
+
+        `both_ways`: also find what the peer lacks, as a repair does that the peer does not run itself.
+        """
+        if self.running:
+            self._again = both_ways or bool(self._again)
+            return Step()
+        return self._begin(table, now_s, both_ways)
 
     def stop(self) -> None:
         """The link is lost; the next `start` begins from the front."""
-        self._running = self._again = False
+        self.running = False
+        self._again = None
         self._missing.clear()
         self._due_s = None
 
-    def page(self, page: SyncPage, table: Table, now_s: float) -> list[SyncAsk | Pull]:
-        """Take a page; return the pulls of what it shows missing, or the next ask."""
-        if not self._running or page.round != self._round or self._missing:
-            return []  # an answer to an ask that was repeated meanwhile
+    def sums(self, sums: SyncSums, table: Table, now_s: float) -> Step:
+        """Take the sums of what differs, and begin with its partitions."""
+        if not self.running or sums.round != self._round or self._differing is not None:
+            return Step()  # an answer to an ask that was repeated meanwhile
+        self._page_synced = sums.synced
+        self._differing = [
+            partition
+            for group, theirs in sums.groups
+            for partition, total in enumerate(theirs, group * GROUP_PARTITIONS)
+            if table.sums[partition] != total
+        ]
+        return self._next(table, now_s)
+
+    def page(self, page: SyncPage, table: Table, now_s: float) -> Step:
+        """Take a page; pull what it shows missing, or go on."""
+        if not self.running or page.round != self._round or self._missing or not self._differing or not page.answered:
+            return Step()
         wanted: list[Gap] = []
         for sid, state_hash in page.sessions:
             record = table.get(sid)
-            if record.state_hash != state_hash:  # of two tombstones too: the later one must come everywhere
+            mine = short_hash(record.state_hash)
+            if mine != state_hash:  # of two tombstones too: the later one must come everywhere
                 # Unequal as before, after what the claims did not cover has come: the claims cover too much. That
                 # takes a write of this node's own that it has lost, by expiry. Only the whole record can tell.
-                unequal = (record.state_hash, state_hash)
-                claims = None if self._unequal.get(sid) == unequal else record.claims
-                wanted.append(Gap(sid, claims, record.state_hash))
+                unequal = (mine, state_hash)
+                whole = self._unequal.get(sid) == unequal
+                wanted.append(Gap(sid, None if whole else record.claims, record.state_hash))
+                self._missing[sid] = whole
                 if len(self._unequal) < UNEQUAL_MAX:
                     self._unequal[sid] = unequal
             else:
                 self._unequal.pop(sid, None)
-        self._resume = page.resume
+        self._answered = page.answered
         self._page_synced = page.synced
+        owed = self._not_in(page, table) if self.both_ways else ()
         if not wanted:
-            return list(self._next(table, now_s))
-        self._missing = {gap.sid: None for gap in wanted}
+            return self._next(table, now_s)._replace(owed=owed)
         self._due_s = now_s + ASK_AGAIN_S
-        return [Pull(0, tuple(wanted))]
+        return Step(Pull(0, tuple(wanted)), owed)
 
-    def merged(self, sid: Sid, table: Table, now_s: float) -> SyncAsk | None:
-        """Note that this peer's state of a session was merged; return the next ask when the page is complete."""
-        if sid not in self._missing:
-            return None
-        del self._missing[sid]
+    def merged(self, delta: Delta, table: Table, now_s: float) -> Step:
+        """Note that this peer's state of a session was merged; go on when the page is complete."""
+        whole = self._missing.pop(delta.sid, None)
+        if whole is None:
+            return Step()
+        owed: tuple[tuple[Sid, Claims | None], ...] = ()
+        record = table.records.get(delta.sid)
+        if self.both_ways and record is not None and record.state_hash != delta.after_hash:
+            owed = ((delta.sid, None if whole else delta.after),)
         if self._missing:
             self._due_s = now_s + ASK_AGAIN_S
-            return None
-        return next(iter(self._next(table, now_s)), None)
+            return Step(None, owed)
+        return self._next(table, now_s)._replace(owed=owed)
 
     def next_deadline(self) -> float | None:
-        """Return when to ask again for a page that did not come, or to sync without a reason."""
+        """Return when to ask again for what did not come."""
         return self._due_s
 
-    def timeout(self, table: Table, now_s: float) -> SyncAsk | None:
+    def timeout(self, table: Table, now_s: float) -> Step:
         """Ask again; what has come meanwhile is not asked for twice."""
         if self._due_s is None or now_s < self._due_s:
-            return None
-        if not self._running:
-            return self.start(table, now_s)
+            return Step()
         self._missing.clear()
+        return self._ask(table, now_s) if self._differing is None else self._list(now_s)
+
+    def _begin(self, table: Table, now_s: float, both_ways: bool) -> Step:
+        self.running = True
+        self.both_ways = both_ways
+        self._again = None
+        self._differing = None
+        self._answered = 0
         return self._ask(table, now_s)
 
-    def _next(self, table: Table, now_s: float) -> list[SyncAsk]:
-        self._start = self._resume
-        if self._start < PARTITIONS:
-            return [self._ask(table, now_s)]
-        self.completed = True
-        self.peer_synced = self._page_synced
-        self._running = False
-        if self._again:
-            self._again = False
-            self._running = True
-            self._start = 0
-            return [self._ask(table, now_s)]
-        self._due_s = now_s + SYNC_EVERY_S * self._rng.uniform(0.8, 1.2)
-        return []
-
-    def _ask(self, table: Table, now_s: float) -> SyncAsk:
+    def _ask(self, table: Table, now_s: float) -> Step:
         self._round += 1
         self._due_s = now_s + ASK_AGAIN_S
-        stop = min(self._start + PARTITIONS_PER_ASK, PARTITIONS)
-        sums = tuple((p, table.sums[p]) for p in range(self._start, stop) if table.sums[p])
-        return SyncAsk(self._round, self._start, sums, stop)
+        return Step(SyncAsk(self._round, table.sums.of_groups()))
+
+    def _list(self, now_s: float) -> Step:
+        assert self._differing, "there is something to ask for"
+        self._round += 1
+        self._answered = 0
+        self._due_s = now_s + ASK_AGAIN_S
+        return Step(SyncList(self._round, tuple(self._differing[:PARTITIONS_PER_LIST])))
+
+    def _next(self, table: Table, now_s: float) -> Step:
+        assert self._differing is not None, "the sums have come"
+        del self._differing[: self._answered]
+        self._answered = 0
+        if self._differing:
+            return self._list(now_s)
+        self.completed = True
+        self.peer_synced = self._page_synced
+        self.running = False
+        self._due_s = None
+        return Step() if self._again is None else self._begin(table, now_s, self._again)
+
+    def _not_in(self, page: SyncPage, table: Table) -> tuple[tuple[Sid, None], ...]:
+        assert self._differing, "a page was asked for"
+        listed = dict(page.sessions)
+        answered = self._differing[: page.answered]
+        return tuple([(sid, None) for p in answered for sid in table.in_partition(p) if sid not in listed])
 
 
-def answer(ask: SyncAsk, table: Table, synced: bool) -> SyncPage:
-    """Return the page that answers a peer's ask."""
-    theirs = dict(ask.sums)
+def answer(ask: SyncAsk, table: Table, synced: bool) -> SyncSums:
+    """Return the partition sums of the groups in which this node and a peer differ."""
+    groups = enumerate(zip(table.sums.of_groups(), ask.groups, strict=True))
+    differing = tuple([(group, table.sums.of_partitions(group)) for group, (mine, theirs) in groups if mine != theirs])
+    return SyncSums(ask.round, differing, synced)
+
+
+def listing(asked: SyncList, table: Table, synced: bool) -> SyncPage:
+    """Return the page of sessions that answers a peer's list; at least one partition is answered."""
     sessions: list[tuple[Sid, int]] = []
-    for partition in range(ask.start, ask.stop):
-        if table.sums[partition] != theirs.get(partition, 0):
-            sessions += [(sid, table.get(sid).state_hash) for sid in table.in_partition(partition)]
-            if len(sessions) >= SESSIONS_PER_PAGE:
-                return SyncPage(ask.round, partition + 1, tuple(sessions), synced)
-    return SyncPage(ask.round, ask.stop, tuple(sessions), synced)
+    answered = 0
+    for partition in asked.partitions:
+        sessions += [(sid, short_hash(table.records[sid].state_hash)) for sid in table.in_partition(partition)]
+        answered += 1
+        if len(sessions) >= SESSIONS_PER_PAGE:
+            break
+    return SyncPage(asked.round, answered, tuple(sessions), synced)

@@ -4,7 +4,8 @@
 #   containment     who claims a write holds it, or what replaced it;
 #   forward only    no key goes back, no tombstone ends early, no dead session comes back;
 #   nothing invented  each entry is a write that a request made, with its value;
-#   bookkeeping     the state hash is the sum over the entries; `covered` is true only if they are covered;
+#   bookkeeping     the state hash is the sum over the entries; `covered` is true only if they are covered; and, now
+#                    and then, each partition's sum is that of its records, the settled one that of those at rest;
 #   clocks          no stamp lies further ahead of a node's own time than it says it accepts;
 #   expiry          no session is dropped before its time, nor while a linked node knows of a later access;
 #   revocation      who knows a user to be revoked holds no session with an earlier login, however often it was
@@ -25,10 +26,11 @@ from functools import partial
 from math import inf
 from typing import Final, NamedTuple
 
+from gossipsess.model import digest
 from gossipsess.model import record as record_module
 from gossipsess.model import table as table_module
 from gossipsess.model.clock import AHEAD_MS_MAX, Stamp, time_ms_of
-from gossipsess.model.digest import PARTITIONS, partition_of
+from gossipsess.model.digest import PARTITIONS, SUM_MASK, partition_of
 from gossipsess.model.identity import NodeId, Sid, short
 from gossipsess.model.record import ABSOLUTE, HASH_MASK, IDLE, RESERVED, Claims, Record, entry_mark
 from gossipsess.protocol import fence as fence_module
@@ -57,7 +59,7 @@ from gossipsess.sim.cluster import Cluster
 from gossipsess.sim.history import Wrote, holds, must
 from gossipsess.sim.logins import Login, Logins, content
 from gossipsess.sim.process import Process
-from gossipsess.wire.messages import Bye, Hello, LinkMessage, Pull, Push, SyncPage
+from gossipsess.wire.messages import Bye, Hello, LinkMessage, Pull, Push, SyncAsk, SyncList, SyncPage, SyncSums
 
 WAIT_SLACK_S: Final = 0.001
 LINKED_FOR_S: Final = 1.0
@@ -92,6 +94,8 @@ class Checker:
         self._writes: dict[Sid, dict[Dot, Wrote]] = {}
         self._origin_last: dict[NodeId, Stamp] = {}
         self._held_since: dict[tuple[NodeId, Sid], float] = {}
+        self._changed_s: dict[tuple[NodeId, Sid], float] = {}  # by the process's own clock
+        self._ended: dict[tuple[NodeId, Sid], Record] = {}  # what a process held last of a session that ended there
         self._waits: dict[Waiter, _Wait] = {}
         self._promises: list[_Promise] = []
         self._accesses: dict[Sid, dict[NodeId, float]] = {}
@@ -103,8 +107,9 @@ class Checker:
         self._wait_slack_s = WAIT_SLACK_S + max(slow_s, default=0.0)
         self._met_at_s: dict[tuple[NodeId, NodeId], float] = {}  # when a message last came from one to the other
         self._apart_s: dict[tuple[NodeId, NodeId], float] = {}  # how long none had come before a Hello, at most
-        self._quiet = False
         self._bounds = Bounds(cluster)
+        self._repairs: dict[NodeId, tuple[int, int]] = {}  # begun, and found something to do
+        self._quiet_from_s = inf
         self.pushes = 0
         """Messages with session data that arrived."""
 
@@ -154,6 +159,7 @@ class Checker:
         if not isinstance(event, ReceivedDatagram):  # these are about members; were they not, the next event shows it
             self._look_at(process, elsewhere=isinstance(event, Received))
         self._bounds.handled(process, event)
+        self._count_repairs(process)
         if self._cluster.events % SUMS_EVERY == 0:
             self._check_sums(process)
 
@@ -201,17 +207,18 @@ class Checker:
                 return
             case Push():
                 self.pushes += 1
-            case SyncPage() if message.sessions:
-                pass
-            case Pull():
+            case SyncAsk() | SyncSums() if _linked_since_s(receiver, sender) >= self._quiet_from_s:
+                return  # a link came up
+            case Pull() | SyncAsk() | SyncSums() | SyncList() | SyncPage():
                 pass
             case _:
                 return
-        must(not self._quiet, "{} sends {} when nobody writes", sender, type(message).__name__)
+        quiet = self._cluster.now_s >= self._quiet_from_s
+        must(not quiet, "{} sends {} when nobody writes", sender, type(message).__name__)
 
     def quiet_from(self, now: bool) -> None:
         """From here on, or no more, nodes have nothing to say of sessions."""
-        self._quiet = now
+        self._quiet_from_s = self._cluster.now_s if now else inf
 
     # --- when it has healed -------------------------------------------------------------------------------
 
@@ -323,12 +330,17 @@ class Checker:
                 if elsewhere and before is not None and before.entries:
                     self._cluster.counts["revoked elsewhere"] += self._logins.ended(sid, record.tombstone)
                 seen[sid] = record
+                self._ended.pop((process.node, sid), None)
+                if before is None or before.state_hash != record.state_hash:
+                    self._changed_s[process.node, sid] = process.clock(self._cluster.now_s)
                 self._held_since.setdefault((process.node, sid), self._cluster.now_s)
                 self._bounds.held(process, record)
         if len(seen) > len(records):
             for sid in [sid for sid in seen if sid not in records]:
-                self._check_dropped(process, seen.pop(sid))
+                self._ended[process.node, sid] = seen.pop(sid)
+                self._check_dropped(process, self._ended[process.node, sid])
                 del self._held_since[process.node, sid]
+                del self._changed_s[process.node, sid]
 
     def _check(self, process: Process, before: Record | None, record: Record) -> None:
         sid, entries, claims = record.sid, record.entries, record.claims
@@ -401,6 +413,14 @@ class Checker:
         self._cluster.counts["fenced"] += 1
         return True
 
+    def _count_repairs(self, process: Process) -> None:
+        sessions = process.replica.sessions
+        begun, found = self._repairs.get(process.node, (0, 0))
+        if (sessions.repairs, sessions.repaired) != (begun, found):
+            self._cluster.counts["digest mismatches"] += sessions.repairs - begun
+            self._cluster.counts["repaired by digest"] += sessions.repaired - found
+            self._repairs[process.node] = (sessions.repairs, sessions.repaired)
+
     def _check_dropped(self, process: Process, record: Record) -> None:
         sid, time_ms = record.sid, self._cluster_ms(process)
         if record.tombstone:
@@ -455,16 +475,22 @@ class Checker:
         return min(absolute_ms, last_ms + self._cluster.scenario.idle_ms) <= time_ms
 
     def _check_sums(self, process: Process) -> None:
-        sums = [0] * PARTITIONS
+        sums, settled = [0] * PARTITIONS, 0
+        kept = process.replica.sessions.table.sums
+        now_s = process.clock(self._cluster.now_s)
         for sid, record in process.records.items():
             sums[partition_of(sid)] += record.state_hash
+            if self._changed_s[process.node, sid] + digest.SETTLE_S <= now_s:
+                settled += record.state_hash
         for partition, total in enumerate(sums):
-            held = process.replica.sessions.table.sums[partition]
-            must(held == total & HASH_MASK, "{}: wrong sum of partition {}", process, partition)
+            must(kept[partition] == total & SUM_MASK, "{}: wrong sum of partition {}", process, partition)
+        must(kept.settled(now_s) == settled & SUM_MASK, "{}: wrong sum of what has settled", process)
 
     def _confirmed(self, process: Process, wrote: Wrote, outcome: Confirmed | Degraded) -> None:
         holders = [one for one in self._holders(wrote) if one is not process]
-        nodes, hosts = len(holders), len({one.host for one in holders if one.host != process.host})
+        # Between an acknowledgement and its arrival a session may have come to its end, and been dropped.
+        counted = [one for one in self._cluster.live if holds(self._ended.get((one.node, wrote.sid)), wrote)] + holders
+        nodes, hosts = len(counted), len({one.host for one in counted if one.host != process.host})
         enough = nodes >= outcome.nodes and hosts >= outcome.hosts
         must(enough, "{} says {} of {}, but {} nodes hold it", process, outcome, wrote, nodes)
         if isinstance(outcome, Confirmed) and outcome.nodes:

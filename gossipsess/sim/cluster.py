@@ -28,7 +28,7 @@ from gossipsess.protocol.effects import (
     Settle,
     Warn,
 )
-from gossipsess.protocol.events import Abandon, Event, Leave, Received, ReceivedDatagram, Tick, Watch
+from gossipsess.protocol.events import Abandon, Event, Invalidate, Leave, Received, ReceivedDatagram, Tick, Watch, Write
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.sessions import Written
 from gossipsess.sim.network import Faults
@@ -204,6 +204,7 @@ class Cluster(World):
         for process in list(self.at.values()):
             process.lag_s = process.read_s = 0.0
             process.stepped_ms = 0
+            process.forgets_to_tell = False
             self._clear_since_s = self.now_s
             self.resume(process)
 
@@ -217,6 +218,11 @@ class Cluster(World):
         kind = type(event.message).__name__ if isinstance(event, Received | ReceivedDatagram) else type(event).__name__
         self._digest.update(f"{self.now_s!r} {process.label} {kind}\n".encode("ascii"))
         answer = process.replica.handle(event, process.clock(self.now_s))
+        if process.forgets_to_tell and isinstance(event, Write | Invalidate):
+            process.forgets_to_tell = False
+            self.note(f"{process.label} tells nobody of that")
+            for peer in process.replica.sessions._peers.values():  # no rule of the machine does this, so none is called
+                peer.outbound.forget(event.sid)
         if self.trace is not None:
             self._trace(process, event, answer)
         self.observer.handled(process, event, answer)

@@ -30,7 +30,10 @@ KNOBS: Final = {
     "fence_inherit_ms": Knob("gossipsess.protocol.fence", "INHERIT_AFTER_MS", 1_000, 2_000, whole=True, drawn=False),
     "claim_age": Knob("gossipsess.model.record", "CLAIM_AGE", 1_000 << 16, 60_000 << 16, whole=True),
     "claims_max": Knob("gossipsess.model.record", "CLAIMS_MAX", 2, 5, whole=True),
-    "sync_every_s": Knob("gossipsess.protocol.sync", "SYNC_EVERY_S", 0.5, 3.0),
+    "settle_s": Knob("gossipsess.model.digest", "SETTLE_S", 0.05, 0.5),
+    "repair_other_after_s": Knob("gossipsess.protocol.repair", "OTHER_AFTER_S", 0.5, 3.0),
+    "repair_wait_s": Knob("gossipsess.protocol.repair", "WAIT_S", 0.05, 0.5),
+    "repair_wait_max_s": Knob("gossipsess.protocol.repair", "WAIT_MAX_S", 0.5, 3.0),
     "sync_again_s": Knob("gossipsess.protocol.sessions", "SYNC_AGAIN_S", 0.05, 0.5),
     "touch_every_s": Knob("gossipsess.protocol.expiry", "EVERY_S", 0.05, 0.3),
     "resend_after_s": Knob("gossipsess.protocol.replication", "RESEND_AFTER_S", 0.05, 0.3),
@@ -43,6 +46,7 @@ KNOBS: Final = {
     "beacon_fast_for_s": Knob("gossipsess.protocol.discovery", "BEACON_FAST_FOR_S", 0.1, 2.0),
     "sessions_per_page": Knob("gossipsess.protocol.sync", "SESSIONS_PER_PAGE", 1, 2, whole=True),
     "in_flight_bytes": Knob("gossipsess.protocol.replication", "IN_FLIGHT_BYTES_MAX", 100, 4_000, whole=True),
+    "partitions_per_list": Knob("gossipsess.protocol.sync", "PARTITIONS_PER_LIST", 1, 3, whole=True),
     "push_bytes": Knob("gossipsess.protocol.replication", "PUSH_BYTES", 1, 400, whole=True),
 }
 

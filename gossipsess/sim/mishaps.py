@@ -81,6 +81,8 @@ class Mishaps:
                 cluster.day_ahead[slot] = None
                 cluster.crash(process, silent=False)
                 self._later(min(lasts_s, 0.2), again)
+            case "unsaid" if process is not None:
+                process.forgets_to_tell = True
             case "split" | "one way" | "bridge":
                 self._shut(mishap, lasts_s)
             case "flap":

@@ -52,6 +52,8 @@ class Process:
         self.paused_at_s = 0.0
         self.paused_for_s = 0.0
         """How long its last pause was."""
+        self.forgets_to_tell = False
+        """It will not tell anybody of its next write."""
         self.lag_s = 0.0
         """How much later than it should it does everything."""
         self.stopped_s = 0.0

@@ -13,6 +13,7 @@ from functools import partial
 from traceback import format_exc
 from typing import Any, Final, NamedTuple
 
+from gossipsess.model import digest
 from gossipsess.model.identity import SID_BYTES, Sid
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE
 from gossipsess.model.table import register_value
@@ -210,6 +211,8 @@ class _Run:
         cluster, scenario = self._cluster, self._scenario
         sessions_end_s = scenario.idle_ms / 1000 + EXPIRY_SLACK_S + 2 * scenario.skew_ms / 1000
         tombstones_end = any(name == "tombstone_ms" for name, _ in scenario.knobs)
+        # What changed last settles at one node a moment after the other.
+        cluster.run_until(cluster.now_s + 2 * digest.SETTLE_S)
         # Nodes drop what has ended each by its own clock, and until the last one has, they differ.
         self._checker.quiet_from(sessions_end_s > REST_S and not tombstones_end)
         until_s = cluster.now_s + (

@@ -44,6 +44,7 @@ MISHAP_KINDS: Final = (
     "bridge",
     "flap",
     "clog",
+    "unsaid",
 )
 
 
@@ -81,7 +82,8 @@ class Mishap(NamedTuple):
     ``suspend``: it stands still and so does its monotonic clock;    ``wall step``: its wall clock is set by `period_s`;
     ``split``: the slots from the others;    ``one way``: the first slot does not reach the second;
     ``bridge``: the last slot reaches all, the other slots reach only it and each other;
-    ``flap``: a split that comes and goes each `period_s`;    ``clog``: what two slots say arrives at its end.
+    ``flap``: a split that comes and goes each `period_s`;    ``clog``: what two slots say arrives at its end;
+    ``unsaid``: the next write in a slot is told to nobody, as by a bug of the machine that no rule foresees.
     """
     slots: tuple[int, ...]
     lasts_s: float

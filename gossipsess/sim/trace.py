@@ -6,7 +6,7 @@ from gossipsess.model.record import Claims
 from gossipsess.protocol.events import Event, Fetch, Invalidate, LinkOpened, Revoke, Rotate, Write
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.sessions import Written
-from gossipsess.wire.messages import Gap, LinkMessage, Push, PushAck, SyncAsk, SyncPage
+from gossipsess.wire.messages import Gap, LinkMessage, Push, PushAck, SyncList, SyncPage, SyncSums
 
 STAMP_DIGITS = 10**7
 """Stamps are shown modulo this: enough to tell those of one run apart."""
@@ -45,10 +45,12 @@ def message_text(message: LinkMessage) -> str:
             return f"push {sequence}: " + "; ".join(_delta(delta) for delta in deltas)
         case PushAck(sequence, gaps):
             return f"ack {sequence}" + "".join(f", lacks {_gap(gap)}" for gap in gaps)
-        case SyncAsk(number, start, sums, stop):
-            return f"sync ask {number}: {len(sums)} sums of {start}..{stop}"
-        case SyncPage(number, resume, sessions, synced):
-            return f"sync page {number}: {[short(sid) for sid, _ in sessions]} to {resume} synced={synced}"
+        case SyncSums(number, groups, synced):
+            return f"sync sums {number}: groups {[group for group, _ in groups]} synced={synced}"
+        case SyncList(number, partitions):
+            return f"sync list {number}: partitions {list(partitions)}"
+        case SyncPage(number, answered, sessions, synced):
+            return f"sync page {number}: {[short(sid) for sid, _ in sessions]} of {answered} synced={synced}"
         case _:
             return type(message).__name__ + str(tuple(message)[:1])
 

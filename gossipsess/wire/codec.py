@@ -8,14 +8,15 @@
 #
 # Deltas have a form of their own (delta_codec.py), since there are thousands a second of them.
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_address
+from struct import Struct
 from typing import Any, Final, NamedTuple, TypeVar
 
 import cbor2
 
 from gossipsess.errors import DecodeError
-from gossipsess.model.digest import PARTITIONS
+from gossipsess.model.digest import GROUP_PARTITIONS, GROUPS, PARTITIONS
 from gossipsess.model.identity import NODE_ID_BYTES, SID_BYTES, NodeId, Sid
 from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.wire.delta_codec import (
@@ -42,7 +43,9 @@ from gossipsess.wire.messages import (
     Push,
     PushAck,
     SyncAsk,
+    SyncList,
     SyncPage,
+    SyncSums,
     Touch,
     WrongId,
 )
@@ -52,6 +55,10 @@ U16: Final = 2**16 - 1
 U32: Final = 2**32 - 1
 U64: Final = 2**64 - 1
 HASH_BYTES: Final = 16
+_GROUP_SUMS: Final = Struct(f">{GROUPS}Q")
+_PARTITION_SUMS: Final = Struct(f">{GROUP_PARTITIONS}Q")
+_PARTITION: Final = Struct(">H")
+_LISTED: Final = Struct(f">{SID_BYTES}sQ")
 _NESTING_MAX: Final = 4
 """Arrays in arrays, fields of newer versions included."""
 
@@ -93,9 +100,9 @@ class _Fields:
     def raw(self) -> Any:
         return self._next()
 
-    def many(self, read: Callable[["_Fields"], T]) -> tuple[T, ...]:
+    def many(self, read: Callable[["_Fields"], T], most: int = U32) -> tuple[T, ...]:
         """Read a counted repetition: a count above what is there fails at the first missing field."""
-        return tuple([read(self) for _ in range(self.number(U32))])
+        return tuple([read(self) for _ in range(self.number(most))])
 
     def _next(self) -> Any:
         for item in self._items:
@@ -212,6 +219,21 @@ def _gap(fields: _Fields) -> Gap:
     return Gap(sid, None if claims is None else claims_from_untrusted(claims), _hash(fields))
 
 
+def _sums(fields: _Fields, form: Struct) -> tuple[int, ...]:
+    return form.unpack(fields.octets(form.size))
+
+
+def _packed(form: Struct, rows: Iterable[tuple[Any, ...]]) -> bytes:
+    return b"".join([form.pack(*row) for row in rows])
+
+
+def _unpacked(fields: _Fields, form: Struct, most: int) -> Iterator[tuple[Any, ...]]:
+    packed = fields.raw()
+    if type(packed) is not bytes or len(packed) % form.size or len(packed) > most * form.size:
+        raise DecodeError("a packed list is missing, not whole, or too long")
+    return form.iter_unpack(packed)
+
+
 # --- kinds ------------------------------------------------------------------------------------------------
 
 _KINDS: Final[dict[int, _Kind]] = {
@@ -261,24 +283,12 @@ _KINDS: Final[dict[int, _Kind]] = {
     ),
     21: _Kind(
         SyncAsk,
-        lambda m: [
-            m.round,
-            m.start,
-            m.stop,
-            len(m.sums),
-            *[field for p, total in m.sums for field in (p, _hash_bytes(total))],
-        ],
-        lambda f: _sync_ask(f),
+        lambda m: [m.round, _GROUP_SUMS.pack(*m.groups)],
+        lambda f: SyncAsk(f.number(U32), _sums(f, _GROUP_SUMS)),
     ),
     22: _Kind(
         SyncPage,
-        lambda m: [
-            m.round,
-            m.resume,
-            m.synced,
-            len(m.sessions),
-            *[field for sid, state_hash in m.sessions for field in (sid, _hash_bytes(state_hash))],
-        ],
+        lambda m: [m.round, m.answered, m.synced, _packed(_LISTED, m.sessions)],
         lambda f: _sync_page(f),
     ),
     23: _Kind(
@@ -287,6 +297,21 @@ _KINDS: Final[dict[int, _Kind]] = {
         lambda f: Touch(f.many(lambda each: (_sid(each), each.number(U64)))),
     ),
     24: _Kind(Bye, lambda m: [], lambda f: Bye()),
+    25: _Kind(
+        SyncSums,
+        lambda m: [
+            m.round,
+            m.synced,
+            len(m.groups),
+            *[field for group, sums in m.groups for field in (group, _PARTITION_SUMS.pack(*sums))],
+        ],
+        lambda f: _sync_sums(f),
+    ),
+    26: _Kind(
+        SyncList,
+        lambda m: [m.round, _packed(_PARTITION, [(partition,) for partition in m.partitions])],
+        lambda f: _sync_list(f),
+    ),
     30: _Kind(
         Members,
         lambda m: [*_flat_members(m.members), m.reply],
@@ -296,13 +321,21 @@ _KINDS: Final[dict[int, _Kind]] = {
 _NUMBER_OF: Final = {kind.message: number for number, kind in _KINDS.items()}
 
 
-def _sync_ask(fields: _Fields) -> SyncAsk:
-    sync_round, start, stop = fields.number(U32), fields.number(PARTITIONS), fields.number(PARTITIONS)
-    sums = fields.many(lambda each: (each.number(PARTITIONS - 1), _hash(each)))
-    return SyncAsk(sync_round, start, sums, stop)
+def _sync_sums(fields: _Fields) -> SyncSums:
+    sync_round, synced = fields.number(U32), fields.flag()
+    groups = fields.many(lambda each: (each.number(GROUPS - 1), _sums(each, _PARTITION_SUMS)), most=GROUPS)
+    return SyncSums(sync_round, groups, synced)
+
+
+def _sync_list(fields: _Fields) -> SyncList:
+    sync_round = fields.number(U32)
+    partitions = tuple([partition for (partition,) in _unpacked(fields, _PARTITION, PARTITIONS)])
+    if any(partition >= PARTITIONS for partition in partitions):
+        raise DecodeError("there is no such partition")
+    return SyncList(sync_round, partitions)
 
 
 def _sync_page(fields: _Fields) -> SyncPage:
-    sync_round, resume, synced = fields.number(U32), fields.number(PARTITIONS), fields.flag()
-    sessions = fields.many(lambda each: (_sid(each), _hash(each)))
-    return SyncPage(sync_round, resume, sessions, synced)
+    sync_round, answered, synced = fields.number(U32), fields.number(PARTITIONS), fields.flag()
+    sessions = tuple(_unpacked(fields, _LISTED, MESSAGE_BYTES_MAX))
+    return SyncPage(sync_round, answered, sessions, synced)

@@ -126,24 +126,40 @@ class PullAnswer(NamedTuple):
 
 
 class SyncAsk(NamedTuple):
-    """Which of your sessions from partition `start` on do I lack or hold differently?"""
+    """In which groups of partitions do you hold other sessions than I do? Answered by `SyncSums`."""
 
     round: int
-    start: int
-    sums: tuple[tuple[int, int], ...]
-    """(partition, sum of state hashes) of the asker's non-empty partitions, `start` and up, bounded."""
-    stop: int
-    """First partition the sums say nothing about."""
+    """Counts the questions of one asker to one peer; an answer to an earlier one is not taken."""
+    groups: tuple[int, ...]
+    """The asker's sum of each group, 64 bits each."""
+
+
+class SyncSums(NamedTuple):
+    """The answerer's partition sums in each group whose sums differ; none where all is equal."""
+
+    round: int
+    groups: tuple[tuple[int, tuple[int, ...]], ...]
+    """(group, the sum of each of its partitions); all of them are 33 KB, which is one frame."""
+    synced: bool
+    """The sender has everything itself."""
+
+
+class SyncList(NamedTuple):
+    """Which sessions do you hold in these partitions? Answered by `SyncPage`."""
+
+    round: int
+    partitions: tuple[int, ...]
+    """Bounded by the asker."""
 
 
 class SyncPage(NamedTuple):
-    """The answerer's sessions in the partitions below `resume` whose sums differ."""
+    """The answerer's sessions in the first partitions of a `SyncList`."""
 
     round: int
-    resume: int
-    """Where to ask on; `PARTITIONS` when all is said."""
+    answered: int
+    """How many of the listed partitions; the rest is to be asked for again."""
     sessions: tuple[tuple[Sid, int], ...]
-    """(sid, state hash)"""
+    """(sid, state hash, cut to 64 bits)"""
     synced: bool
 
 
@@ -166,7 +182,9 @@ class Bye(NamedTuple):
 
 
 Datagram = Ping | ProbeAck | PingRequest | Nack | WrongId | Gossip | Beacon
-LinkMessage = Hello | Push | PushAck | Pull | PullAnswer | SyncAsk | SyncPage | Touch | Members | Bye
+LinkMessage = (
+    Hello | Push | PushAck | Pull | PullAnswer | SyncAsk | SyncSums | SyncList | SyncPage | Touch | Members | Bye
+)
 Message = Datagram | LinkMessage
 
 

@@ -71,6 +71,18 @@ def test_idle_nodes_send_little() -> None:
     assert broken.returncode == 1, broken.stdout + broken.stderr
 
 
+@needs_network
+def test_a_session_that_differs_unnoticed_is_found_and_repaired_for_little() -> None:
+    """Whatever goes wrong unseen, the digests on the probes show; and a big cluster must not pay for a small repair."""
+    common = ("repair", "--sessions", "2000", "--rounds", "1", "--idle-seconds", "5")
+    with ThreadPoolExecutor(2) as threads:  # each in a network of its own
+        measuring = threads.submit(script, *common)
+        broken = script(*common, "--bound", "200")
+        measured = measuring.result()
+    assert measured.returncode == 0, measured.stdout + measured.stderr
+    assert broken.returncode == 1, broken.stdout + broken.stderr
+
+
 def test_clients_amid_faults_are_told_the_truth() -> None:
     """Everything at once, and every answer that a client got is held against the cluster."""
     played = play_history(seconds=20, nodes=5, seed=random.randrange(10**6))

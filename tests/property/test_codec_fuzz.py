@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gossipsess.errors import DecodeError
 from gossipsess.model.delta import Delta
-from gossipsess.model.digest import PARTITIONS
+from gossipsess.model.digest import GROUP_PARTITIONS, GROUPS, PARTITIONS
 from gossipsess.model.member import Member, MemberState
 from gossipsess.wire.codec import U16, U32, U64, decode_untrusted, encode
 from gossipsess.wire.frame import MESSAGE_BYTES_MAX
@@ -31,7 +31,9 @@ from gossipsess.wire.messages import (
     Push,
     PushAck,
     SyncAsk,
+    SyncList,
     SyncPage,
+    SyncSums,
     Touch,
     WrongId,
 )
@@ -57,6 +59,9 @@ deltas = st.one_of(
     st.builds(lambda sid, h, stamp: Delta(sid, {}, 0, {}, h, (), stamp), sids, hashes, stamps),
 )
 
+assert GROUPS == GROUP_PARTITIONS
+sums = st.lists(u64, min_size=3, max_size=3).map(lambda some: tuple(some) + (0,) * (GROUPS - 3))
+
 
 def several(strategy):
     return st.lists(strategy, max_size=4).map(tuple)
@@ -76,14 +81,10 @@ KINDS = {
     PushAck: st.builds(PushAck, u64, several(gaps), several(sids)),
     Pull: st.builds(Pull, u64, several(gaps)),
     PullAnswer: st.builds(PullAnswer, u64, st.booleans(), st.booleans()),
-    SyncAsk: st.builds(
-        SyncAsk,
-        u32,
-        st.integers(0, PARTITIONS),
-        several(st.tuples(st.integers(0, PARTITIONS - 1), hashes)),
-        st.integers(0, PARTITIONS),
-    ),
-    SyncPage: st.builds(SyncPage, u32, st.integers(0, PARTITIONS), several(st.tuples(sids, hashes)), st.booleans()),
+    SyncAsk: st.builds(SyncAsk, u32, sums),
+    SyncSums: st.builds(SyncSums, u32, several(st.tuples(st.integers(0, GROUPS - 1), sums)), st.booleans()),
+    SyncList: st.builds(SyncList, u32, several(st.integers(0, PARTITIONS - 1))),
+    SyncPage: st.builds(SyncPage, u32, st.integers(0, PARTITIONS), several(st.tuples(sids, u64)), st.booleans()),
     Touch: st.builds(Touch, several(st.tuples(sids, u64))),
     Bye: st.builds(Bye),
 }

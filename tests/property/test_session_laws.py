@@ -68,7 +68,7 @@ def test_whatever_a_session_accepts_a_peer_takes(items):
     delta = not_covered(mine, {})._replace(accessed_ms=EPOCH_MS)
     heard = sent(delta)
     assert heard == delta
-    theirs = Table().merge(heard, EPOCH_MS).record
+    theirs = Table().merge(heard, EPOCH_MS, 0.0).record
     assert (theirs.state_hash, theirs.size) == (mine.state_hash, mine.size)
     assert sent(not_covered(theirs, {})) == delta._replace(accessed_ms=0), "and can send it on"
 
@@ -89,7 +89,7 @@ def test_the_largest_record_that_merging_makes_can_be_sent_on(count, size):
     table, value = Table(), bytes(size)
     for origin in (ALICE, BOB, CAROL, SID[:8]):
         part = {f"{origin!r}{number}": value for number in range(count)}
-        table.merge(not_covered(record((stamp(0), origin, registers() | part)), {}), EPOCH_MS)
+        table.merge(not_covered(record((stamp(0), origin, registers() | part)), {}), EPOCH_MS, 0.0)
     largest = not_covered(table.get(SID), {})
     assert len(largest.entries) > 65_535 or table.get(SID).size > RECORD_BYTES_MAX * 0.99
     assert sent(largest) == largest

@@ -15,7 +15,7 @@ from gossipsess.model import record as record_module
 from gossipsess.model import table as table_module
 from gossipsess.model.clock import HybridClock, Stamp
 from gossipsess.model.delta import Applied, Delta, apply, not_covered
-from gossipsess.model.digest import PartitionSums
+from gossipsess.model.digest import PartitionSums, short_hash
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import HASH_MASK, Record, covers, dead_record, empty_record
 from gossipsess.model.revocation import login_of, user_entry
@@ -30,6 +30,7 @@ from gossipsess.protocol.graveyard import Graveyard
 from gossipsess.protocol.links import Links
 from gossipsess.protocol.membership import Membership
 from gossipsess.protocol.outcomes import Found
+from gossipsess.protocol.repair import Comparison
 from gossipsess.protocol.replica import Replica
 from gossipsess.protocol.replication import Debt, Outbound
 from gossipsess.protocol.sessions import SessionProtocol
@@ -149,8 +150,12 @@ def tombstones_do_not_sync(patch: pytest.MonkeyPatch) -> None:
     real = sync.Sync.page
 
     def page(self: sync.Sync, page: Any, table: Any, now_s: float) -> Any:
-        alive = tuple((sid, state_hash) for sid, state_hash in page.sessions if not table.get(sid).tombstone)
-        return real(self, page._replace(sessions=alive), table, now_s)
+        mine = {sid: table.get(sid) for sid, _ in page.sessions}
+        seen = tuple(
+            (sid, short_hash(mine[sid].state_hash) if mine[sid].tombstone else state_hash)
+            for sid, state_hash in page.sessions
+        )
+        return real(self, page._replace(sessions=seen), table, now_s)
 
     patch.setattr(sync.Sync, "page", page)
 
@@ -168,10 +173,10 @@ def newcomers_say_absent(patch: pytest.MonkeyPatch) -> None:
 def expiry_leaves_a_tombstone(patch: pytest.MonkeyPatch) -> None:
     """A session that ends by time is invalidated: an idle copy kills the one that is in use elsewhere."""
 
-    def expired(self: Table, time_ms: int) -> Iterator[Record]:
+    def expired(self: Table, time_ms: int, now_s: float) -> Iterator[Record]:
         for sid, record in list(self.records.items()):
             if not record.tombstone and self.life(record).ends_ms <= time_ms:
-                yield self.kill(sid, record.newest + 1)
+                yield self.kill(sid, record.newest + 1, now_s)
 
     patch.setattr(Table, "expired", expired)
 
@@ -180,10 +185,10 @@ def unknown_sessions_are_not_invalidated(patch: pytest.MonkeyPatch) -> None:
     """A tombstone is kept only by a node that held the session; elsewhere a late delta makes it anew."""
     real = Table.merge
 
-    def merge(self: Table, delta: Delta, time_ms: int) -> Applied:
+    def merge(self: Table, delta: Delta, time_ms: int, now_s: float) -> Applied:
         if delta.tombstone and delta.sid not in self.records:
             return Applied(empty_record(delta.sid), gap=False)
-        return real(self, delta, time_ms)
+        return real(self, delta, time_ms, now_s)
 
     patch.setattr(Table, "merge", merge)
 
@@ -264,10 +269,40 @@ def sums_keep_what_has_ended(patch: pytest.MonkeyPatch) -> None:
     """A partition's sum still counts a record that was dropped."""
     real = PartitionSums.replace
 
-    def replace(self: PartitionSums, sid: Sid, old_hash: int, new_hash: int) -> None:
-        real(self, sid, old_hash if new_hash else 0, new_hash)
+    def replace(self: PartitionSums, sid: Sid, old_hash: int, new_hash: int, now_s: float) -> None:
+        real(self, sid, old_hash if new_hash else 0, new_hash, now_s)
 
     patch.setattr(PartitionSums, "replace", replace)
+
+
+def sums_forget_a_change(patch: pytest.MonkeyPatch) -> None:
+    """A partition's sum counts a record as it was first."""
+    real = PartitionSums.replace
+
+    def replace(self: PartitionSums, sid: Sid, old_hash: int, new_hash: int, now_s: float) -> None:
+        if not (old_hash and new_hash):
+            real(self, sid, old_hash, new_hash, now_s)
+
+    patch.setattr(PartitionSums, "replace", replace)
+
+
+def what_moves_counts_as_settled(patch: pytest.MonkeyPatch) -> None:
+    """The digest is that of everything: where there are writes, no two nodes ever agree."""
+    patch.setattr(PartitionSums, "settled", lambda self, now_s: self._total)
+
+
+def a_repair_only_pulls(patch: pytest.MonkeyPatch) -> None:
+    """What the smaller node id of a pair holds and the other lacks stays so: the one does not give, the other waits."""
+    real_start, real_due = sync.Sync.start, Comparison.repair_due
+
+    def start(self: sync.Sync, table: Table, now_s: float, *, both_ways: bool = False) -> sync.Step:
+        return real_start(self, table, now_s)
+
+    def repair_due(self: Comparison, equal: bool, now_s: float) -> bool:
+        return real_due(self, equal, now_s) and self._first
+
+    patch.setattr(sync.Sync, "start", start)
+    patch.setattr(Comparison, "repair_due", repair_due)
 
 
 def forgotten_claims_still_cover(patch: pytest.MonkeyPatch) -> None:
@@ -328,8 +363,8 @@ def revocations_stay_at_home(patch: pytest.MonkeyPatch) -> None:
     """A revocation ends the sessions of the node that was asked for it, and no others."""
     real = SessionProtocol._end_sessions_of
 
-    def end_sessions_of(self: SessionProtocol, user: Sid, *, remote: bool) -> int:
-        return 0 if remote else real(self, user, remote=remote)
+    def end_sessions_of(self: SessionProtocol, user: Sid, now_s: float, *, remote: bool) -> int:
+        return 0 if remote else real(self, user, now_s, remote=remote)
 
     patch.setattr(SessionProtocol, "_end_sessions_of", end_sessions_of)
 
@@ -439,6 +474,9 @@ MUTANTS: Mapping[str, Plant] = {
         accesses_are_not_told,
         tombstones_end_early,
         sums_keep_what_has_ended,
+        sums_forget_a_change,
+        what_moves_counts_as_settled,
+        a_repair_only_pulls,
         forgotten_claims_still_cover,
         held_is_fresh,
         waits_have_no_end,

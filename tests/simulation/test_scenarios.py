@@ -84,7 +84,7 @@ def test_a_failing_scenario_is_made_small_and_still_fails(tmp_path: Path, capsys
         assert main(["--seed", str(seed), "--shrink", "--out", str(file)]) == 1
         printed = capsys.readouterr().out
         assert "came back to life" in printed
-        assert "write" in printed
+        assert "push" in printed
         small = load(file)
         assert len(small.requests) + len(small.mishaps) <= 10
         assert main(["--replay", str(file)]) == 1

@@ -11,7 +11,7 @@ from tests.unit.machines import ALICE, BOB, CAROL, EPOCH_MS, SID, Clocked, regis
 def table_with(*sids: bytes) -> Table:
     table = Table()
     for sid in sids:
-        table.write(sid, registers(idle_ms=60_000).items(), stamp(0), ALICE)
+        table.write(sid, registers(idle_ms=60_000).items(), stamp(0), ALICE, 0.0)
     return table
 
 
@@ -51,7 +51,7 @@ def test_many_accesses_go_in_several_messages():
 
 def holder() -> Clocked:
     here = Clocked().linked(BOB)
-    here.replica.sessions.table.write(SID, registers(idle_ms=60_000).items(), stamp(0), BOB)
+    here.replica.sessions.table.write(SID, registers(idle_ms=60_000).items(), stamp(0), BOB, 0.0)
     here.says()
     return here
 
@@ -91,7 +91,7 @@ def test_the_end_of_a_session_is_told_to_who_watches_but_not_that_of_a_tombstone
     """Nobody wants to hear a day later that a session which was ended has ended."""
     here = holder()
     other = b"another-16-bytes"
-    here.replica.sessions.table.kill(other, stamp(0))
+    here.replica.sessions.table.kill(other, stamp(0), 0.0)
     here.node.submit(Watch(on=True))
     here.now_s += 25 * 3600
     here.node.submit(Tick())

@@ -138,7 +138,7 @@ def test_a_tombstone_ends_a_wait():
     """The session is no more: that is an answer, and a sure one."""
     here, outcomes = waiting_node()
     there = Clocked(BOB)
-    there.replica.sessions.table.kill(SID, stamp(0))
+    there.replica.sessions.table.kill(SID, stamp(0), 0.0)
     here.hears(Push(1, (not_covered(there.node.records[SID], {}),)))
     here.does()
     assert outcomes == [Found.FRESH]

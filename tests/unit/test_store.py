@@ -140,7 +140,8 @@ def test_a_write_to_a_session_that_expired_and_was_dropped_is_gone(lone):
     """Without its registers it would be a session that nobody can end."""
     session = stored(lone, user="kim")
     lone.now_s += 100
-    assert [dropped.sid for dropped in lone.replica.sessions.table.expired(lone.node.time_ms())] == [session.record.sid]
+    table = lone.replica.sessions.table
+    assert [one.sid for one in table.expired(lone.node.time_ms(), lone.now_s)] == [session.record.sid]
     session["cart"] = ["book"]
     assert lone.store.commit(session) == Gone()
     assert lone.node.records == {}

@@ -1,16 +1,14 @@
-"""One node comes to hold what another holds, page by page."""
-
-import random
+"""One node comes to hold what another holds, page by page; a repair also gives the other what it lacks."""
 
 import pytest
 
 from gossipsess.model.delta import not_covered
-from gossipsess.model.digest import PARTITIONS, partition_of
+from gossipsess.model.digest import GROUPS, partition_of
 from gossipsess.model.table import Table
 from gossipsess.protocol import sync
-from gossipsess.protocol.sync import ASK_AGAIN_S, PARTITIONS_PER_ASK, SYNC_EVERY_S, Sync, answer
-from gossipsess.wire.messages import Pull, SyncAsk, SyncPage
-from tests.unit.machines import ALICE, EPOCH_MS, registers, stamp
+from gossipsess.protocol.sync import ASK_AGAIN_S, PARTITIONS_PER_LIST, Sync, answer, listing
+from gossipsess.wire.messages import Pull, SyncAsk, SyncList, SyncPage, SyncSums
+from tests.unit.machines import ALICE, BOB, EPOCH_MS, registers, stamp
 
 NOW_MS = EPOCH_MS + 1
 
@@ -23,145 +21,238 @@ def table_of(numbers, origin: bytes = ALICE) -> Table:
     table = Table()
     for number in numbers:
         name = (number * 2654435761 % 2**32).to_bytes(4, "big") * 4
-        table.write(name, registers().items(), stamp(0, number), origin)
+        table.write(name, registers().items(), stamp(0, number), origin, 0.0)
     return table
 
 
-def run(asker: Sync, mine: Table, theirs: Table) -> tuple[int, int]:
-    """Play both sides to the end; return how many asks were made, and how many sessions were pulled."""
-    asks = pulled = 0
-    said: list = [asker.start(mine, 0.0)]
-    while said:
-        message = said.pop(0)
-        if isinstance(message, SyncAsk):
-            asks += 1
-            said += asker.page(answer(message, theirs, True), mine, 0.0)
-        elif isinstance(message, Pull):
-            for gap in message.wanted:
-                pulled += 1
-                mine.merge(not_covered(theirs.get(gap.sid), gap.claims or {}), NOW_MS)
-                next_ask = asker.merged(gap.sid, mine, 0.0)
-                if next_ask is not None:
-                    said.append(next_ask)
-    return asks, pulled
+def run(asker: Sync, mine: Table, theirs: Table, *, both_ways: bool = False) -> tuple[list[type], int]:
+    """Play both sides to the end; return the kinds of what the asker said, and how many sessions were pulled."""
+    kinds: list[type] = []
+    pulled = 0
+    steps = [asker.start(mine, 0.0, both_ways=both_ways)]
+    while steps:
+        step = steps.pop(0)
+        for sid, claims in step.owed:
+            theirs.merge(not_covered(mine.get(sid), claims or {}), NOW_MS, 0.0)
+        if step.message is None:
+            continue
+        kinds.append(type(step.message))
+        match step.message:
+            case SyncAsk():
+                steps.append(asker.sums(answer(step.message, theirs, True), mine, 0.0))
+            case SyncList():
+                steps.append(asker.page(listing(step.message, theirs, True), mine, 0.0))
+            case Pull():
+                for gap in step.message.wanted:
+                    pulled += 1
+                    delta = not_covered(theirs.get(gap.sid), gap.claims or {})
+                    mine.merge(delta, NOW_MS, 0.0)
+                    steps.append(asker.merged(delta, mine, 0.0))
+    return kinds, pulled
 
 
 def held(table: Table) -> dict[bytes, int]:
     return {name: record.state_hash for name, record in table.records.items()}
 
 
+def begun(mine: Table, theirs: Table) -> tuple[Sync, SyncList]:
+    """Return a sync that has asked for its first page."""
+    asker = Sync()
+    ask = asker.start(mine, 0.0).message
+    return asker, asker.sums(answer(ask, theirs, True), mine, 0.0).message
+
+
+@pytest.mark.parametrize("both_ways", [False, True], ids=["sync", "repair"])
 @pytest.mark.parametrize(
     ("mine", "theirs", "pulled"),
     [(range(0), range(2000), 2000), (range(2000), range(2000), 0), (range(1999), range(2000), 1)],
     ids=["joiner", "equal", "one missing"],
 )
-def test_afterwards_everything_the_peer_holds_is_held(mine, theirs, pulled):
+def test_afterwards_everything_the_peer_holds_is_held(mine, theirs, pulled, both_ways):
     """One procedure for who has nothing and for who lacks one; it pulls no more than that."""
     table, other = table_of(mine), table_of(theirs)
-    asker = Sync(random.Random(1))
-    asks, got = run(asker, table, other)
+    asker = Sync()
+    kinds, got = run(asker, table, other, both_ways=both_ways)
     assert held(table) == held(other)
     assert got == pulled
-    assert asker.completed == 1
-    assert PARTITIONS / PARTITIONS_PER_ASK <= asks <= PARTITIONS / PARTITIONS_PER_ASK + len(theirs) / 200
+    assert asker.completed
+    assert not asker.running
+    assert kinds.count(SyncAsk) == 1
+    lists = kinds.count(SyncList)
+    assert lists == {0: 0, 1: 1}.get(pulled, lists)
+    assert lists <= 2 + pulled / PARTITIONS_PER_LIST + pulled / 256
 
 
-def test_what_only_this_node_holds_stays():
+def test_what_only_this_node_holds_stays_and_is_not_given():
     """The other direction is the peer's own sync."""
     table, other = table_of(range(50)), table_of(range(50, 100))
-    run(Sync(random.Random(1)), table, other)
+    run(Sync(), table, other)
     assert len(table.records) == 100
     assert len(other.records) == 50
 
 
-def test_of_two_tombstones_the_later_one_comes_everywhere():
-    """Held differently for ever, they would make every sync of their partition a mismatch."""
-    table, other = Table(), Table()
-    table.kill(sid(1), stamp(1))
-    other.kill(sid(1), stamp(2))
-    run(Sync(random.Random(1)), table, other)
+@pytest.mark.parametrize(("per_page", "per_list"), [(256, 128), (1, 128), (256, 1), (2, 3)])
+def test_a_repair_makes_both_equal_whoever_lacks_what(monkeypatch, per_page, per_list):
+    """Of the two only one runs it: sessions that one lacks, and such of which each has a part, on pages of any size."""
+    monkeypatch.setattr(sync, "SESSIONS_PER_PAGE", per_page)
+    monkeypatch.setattr(sync, "PARTITIONS_PER_LIST", per_list)
+    table, other = table_of(range(80)), table_of(range(40, 120))
+    shared = list(table_of(range(40, 60)).records)
+    for number, name in enumerate(shared):
+        table.write(name, [("mine", b"1")], stamp(1, number), ALICE, 0.0)
+        other.write(name, [("theirs", b"1")], stamp(1, number), BOB, 0.0)
+    table.kill(shared[0], stamp(2), 0.0)
+    other.kill(shared[1], stamp(2), 0.0)
+    run(Sync(), table, other, both_ways=True)
     assert held(table) == held(other)
+    assert len(table.records) == 120
+
+
+def test_of_two_tombstones_the_later_one_comes_everywhere():
+    """Held differently for ever, they would make every comparison a mismatch."""
+    table, other = Table(), Table()
+    table.kill(sid(1), stamp(1), 0.0)
+    other.kill(sid(1), stamp(2), 0.0)
+    run(Sync(), table, other)
+    assert held(table) == held(other)
+
+
+def test_what_stays_unequal_is_asked_for_as_a_whole_the_next_time():
+    """Claims that cover too much would make the same pull bring nothing, again and again."""
+    table, theirs = table_of(range(1)), table_of(range(1))
+    (name,) = theirs.records
+    theirs.write(name, [("a", b"1")], stamp(5), BOB, 0.0)
+    claims = []
+    asker = Sync()
+    for _ in range(2):
+        ask = asker.start(table, 0.0).message
+        listed = asker.sums(answer(ask, theirs, True), table, 0.0).message
+        pull = asker.page(listing(listed, theirs, True), table, 0.0).message
+        claims.append(pull.wanted[0].claims)
+        asker.stop()
+    assert claims[0]
+    assert claims[1] is None
 
 
 def test_a_page_ends_after_the_partition_that_fills_it(monkeypatch):
     """A partition that was cut in two could never be compared."""
     monkeypatch.setattr(sync, "SESSIONS_PER_PAGE", 3)
-    theirs = table_of(range(5000))
-    page = answer(SyncAsk(1, 0, (), PARTITIONS), theirs, True)
-    assert page.resume == 1
+    theirs = table_of(range(20_000))
+    page = listing(SyncList(1, (0, 1, 2)), theirs, True)
+    assert page.answered == 1
     assert len(page.sessions) == len(list(theirs.in_partition(0))) >= 3
 
 
-def test_an_answer_names_only_partitions_that_differ():
+def test_an_answer_names_only_groups_that_differ_and_a_list_only_partitions():
     """Nearly all agree in a healthy cluster."""
-    theirs = table_of(range(100))
+    mine, theirs = table_of(range(10_000)), table_of(range(10_000))
     name = next(iter(theirs.records))
-    sums = tuple((p, theirs.sums[p]) for p in range(PARTITIONS) if theirs.sums[p] and p != partition_of(name))
-    page = answer(SyncAsk(1, 0, sums, PARTITIONS), theirs, True)
-    assert {partition_of(one) for one, _ in page.sessions} == {partition_of(name)}
+    theirs.kill(name, stamp(1), 0.0)
+    sums = answer(SyncAsk(1, mine.sums.of_groups()), theirs, True)
+    assert [group for group, _ in sums.groups] == [partition_of(name) >> 6]
+    _, listed = begun(mine, theirs)
+    assert listed.partitions == (partition_of(name),)
+
+
+def test_sums_that_do_not_come_are_asked_for_again_and_late_ones_ignored():
+    """Both taken, the sync would begin with its partitions twice."""
+    table, theirs = table_of(range(0)), table_of(range(10))
+    asker = Sync()
+    first = asker.start(table, 0.0).message
+    assert asker.timeout(table, ASK_AGAIN_S - 0.1).message is None
+    second = asker.timeout(table, ASK_AGAIN_S).message
+    assert second.round == first.round + 1
+    assert asker.sums(answer(first, theirs, True), table, 1.0).message is None
+    assert asker.sums(answer(second, theirs, True), table, 1.0).message is not None
+    assert asker.sums(answer(second, theirs, True), table, 1.0).message is None
 
 
 def test_a_page_that_does_not_come_is_asked_for_again_and_a_late_one_ignored():
-    """Both pages taken, the sync would skip a range and call itself complete."""
+    """Both pages taken, the sync would skip partitions and call itself complete."""
     table, theirs = table_of(range(0)), table_of(range(10))
-    asker = Sync(random.Random(1))
-    first = asker.start(table, 0.0)
-    assert asker.timeout(table, ASK_AGAIN_S - 0.1) is None
-    second = asker.timeout(table, ASK_AGAIN_S)
-    assert (second.start, second.round) == (first.start, first.round + 1)
-    assert asker.page(answer(first, theirs, True), table, 1.0) == []
-    assert asker.page(answer(second, theirs, True), table, 1.0) != []
+    asker, first = begun(table, theirs)
+    second = asker.timeout(table, ASK_AGAIN_S).message
+    assert (second.partitions, second.round) == (first.partitions, first.round + 1)
+    assert asker.page(listing(first, theirs, True), table, 1.0).message is None
+    assert asker.page(listing(second, theirs, True), table, 1.0).message is not None
 
 
 def test_records_that_do_not_come_are_asked_for_again_from_the_same_place():
     """What has come meanwhile is no longer among them."""
     table, theirs = Table(), table_of(range(3000))
-    asker = Sync(random.Random(1))
-    ask = asker.start(table, 0.0)
-    (pull,) = asker.page(answer(ask, theirs, True), table, 0.0)
-    came = pull.wanted[0].sid
-    table.merge(not_covered(theirs.get(came), {}), NOW_MS)
-    assert asker.merged(came, table, 0.0) is None
-    again = asker.timeout(table, ASK_AGAIN_S)
-    assert again.start == ask.start
-    (pull_again,) = asker.page(answer(again, theirs, True), table, 1.0)
-    assert {gap.sid for gap in pull_again.wanted} == {gap.sid for gap in pull.wanted} - {came}
+    asker, listed = begun(table, theirs)
+    pull = asker.page(listing(listed, theirs, True), table, 0.0).message
+    delta = not_covered(theirs.get(pull.wanted[0].sid), {})
+    table.merge(delta, NOW_MS, 0.0)
+    assert asker.merged(delta, table, 0.0).message is None
+    again = asker.timeout(table, ASK_AGAIN_S).message
+    assert again.partitions == listed.partitions
+    pull_again = asker.page(listing(again, theirs, True), table, 1.0).message
+    assert {gap.sid for gap in pull_again.wanted} == {gap.sid for gap in pull.wanted} - {delta.sid}
 
 
-def test_a_second_start_runs_once_more_after_the_first():
+@pytest.mark.parametrize("second_both_ways", [False, True])
+def test_a_second_start_runs_once_more_after_the_first(second_both_ways):
     """A member died while a sync was running: what it told others may have come behind the pages already read."""
     table, theirs = table_of(range(10)), table_of(range(10))
-    asker = Sync(random.Random(1))
-    ask = asker.start(table, 0.0)
-    assert asker.start(table, 0.0) is None
-    starts = []
-    while ask is not None:
-        starts.append(ask.start)
-        ask = next(iter(asker.page(answer(ask, theirs, True), table, 0.0)), None)
-    assert starts.count(0) == 2
+    asker = Sync()
+    step = asker.start(table, 0.0, both_ways=not second_both_ways)
+    assert asker.start(table, 0.0, both_ways=second_both_ways).message is None
+    rounds = []
+    while step.message is not None:
+        rounds.append(asker.both_ways)
+        step = asker.sums(answer(step.message, theirs, True), table, 0.0)
+    assert rounds == [not second_both_ways, second_both_ways]
     assert asker.completed
 
 
-def test_a_link_is_synced_now_and_then_without_a_reason():
-    """It repairs what no other rule has noticed."""
+def test_a_sync_that_has_ended_rests():
+    """What a quiet pair says must not depend on how many sessions it holds."""
     table = table_of(range(3))
-    asker = Sync(random.Random(1))
+    asker = Sync()
     run(asker, table, table)
-    assert 0.8 * SYNC_EVERY_S <= asker.next_deadline() <= 1.2 * SYNC_EVERY_S
-    assert asker.timeout(table, asker.next_deadline()).start == 0
+    assert asker.next_deadline() is None
+    assert asker.timeout(table, 1e9).message is None
+
+
+def test_whether_the_peer_had_everything_is_as_it_said_last():
+    """It may have got it while this node was pulling."""
+    table, theirs = table_of(range(0)), table_of(range(5))
+    for said in (False, True):
+        asker, listed = begun(table_of(range(0)), theirs)
+        pull = asker.page(listing(listed, theirs, said), table, 0.0).message
+        for gap in pull.wanted:
+            asker.merged(not_covered(theirs.get(gap.sid), {}), theirs, 0.0)
+        assert asker.completed
+        assert asker.peer_synced == said
 
 
 def test_a_stopped_sync_begins_from_the_front_and_takes_no_late_page():
     """The link is another one, and so may the peer's memory be."""
-    table, theirs = Table(), table_of(range(10))
-    asker = Sync(random.Random(1))
-    ask = asker.start(table, 0.0)
+    table, theirs = Table(), table_of(range(1000))
+    asker, listed = begun(table, theirs)
+    page = listing(listed, theirs, True)
+    asker.page(page, table, 0.0)
     asker.stop()
     assert asker.next_deadline() is None
-    assert asker.page(answer(ask, theirs, True), table, 0.0) == []
-    assert asker.start(table, 1.0).start == 0
+    assert asker.page(page, table, 0.0).message is None
+    ask = asker.start(table, 1.0).message
+    assert isinstance(ask, SyncAsk)
+    assert asker.sums(answer(ask, theirs, True), table, 1.0).message.partitions == listed.partitions
 
 
-def test_a_page_nobody_asked_for_is_ignored():
+@pytest.mark.parametrize("answered", [0, 4000])
+def test_a_page_that_answers_nothing_or_too_much_does_no_harm(answered):
+    """A broken peer could make a node ask for ever, without a pause."""
+    table, theirs = table_of(range(0)), table_of(range(10))
+    asker, listed = begun(table, theirs)
+    step = asker.page(SyncPage(listed.round, answered, (), True), table, 0.0)
+    assert step.message is None
+    assert asker.running == (answered == 0)
+
+
+def test_what_nobody_asked_for_is_ignored():
     """A peer could make a node pull, again and again."""
-    assert Sync(random.Random(1)).page(SyncPage(0, PARTITIONS, ((sid(1), 1),), True), Table(), 0.0) == []
+    asker = Sync()
+    assert asker.page(SyncPage(0, 1, ((sid(1), 1),), True), Table(), 0.0).message is None
+    assert asker.sums(SyncSums(0, ((0, (1,) * GROUPS),), True), Table(), 0.0).message is None

@@ -12,12 +12,12 @@ from tests.unit.machines import ALICE, BOB, EPOCH_MS, SID, record, registers, st
 
 def table_with(idle_ms: int = 60_000, absolute_ms: int = 3_600_000) -> Table:
     table = Table()
-    table.write(SID, registers(idle_ms=idle_ms, absolute_ms=absolute_ms).items(), stamp(0), ALICE)
+    table.write(SID, registers(idle_ms=idle_ms, absolute_ms=absolute_ms).items(), stamp(0), ALICE, 0.0)
     return table
 
 
 def expired(table: Table, ms: int) -> list[bytes]:
-    return [record.sid for record in table.expired(EPOCH_MS + ms)]
+    return [record.sid for record in table.expired(EPOCH_MS + ms, 0.0)]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_touch_and_a_write_each_put_the_end_off():
     table = table_with(idle_ms=60_000)
     assert table.touch(SID, EPOCH_MS + 30_000)
     assert expired(table, 65_000) == []
-    table.write(SID, [("a", b"1")], stamp(80_000), ALICE)
+    table.write(SID, [("a", b"1")], stamp(80_000), ALICE, 0.0)
     assert expired(table, 95_000) == []
     assert expired(table, 145_000) == [SID]
 
@@ -75,7 +75,7 @@ def test_the_absolute_timeout_ends_a_session_in_use():
 def test_a_session_without_its_registers_has_ended():
     """Fail closed: nobody knows how long it may live."""
     table = Table()
-    table.write(SID, [("a", b"1")], stamp(0), ALICE)
+    table.write(SID, [("a", b"1")], stamp(0), ALICE, 0.0)
     assert expired(table, 1) == [SID]
     assert table.get(SID).entries == {}
 
@@ -83,33 +83,41 @@ def test_a_session_without_its_registers_has_ended():
 def test_a_tombstone_outlives_a_day():
     """A node that was away comes back with the old record."""
     table = table_with()
-    table.kill(SID, stamp(0))
+    table.kill(SID, stamp(0), 0.0)
     assert expired(table, TOMBSTONE_MS - 1) == []
+    assert expired(table, TOMBSTONE_MS) == [SID]
+
+
+def test_a_tombstone_ends_at_its_time_also_where_the_session_would_have_lived_longer():
+    """Where the session was never held it ends then; kept on here, the two nodes would differ for weeks."""
+    long_ms = 30 * TOMBSTONE_MS
+    table = table_with(idle_ms=long_ms, absolute_ms=long_ms)
+    table.kill(SID, stamp(0), 0.0)
     assert expired(table, TOMBSTONE_MS) == [SID]
 
 
 def test_a_later_tombstone_stays():
     """Two logouts of one session, heard in any order, leave the same state."""
     table = Table()
-    table.kill(SID, stamp(2))
-    assert table.kill(SID, stamp(1)).tombstone == stamp(2)
+    table.kill(SID, stamp(2), 0.0)
+    assert table.kill(SID, stamp(1), 0.0).tombstone == stamp(2)
 
 
 def test_what_has_expired_is_not_taken_in_again():
     """A peer that is slower to drop it would bring it back for a moment, again and again."""
     old = record((stamp(0), ALICE, registers(idle_ms=60_000)))
     table = Table()
-    applied = table.merge(not_covered(old, {}), EPOCH_MS + 65_000)
+    applied = table.merge(not_covered(old, {}), EPOCH_MS + 65_000, 0.0)
     assert not applied.gap
     assert table.records == {}
-    table.merge(not_covered(old, {}), EPOCH_MS + 64_999)
+    table.merge(not_covered(old, {}), EPOCH_MS + 64_999, 0.0)
     assert list(table.records) == [SID]
 
 
 def test_an_idle_timeout_that_was_made_longer_counts_at_once():
     """The check was planned for the old deadline; it looks again."""
     table = table_with(idle_ms=60_000)
-    table.write(SID, [(IDLE, register_value(600_000))], stamp(10), ALICE)
+    table.write(SID, [(IDLE, register_value(600_000))], stamp(10), ALICE, 0.0)
     assert expired(table, 65_100) == []
     assert SID in table.records
 
@@ -118,11 +126,11 @@ def test_an_access_that_comes_with_a_record_counts_but_never_from_the_future():
     """Accesses are no part of the state: without it a session that is only read would be over before it arrives."""
     old = record((stamp(0), ALICE, registers(idle_ms=60_000)))
     table = Table()
-    table.merge(not_covered(old, {})._replace(accessed_ms=EPOCH_MS + 80_000), EPOCH_MS + 100_000)
+    table.merge(not_covered(old, {})._replace(accessed_ms=EPOCH_MS + 80_000), EPOCH_MS + 100_000, 0.0)
     assert table.life(table.get(SID)).accessed_ms == EPOCH_MS + 80_000
-    table.merge(not_covered(old, {})._replace(accessed_ms=EPOCH_MS + 999_000), EPOCH_MS + 100_000)
+    table.merge(not_covered(old, {})._replace(accessed_ms=EPOCH_MS + 999_000), EPOCH_MS + 100_000, 0.0)
     assert table.life(table.get(SID)).accessed_ms == EPOCH_MS + 100_000
-    table.merge(not_covered(old, {})._replace(accessed_ms=EPOCH_MS + 1), EPOCH_MS + 100_000)
+    table.merge(not_covered(old, {})._replace(accessed_ms=EPOCH_MS + 1), EPOCH_MS + 100_000, 0.0)
     assert table.life(table.get(SID)).accessed_ms == EPOCH_MS + 100_000, "accesses only move forward"
 
 
@@ -130,12 +138,12 @@ def test_a_session_that_nodes_grew_past_its_bound_together_can_only_shrink():
     """Parallel requests each see room for theirs; refused for good, the user could not even empty the cart."""
     table = table_with()
     big = bytes(SESSION_BYTES_MAX // 2)
-    table.write(SID, [("a", big)], stamp(1), ALICE)
+    table.write(SID, [("a", big)], stamp(1), ALICE, 0.0)
     elsewhere = record((stamp(2), BOB, {"b": big, "c": big}))
-    before = table.merge(not_covered(elsewhere, {}), EPOCH_MS).record
+    before = table.merge(not_covered(elsewhere, {}), EPOCH_MS, 0.0).record
     with pytest.raises(SessionTooLarge, match="meanwhile"):
-        table.write(SID, [("d", b"1")], stamp(3), ALICE)
+        table.write(SID, [("d", b"1")], stamp(3), ALICE, 0.0)
     assert table.get(SID) is before
-    assert table.write(SID, [("a", None)], stamp(3), ALICE).size > SESSION_BYTES_MAX
-    table.write(SID, [("b", None)], stamp(4), ALICE)
-    table.write(SID, [("d", b"1")], stamp(5), ALICE)
+    assert table.write(SID, [("a", None)], stamp(3), ALICE, 0.0).size > SESSION_BYTES_MAX
+    table.write(SID, [("b", None)], stamp(4), ALICE, 0.0)
+    table.write(SID, [("d", b"1")], stamp(5), ALICE, 0.0)

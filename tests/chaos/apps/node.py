@@ -21,15 +21,17 @@ from typing import Any
 from gossipsess.config import Config
 from gossipsess.errors import SessionUnavailable
 from gossipsess.model.identity import sid_of
-from gossipsess.model.record import RESERVED
+from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, RESERVED
+from gossipsess.model.table import register_value
 from gossipsess.protocol.outcomes import Gone, Outcome
 from gossipsess.service import RunningNode
 from gossipsess.session import Session
 from gossipsess.waiting import blocking
-from gossipsess.wire.values import decode_value
+from gossipsess.wire.values import decode_value, encode_value
 
 LOOK_S = 0.002
 """How often a wait looks. A detection is measured no finer than this."""
+HOUR_MS = 3_600_000
 SPIN_S = 0.001
 """The end of a wait for an agreed moment is spent spinning: a sleep may end a millisecond late."""
 
@@ -124,6 +126,20 @@ class App:
             cookies.append(session.cookie)
         return cookies
 
+    def write_behind(self, session_id: str, key: str, value_bytes: int) -> float:
+        """Write one key, of a session that may be new, and tell no other node; return when that was."""
+        sid, node = sid_of(session_id), self._service.node
+        changes = [(key, encode_value(os.urandom(value_bytes), key))]
+        with node.locked() as replica:
+            sessions, now_s = replica.sessions, node.now()
+            before = sessions.table.get(sid)
+            time_ms = sessions.clock.time_ms(now_s)
+            if not before.entries:
+                registers = ((CREATED, time_ms), (IDLE, HOUR_MS), (ABSOLUTE, time_ms + HOUR_MS))
+                changes += [(name, register_value(number)) for name, number in registers]
+            sessions.table.write(sid, changes, sessions.clock.tick(now_s, before.newest), replica.node, now_s)
+        return time.monotonic()
+
     def race(self, cookies: list[str], own: str, other: str, at_s: float, every_s: float) -> list[int]:
         """Set `own` and the key "same" in each session at its agreed moment.
 
@@ -193,6 +209,15 @@ class App:
                 dead = states.pop(node, "") == "dead"
                 return {"at_s": now_s if dead else None, "others": states}
             time.sleep(LOOK_S)
+
+    def wait_held(self, session_id: str, key: str, within_s: float) -> float | None:
+        """Wait until this node holds a key; return when that was on the monotonic clock, None for not in time."""
+        until_s = time.monotonic() + within_s
+        while key not in (self._values(session_id) or ()):
+            if time.monotonic() > until_s:
+                return None
+            time.sleep(LOOK_S)
+        return time.monotonic()
 
     # --- inside ---------------------------------------------------------------------------------------------
 
