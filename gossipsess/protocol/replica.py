@@ -49,6 +49,7 @@ from gossipsess.wire.messages import (
     SyncAsk,
     SyncPage,
     Touch,
+    TouchAck,
 )
 
 ALONE_S = 2.0
@@ -178,6 +179,8 @@ class Replica:
                     self.sessions.sync_page(node, message, now_s)
                 case Touch():
                     self.sessions.touch(node, message, now_s)
+                case TouchAck():
+                    self.sessions.touch_ack(node, message, now_s)
                 case Bye():
                     self._said_bye(node, now_s)
         except ClockAhead as refused:
@@ -316,6 +319,7 @@ class Replica:
         self.sessions.timeout(now_s)
 
     def _leave(self, now_s: float) -> None:
+        self.sessions.tell_accesses(now_s)
         self.sessions.flush(now_s)
         self._route(self.swim.leave(now_s), now_s)
         self.outbox += [Send(link, Bye()) for link in self._links.in_use().values()]

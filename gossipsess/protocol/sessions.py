@@ -7,6 +7,7 @@
 
 import math
 import random
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from gossipsess.model.clock import HybridClock, Stamp
@@ -28,16 +29,13 @@ from gossipsess.protocol.events import (
     Watch,
     Write,
 )
-from gossipsess.protocol.expiry import Expiry
+from gossipsess.protocol.expiry import Accesses, Expiry
 from gossipsess.protocol.fetch import Fetches, satisfies
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
 from gossipsess.protocol.placement import Placement
 from gossipsess.protocol.replication import FLUSH_DELAY_S, Outbound
-from gossipsess.wire.messages import Gap, Pull, PullAnswer, Push, PushAck, SyncAsk, SyncPage, Touch
+from gossipsess.wire.messages import Gap, Pull, PullAnswer, Push, PushAck, SyncAsk, SyncPage, Touch, TouchAck
 
-UNTOLD_MAX: Final = 64
-"""Batches of accesses kept for a live member without a link, a minute of them. It is dead by then, or comes back to
-pull what it lacks."""
 DEAD_MAX: Final = 1024
 """Dead members remembered. They are doubted for as long as a version token of theirs may come."""
 SYNC_AGAIN_S: Final = 3.0
@@ -57,13 +55,13 @@ class Written(NamedTuple):
 class _Peer:
     """A live member as the data sees it. `link` is None while there is none."""
 
-    __slots__ = ("link", "member", "outbound", "sync", "untold")
+    __slots__ = ("accesses", "link", "member", "outbound", "sync")
 
     def __init__(self, member: Member, rng: random.Random) -> None:
         self.member = member
         self.link: int | None = None
         self.outbound = Outbound()
-        self.untold: list[Touch] = []  # while there is no link
+        self.accesses = Accesses()
         self.sync = sync.Sync(rng)
 
 
@@ -178,7 +176,10 @@ class SessionProtocol:
         self._dead.pop(member.node, None)
         peer = self._peers.get(member.node)
         if peer is None:
-            self._peers[member.node] = _Peer(member, self._rng)
+            peer = self._peers[member.node] = _Peer(member, self._rng)
+            # What was told to others before this one was here, or while it was taken for dead. Accesses are no part of
+            # the state, so no sync would bring them to one that holds the session already.
+            peer.accesses.owe(self.table.accesses)
         else:
             peer.member = member
 
@@ -201,21 +202,26 @@ class SessionProtocol:
     def link_up(self, node: NodeId, link: int, now_s: float) -> None:
         """A link to a live member is in use."""
         peer = self._peers[node]
+        if peer.link == link:
+            return  # its Hello came twice
         peer.link = link
-        touches, peer.untold = peer.untold, []
-        for touch in touches:
-            self._send(peer, touch)
-        peer.outbound.link_lost()
+        peer.outbound.link_up()
+        peer.accesses.link_down()
         peer.sync.stop()
-        self._ask(peer, peer.sync.start(self.table, now_s))
-        self._flush_at(now_s, peer)
+        if peer.outbound.unrepaired:
+            self._resync(peer, now_s)
+        else:
+            self._ask(peer, peer.sync.start(self.table, now_s))
+        self._flush_when_due(peer, now_s)
+        self._tell(peer, now_s)
 
     def link_down(self, node: NodeId) -> None:
         """The link to a member is lost."""
         peer = self._peers.get(node)
         if peer is not None:
             peer.link = None
-            peer.outbound.link_lost()
+            peer.outbound.link_down()
+            peer.accesses.link_down()
             peer.sync.stop()
 
     def abandon(self, now_s: float) -> None:
@@ -272,10 +278,13 @@ class SessionProtocol:
     def push_ack(self, node: NodeId, message: PushAck, now_s: float) -> None:
         """Confirm what a peer holds, and owe it what it lacks."""
         peer = self._peers[node]
+        had_collapsed = peer.outbound.collapsed
         for sid, tickets in peer.outbound.acknowledged(message).items():
             others = self._others(sid)
             for ticket in tickets:
                 self._outbox += self._confirmations.held_by(ticket, peer.member, others)
+        if had_collapsed:
+            self._resync(peer, now_s)
         self._flush(peer, now_s)
 
     def pull(self, node: NodeId, message: Pull, now_s: float) -> None:
@@ -307,6 +316,7 @@ class SessionProtocol:
         peer = self._peers[node]
         for answer in peer.sync.page(message, self.table, now_s):
             self._send(peer, answer)
+        self._look_whether_repaired(peer)
         self._look_whether_synced()
 
     def touch(self, node: NodeId, message: Touch, now_s: float) -> None:
@@ -314,6 +324,13 @@ class SessionProtocol:
         latest_ms = self.clock.time_ms(now_s)
         for sid, time_ms in message.accesses:
             self.table.touch(sid, min(time_ms, latest_ms))
+        self._send(self._peers[node], TouchAck(message.sequence))
+
+    def touch_ack(self, node: NodeId, message: TouchAck, now_s: float) -> None:
+        """Tell a peer of the next accesses, if more have gathered than one message holds."""
+        peer = self._peers[node]
+        peer.accesses.acknowledged(message)
+        self._tell(peer, now_s)
 
     # --- time ---------------------------------------------------------------------------------------------
 
@@ -338,21 +355,19 @@ class SessionProtocol:
             self._sync_all_at_s = None
             self._sync_all(now_s)
         for peer in self._peers.values():
+            peer.outbound.timeout(now_s, linked=peer.link is not None)
             if peer.link is not None:
-                peer.outbound.resend(now_s)
-                self._flush_at(now_s, peer)
+                self._flush_when_due(peer, now_s)
                 self._ask(peer, peer.sync.timeout(self.table, now_s))
         if self.flush_at_s is not None and self.flush_at_s <= now_s:
             self.flush(now_s)
         self._outbox += self._confirmations.timeout(now_s)
-        touches = self._expiry.timeout(now_s)
-        if touches is not None:
-            for peer in self._peers.values():
-                for touch in touches:
-                    self._tell(peer, touch)
+        if self._expiry.next_deadline() <= now_s:
+            self.tell_accesses(now_s)
             for record in self.table.expired(self.clock.time_ms(now_s)):
                 for peer in self._peers.values():
                     peer.outbound.forget(record.sid)
+                    peer.accesses.forget(record.sid)
                 if self._watched and not record.tombstone:
                     self._notify("expired", record.sid, remote=False)
         # Last: what has just ended is not held any more, and a wait for it must not end with "stale".
@@ -364,12 +379,24 @@ class SessionProtocol:
         for peer in self._peers.values():
             self._flush(peer, now_s)
 
+    def tell_accesses(self, now_s: float) -> None:
+        """Tell every peer when sessions were last used."""
+        accesses = self._expiry.gathered(now_s)
+        for peer in self._peers.values():
+            peer.accesses.owe(accesses)
+            self._tell(peer, now_s)
+
     # --- for status ---------------------------------------------------------------------------------------
 
     @property
     def unacknowledged(self) -> int:
         """How many session states are not known to be held by a peer that should hold them."""
-        return sum(peer.outbound.unacknowledged for peer in self._peers.values())
+        return sum(outbound.unacknowledged for outbound in self.outbounds)
+
+    @property
+    def outbounds(self) -> Iterator[Outbound]:
+        """What each peer is owed."""
+        return (peer.outbound for peer in self._peers.values())
 
     # --- inside -------------------------------------------------------------------------------------------
 
@@ -383,11 +410,9 @@ class SessionProtocol:
             return Degraded(0, 0) if self._abandoned and confirm != 0 else Confirmed(0, 0)
         waits = confirm != 0
         ticket = self._confirmations.open(waiter, confirm, now_s) if waits else None
-        for member in others:
-            self._peers[member.node].outbound.wrote(before, ticket)
         due_s = now_s if waits else now_s + FLUSH_DELAY_S
-        if self.flush_at_s is None or due_s < self.flush_at_s:
-            self.flush_at_s = due_s
+        for member in others:
+            self._flush_at(self._peers[member.node].outbound.wrote(before, ticket, due_s))
         return None if waits else Confirmed(0, 0)
 
     def _hear_stamps(self, message: Push, now_s: float) -> None:
@@ -414,11 +439,24 @@ class SessionProtocol:
         push = peer.outbound.flush(self.table, now_s)
         if push is not None:
             self._outbox.append(Send(peer.link, push))
-            self._flush_at(now_s, peer)
+        self._flush_when_due(peer, now_s)
 
-    def _flush_at(self, due_s: float, peer: _Peer) -> None:
-        if peer.outbound.can_flush and (self.flush_at_s is None or due_s < self.flush_at_s):
+    def _flush_when_due(self, peer: _Peer, now_s: float) -> None:
+        due_s = peer.outbound.next_flush_s(now_s)
+        if due_s is not None:
+            self._flush_at(due_s)
+
+    def _flush_at(self, due_s: float) -> None:
+        if due_s < (math.inf if self.flush_at_s is None else self.flush_at_s):
             self.flush_at_s = due_s
+
+    def _resync(self, peer: _Peer, now_s: float) -> None:
+        """Repair what was given up when a peer collapsed: it takes data again."""
+        self._ask(peer, peer.sync.start(self.table, now_s))
+
+    def _look_whether_repaired(self, peer: _Peer) -> None:
+        if peer.outbound.unrepaired and not peer.outbound.collapsed and not peer.sync.is_running:
+            peer.outbound.repaired()
 
     def _sync_all(self, now_s: float) -> None:
         for peer in self._peers.values():
@@ -438,18 +476,20 @@ class SessionProtocol:
     def _ask(self, peer: _Peer, ask: SyncAsk | None) -> None:
         if ask is not None:
             self._send(peer, ask)
-        elif peer.sync.completed and not self.synced:
+            return
+        self._look_whether_repaired(peer)
+        if peer.sync.completed and not self.synced:
             self._look_whether_synced()
 
-    def _send(self, peer: _Peer, message: PushAck | Pull | PullAnswer | SyncAsk | SyncPage | Touch) -> None:
+    def _send(self, peer: _Peer, message: PushAck | Pull | PullAnswer | SyncAsk | SyncPage | Touch | TouchAck) -> None:
         if peer.link is not None:
             self._outbox.append(Send(peer.link, message))
 
-    def _tell(self, peer: _Peer, touch: Touch) -> None:
+    def _tell(self, peer: _Peer, now_s: float) -> None:
         if peer.link is not None:
-            self._send(peer, touch)
-        elif len(peer.untold) < UNTOLD_MAX:
-            peer.untold.append(touch)
+            touch = peer.accesses.batch(self.table, now_s)
+            if touch is not None:
+                self._send(peer, touch)
 
     def _notify(self, kind: ChangeKind, sid: Sid, *, remote: bool) -> None:
         self._outbox.append(Notify(kind, sid, remote))

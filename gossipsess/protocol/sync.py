@@ -93,6 +93,11 @@ class Sync:
             return None
         return next(iter(self._next(table, now_s)), None)
 
+    @property
+    def is_running(self) -> bool:
+        """It has begun, and has not ended yet."""
+        return self._running
+
     def next_deadline(self) -> float | None:
         """Return when to ask again for a page that did not come, or to sync without a reason."""
         return self._due_s

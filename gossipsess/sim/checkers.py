@@ -6,7 +6,8 @@
 #   nothing invented  each entry is a write that a request made, with its value;
 #   bookkeeping     the state hash is the sum over the entries; `covered` is true only if they are covered;
 #   clocks          no stamp lies further ahead of a node's own time than it says it accepts;
-#   expiry          no session is dropped before its time, nor while a linked node knows of a later access.
+#   expiry          no session is dropped before its time, nor while a linked node knows of a later access;
+#   bounds          nobody is owed more sessions than there are, nor sent more than is allowed before he answers.
 # For each write:    its dot is new, and its stamp above everything in the state it replaces.
 # For each outcome:  confirmed means held by that many others; fresh means that the dots are there; absent is not
 #                    said while a linked node has held the session for a second; no wait outlasts its bound.
@@ -30,16 +31,30 @@ from gossipsess.model.clock import AHEAD_MS_MAX, Stamp, time_ms_of
 from gossipsess.model.digest import PARTITIONS, partition_of
 from gossipsess.model.identity import NodeId, Sid, short
 from gossipsess.model.member import MemberState
-from gossipsess.model.record import ABSOLUTE, HASH_MASK, IDLE, RESERVED, Record, entry_mark
-from gossipsess.protocol.effects import MemberChanged, Settle
-from gossipsess.protocol.events import Accessed, Changes, Dot, Event, Fetch, Invalidate, Rotate, Tick, Waiter, Write
+from gossipsess.model.record import ABSOLUTE, HASH_MASK, IDLE, RESERVED, Record, entry_bytes, entry_mark
+from gossipsess.protocol import expiry, replication
+from gossipsess.protocol.effects import MemberChanged, Send, Settle
+from gossipsess.protocol.events import (
+    Accessed,
+    Changes,
+    Dot,
+    Event,
+    Fetch,
+    Invalidate,
+    LinkClosed,
+    Received,
+    Rotate,
+    Tick,
+    Waiter,
+    Write,
+)
 from gossipsess.protocol.fetch import FETCH_TIMEOUT_S
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
 from gossipsess.protocol.replica import Settings
 from gossipsess.protocol.sessions import Written
 from gossipsess.sim import marks
 from gossipsess.sim.cluster import Cluster, Process
-from gossipsess.wire.messages import Hello, LinkMessage, Pull, Push, SyncPage
+from gossipsess.wire.messages import Hello, LinkMessage, Pull, Push, PushAck, SyncPage
 
 WAIT_SLACK_S: Final = 0.001
 HELD_FOR_S: Final = 1.0
@@ -49,8 +64,9 @@ SPIN_TICKS: Final = 1000
 """Ticks in one window. A timer that is always due again would burn a processor for nothing."""
 SUMS_EVERY: Final = 500
 """Events between two recomputations of one process's partition sums."""
-TOLD_WITHIN_S: Final = 2.0
-"""An access is known to every linked node this much later: a batch leaves each second."""
+TOLD_WITHIN_S: Final = 1.0
+"""Beyond the time until a batch leaves: so much later an access is known to every node with a link, on which nothing is
+lost or held up."""
 EXPIRY_SLACK_S: Final = 0.05
 PAUSE_S: Final = 3.0
 """Who stood still this long must have noticed it by the first deadline it serves."""
@@ -123,6 +139,7 @@ class Checker:
         slow_s = [mishap.period_s for mishap in cluster.scenario.mishaps if mishap.kind == "slow"]
         self._wait_slack_s = WAIT_SLACK_S + max(slow_s, default=0.0)
         self._ticks: Counter[tuple[NodeId, int]] = Counter()
+        self._unanswered: dict[tuple[NodeId, int], dict[int, int]] = {}  # of a link's pushes: sequence -> bytes
         self._quiet = False
         self.pushes = 0
         """Messages with session data that arrived."""
@@ -165,7 +182,14 @@ class Checker:
                 window = (process.node, int(self._cluster.now_s / SPIN_WINDOW_S))
                 self._ticks[window] += 1
                 _must(self._ticks[window] <= SPIN_TICKS, "{} is due again and again, and does nothing", process)
+                self._check_owed(process)
+            case Received(link, PushAck(sequence)):
+                pushes = self._unanswered.get((process.node, link), {})
+                self._unanswered[process.node, link] = {one: size for one, size in pushes.items() if one > sequence}
+            case LinkClosed(link):
+                self._unanswered.pop((process.node, link), None)
         self._look_at(process)
+        self._check_sent(process)
         if self._cluster.events % SUMS_EVERY == 0:
             self._check_sums(process)
 
@@ -381,12 +405,12 @@ class Checker:
         # Clocks that differ, and those that run at another pace for as long as the run lasts.
         apart_s = 2 * scenario.skew_ms / 1000 + 2 * scenario.drift * self._cluster.now_s + EXPIRY_SLACK_S
         from_s = self._cluster.now_s - idle_ms / 1000 + apart_s
-        to_s = self._cluster.now_s - apart_s - TOLD_WITHIN_S
         for other in self._cluster.live:
             access_s = self._accesses.get(sid, {}).get(other.node, 0.0)
-            told = _linked_since_s(process, other) < access_s and self._cluster.clear_since_s < access_s
+            tellable_s = max(access_s + expiry.EVERY_S, _linked_since_s(process, other), self._cluster.clear_since_s)
+            told = tellable_s + TOLD_WITHIN_S < self._cluster.now_s
             if other is not process and told and not other.records.get(sid, record).tombstone:
-                in_use = from_s < access_s < to_s
+                in_use = from_s < access_s
                 _must(not in_use, "{} dropped {}, which its peer {} knows to be in use", process, sid, other)
 
     def _check_verdicts(self, process: Process) -> None:
@@ -397,6 +421,25 @@ class Checker:
         for effect in process.replica.outbox:
             judged = isinstance(effect, MemberChanged) and effect.member.state is MemberState.DEAD
             _must(not judged, "{} stood still, and takes others for dead", process)
+
+    def _check_owed(self, process: Process) -> None:
+        for outbound in process.replica.sessions.outbounds:
+            owed = len(outbound.owed) + len(outbound.resting)
+            _must(owed <= min(replication.DIRTY_MAX, len(self._writes)), "{} remembers {} owed", process, owed)
+            self._cluster.counts["collapsed"] += outbound.collapsed
+            self._cluster.counts["hot sessions rested"] += bool(outbound.resting)
+
+    def _check_sent(self, process: Process) -> None:
+        for effect in process.replica.outbox:
+            if isinstance(effect, Send) and isinstance(effect.message, Push):
+                pushes = self._unanswered.setdefault((process.node, effect.link), {})
+                before = sum(pushes.values())
+                room = before < replication.IN_FLIGHT_BYTES_MAX or not effect.message.deltas
+                _must(room, "{} sends more, with {} bytes unanswered", process, before)
+                pushes[effect.message.sequence] = sum(
+                    replication.DELTA_OVERHEAD_BYTES + sum(entry_bytes(entry[0], entry[3]) for entry in delta.entries)
+                    for delta in effect.message.deltas
+                )
 
     def _own_ms(self, process: Process) -> int:
         return int(process.clock(self._cluster.now_s) * 1000) + process.offset_ms
@@ -428,6 +471,8 @@ class Checker:
         for partition, total in enumerate(sums):
             held = process.replica.sessions.table.sums[partition]
             _must(held == total & HASH_MASK, "{}: wrong sum of partition {}", process, partition)
+        cost = sum(table_module.held_bytes(record) for record in process.records.values())
+        _must(process.replica.sessions.table.bytes == cost, "{}: wrong account of memory", process)
 
     def _confirmed(self, process: Process, wrote: Wrote, outcome: Confirmed | Degraded) -> None:
         holders = [one for one in self._holders(wrote) if one is not process]

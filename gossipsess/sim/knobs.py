@@ -33,6 +33,10 @@ KNOBS: Final = {
     "beacon_fast_for_s": Knob("gossipsess.protocol.discovery", "BEACON_FAST_FOR_S", 0.1, 2.0),
     "sessions_per_page": Knob("gossipsess.protocol.sync", "SESSIONS_PER_PAGE", 1, 2, whole=True),
     "push_bytes": Knob("gossipsess.protocol.replication", "PUSH_BYTES", 1, 400, whole=True),
+    "in_flight_bytes_max": Knob("gossipsess.protocol.replication", "IN_FLIGHT_BYTES_MAX", 1, 600, whole=True),
+    "dirty_max": Knob("gossipsess.protocol.replication", "DIRTY_MAX", 2, 4, whole=True),
+    "lag_max_s": Knob("gossipsess.protocol.replication", "LAG_MAX_S", 0.3, 2.0),
+    "hot_sends": Knob("gossipsess.protocol.pace", "HOT_SENDS", 2, 3, whole=True),
 }
 
 

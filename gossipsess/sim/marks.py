@@ -14,6 +14,7 @@ MARKS: Final = {
     "blackout": "all processes crashed at once",
     "broken links": "a link broke without a word",
     "claims forgotten": "a record dropped claims that grew too old or too many",
+    "collapsed": "a peer took nothing for too long, or was owed too much",
     "confirmed": "a write was confirmed",
     "core only": "only some nodes healed, and those agreed",
     "day ahead": "a node started with a clock that is a day ahead",
@@ -32,6 +33,7 @@ MARKS: Final = {
     "heard created elsewhere": "a subscriber heard of a session made elsewhere",
     "heard expired": "a subscriber heard of an expiry",
     "heard invalidated elsewhere": "a subscriber heard of a logout elsewhere",
+    "hot sessions rested": "a session that was sent too often waited",
     "leaves": "a node left in good order",
     "lost Push": "a push was lost",
     "lost PushAck": "an acknowledgement was lost",
@@ -61,7 +63,7 @@ def of_message(receiver: Process, message: LinkMessage) -> Iterator[str]:
                 yield "gaps of everything"
         case SyncPage() if message.sessions:
             yield "sync differences"
-        case Touch(accesses) if accesses:
+        case Touch():
             yield "touches"
         case Pull(request) if request:
             yield "pulls for a request"

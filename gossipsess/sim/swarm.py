@@ -86,6 +86,10 @@ def _knobs(rng: random.Random) -> tuple[tuple[str, float], ...]:
         if rng.random() < 0.6:
             value = rng.uniform(knob.least, knob.greatest)
             knobs.append((name, round(value) if knob.whole else value))
+    drawn = [name for name, _ in knobs]
+    if {"dirty_max", "lag_max_s"} & set(drawn) and "sync_every_s" not in drawn:
+        # What was given up for a peer comes with that peer's own next sync, and all must agree within seconds.
+        knobs.append(("sync_every_s", KNOBS["sync_every_s"].greatest))
     return tuple(knobs)
 
 

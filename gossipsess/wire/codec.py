@@ -41,6 +41,7 @@ from gossipsess.wire.messages import (
     SyncAsk,
     SyncPage,
     Touch,
+    TouchAck,
     WrongId,
 )
 
@@ -282,10 +283,11 @@ _KINDS: Final[dict[int, _Kind]] = {
     ),
     23: _Kind(
         Touch,
-        lambda m: [len(m.accesses), *[field for access in m.accesses for field in access]],
-        lambda f: Touch(f.many(lambda each: (_sid(each), each.number(U64)))),
+        lambda m: [m.sequence, len(m.accesses), *[field for access in m.accesses for field in access]],
+        lambda f: Touch(f.number(U64), f.many(lambda each: (_sid(each), each.number(U64)))),
     ),
     24: _Kind(Bye, lambda m: [], lambda f: Bye()),
+    25: _Kind(TouchAck, lambda m: [m.sequence], lambda f: TouchAck(f.number(U64))),
 }
 _NUMBER_OF: Final = {kind.message: number for number, kind in _KINDS.items()}
 

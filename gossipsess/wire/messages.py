@@ -146,9 +146,17 @@ class SyncPage(NamedTuple):
 
 
 class Touch(NamedTuple):
-    """Sessions that were used without being written: (sid, last access in coarse milliseconds)."""
+    """Sessions that were used without being written; acknowledged by `TouchAck` under the same sequence."""
 
+    sequence: int
     accesses: tuple[tuple[Sid, int], ...]
+    """(sid, last access in milliseconds of cluster time, coarse)"""
+
+
+class TouchAck(NamedTuple):
+    """The accesses of that batch are noted, as far as the sessions are held here."""
+
+    sequence: int
 
 
 class Bye(NamedTuple):
@@ -156,7 +164,7 @@ class Bye(NamedTuple):
 
 
 Datagram = Ping | ProbeAck | PingRequest | Nack | WrongId | Gossip | Beacon
-LinkMessage = Hello | Push | PushAck | Pull | PullAnswer | SyncAsk | SyncPage | Touch | Bye
+LinkMessage = Hello | Push | PushAck | Pull | PullAnswer | SyncAsk | SyncPage | Touch | TouchAck | Bye
 Message = Datagram | LinkMessage
 
 
