@@ -1,21 +1,27 @@
 # Expiry: sessions that were read are kept alive elsewhere too, and those that nobody used are dropped.
 #
 # A read is no write: it would dirty every session and defeat every sum. Accesses are coarse, leave once a second
-# in a batch, and stand outside the state hash; the greatest wins. A lost batch costs no more than the next access
-# repairs.
+# in a batch, and stand outside the state hash; the greatest wins.
+# They are kept for each peer until it acknowledges them, one batch on its way at a time: told once, an access would be
+# lost with a link, and the session in use would end where it was not heard of. What gathers meanwhile coalesces, so
+# that a peer which takes nothing is owed one number a session at most. When nobody reads, nothing is sent.
 
+from collections.abc import Mapping
+from itertools import islice
 from typing import Final
 
 from gossipsess.model.identity import Sid
 from gossipsess.model.table import Table
-from gossipsess.wire.messages import Touch
+from gossipsess.wire.messages import Touch, TouchAck
 
 EVERY_S: Final = 1.0
 TOUCHES_PER_MESSAGE: Final = 1024
+AGAIN_AFTER_S: Final = 1.0
+AGAIN_AFTER_MAX_S: Final = 30.0
 
 
 class Expiry:
-    """The accesses that have not been told yet."""
+    """The accesses of this second."""
 
     def __init__(self, now_s: float) -> None:
         self._untold: dict[Sid, int] = {}
@@ -31,17 +37,65 @@ class Expiry:
             self._untold[sid] = time_ms
 
     def next_deadline(self) -> float:
-        """Return when `timeout` has work to do."""
+        """Return when it is time to tell what has gathered."""
         return self._due_s
 
-    def timeout(self, now_s: float) -> list[Touch] | None:
-        """Return the batches to tell everyone who holds sessions; None before it is time."""
-        if now_s < self._due_s:
-            return None
+    def gathered(self, now_s: float) -> dict[Sid, int]:
+        """Return the accesses to tell everyone who holds the sessions; the next second begins."""
         self._due_s = now_s + EVERY_S
-        accesses = tuple(self._untold.items())
-        self._untold = {}
-        return [
-            Touch(accesses[first : first + TOUCHES_PER_MESSAGE])
-            for first in range(0, len(accesses), TOUCHES_PER_MESSAGE)
-        ]
+        untold, self._untold = self._untold, {}
+        return untold
+
+
+class Accesses:
+    """The accesses that one peer has not acknowledged. Bounded by the sessions held: one time for each."""
+
+    def __init__(self) -> None:
+        self._owed: dict[Sid, int] = {}
+        self._under_way: dict[Sid, int] = {}
+        self._sequence = 0
+        self._sent_at_s = 0.0
+        self._again_after_s = AGAIN_AFTER_S
+
+    def owe(self, accesses: Mapping[Sid, int]) -> None:
+        """Note accesses that are later than those noted before."""
+        self._owed.update(accesses)
+
+    def forget(self, sid: Sid) -> None:
+        """Tell nothing of a session that is over."""
+        self._owed.pop(sid, None)
+        self._under_way.pop(sid, None)
+
+    def batch(self, table: Table, now_s: float) -> Touch | None:
+        """Return what to send now; None where nothing is owed, or the last batch is still on its way."""
+        if self._under_way:
+            if now_s < self._sent_at_s + self._again_after_s:
+                return None
+            self._owe_again()
+            self._again_after_s = min(2 * self._again_after_s, AGAIN_AFTER_MAX_S)
+        while self._owed and not self._under_way:
+            for sid in list(islice(self._owed, TOUCHES_PER_MESSAGE)):
+                time_ms = self._owed.pop(sid)
+                record = table.records.get(sid)
+                if record is not None and not record.tombstone:
+                    self._under_way[sid] = time_ms
+        if not self._under_way:
+            return None
+        self._sequence += 1
+        self._sent_at_s = now_s
+        return Touch(self._sequence, tuple(self._under_way.items()))
+
+    def acknowledged(self, ack: TouchAck) -> None:
+        """The peer has taken a batch."""
+        if ack.sequence == self._sequence:  # else it was sent again meanwhile, and that one counts
+            self._under_way = {}
+            self._again_after_s = AGAIN_AFTER_S
+
+    def link_down(self) -> None:
+        """Owe again what was on its way."""
+        self._owe_again()
+        self._again_after_s = AGAIN_AFTER_S
+
+    def _owe_again(self) -> None:
+        self._owed = self._under_way | self._owed
+        self._under_way = {}

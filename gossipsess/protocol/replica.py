@@ -56,6 +56,7 @@ from gossipsess.wire.messages import (
     SyncPage,
     SyncSums,
     Touch,
+    TouchAck,
 )
 
 ALONE_S = 2.0
@@ -200,6 +201,8 @@ class Replica:
                     self._route(self.swim.heard_members(members, now_s), now_s)
                     if reply and self._views.exchange(node, now_s):
                         self._tell_members(node, reply=False)
+                case TouchAck():
+                    self.sessions.touch_ack(node, message, now_s)
                 case Bye():
                     self._said_bye(node, now_s)
         except ClockAhead as refused:
@@ -378,6 +381,7 @@ class Replica:
         self.sessions.timeout(now_s)
 
     def _leave(self, now_s: float) -> None:
+        self.sessions.tell_accesses(now_s)
         self.sessions.flush(now_s)
         self._route(self.swim.leave(now_s), now_s)
         self.outbox += [Send(link, Bye()) for link in self._links.in_use().values()]

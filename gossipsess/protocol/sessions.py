@@ -32,7 +32,7 @@ from gossipsess.protocol.events import (
     Watch,
     Write,
 )
-from gossipsess.protocol.expiry import Expiry
+from gossipsess.protocol.expiry import Accesses, Expiry
 from gossipsess.protocol.fence import Fence
 from gossipsess.protocol.fetch import Fetches, satisfies
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
@@ -51,11 +51,9 @@ from gossipsess.wire.messages import (
     SyncPage,
     SyncSums,
     Touch,
+    TouchAck,
 )
 
-UNTOLD_MAX: Final = 64
-"""Batches of accesses kept for a live member without a link, a minute of them. It is dead by then, or comes back to
-pull what it lacks."""
 DEAD_MAX: Final = 1024
 """Dead members remembered. They are doubted for as long as a version token of theirs may come."""
 SYNC_AGAIN_S: Final = 3.0
@@ -80,13 +78,13 @@ class Written(NamedTuple):
 class _Peer:
     """A live member as the data sees it. `link` is None while there is none."""
 
-    __slots__ = ("compared_from_s", "comparison", "link", "member", "outbound", "sync", "untold")
+    __slots__ = ("accesses", "compared_from_s", "comparison", "link", "member", "outbound", "sync")
 
     def __init__(self, member: Member, comparison: Comparison) -> None:
         self.member = member
         self.link: int | None = None
         self.outbound = Outbound()
-        self.untold: list[Touch] = []  # while there is no link
+        self.accesses = Accesses()
         self.sync = sync.Sync()
         self.comparison = comparison
         self.compared_from_s = -math.inf
@@ -230,10 +228,14 @@ class SessionProtocol:
 
     def member_live(self, member: Member) -> None:
         """A member is live; its link may not be up yet."""
+        was_dead = member.node in self._dead
         self._dead.pop(member.node, None)
         peer = self._peers.get(member.node)
         if peer is None:
-            self._peers[member.node] = _Peer(member, self._comparison(member.node))
+            peer = self._peers[member.node] = _Peer(member, self._comparison(member.node))
+            if was_dead:
+                # It may hold sessions as they were. Accesses since are no part of the state, so no sync brings them.
+                peer.accesses.owe(self.table.accesses)
         else:
             peer.member = member
 
@@ -257,17 +259,18 @@ class SessionProtocol:
     def link_up(self, node: NodeId, link: int, since_ms: int, now_s: float) -> None:
         """A link to a live member, the lineage of whose data began at `since_ms`, is in use."""
         peer = self._peers[node]
+        if peer.link == link:
+            return  # its Hello came twice
         peer.link = link
         if self._fence.link_up(node, since_ms, self.clock.time_ms(now_s)):
             peer.sync.completed = False  # one from before they parted says nothing
-        touches, peer.untold = peer.untold, []
-        for touch in touches:
-            self._send(peer, touch)
-        peer.outbound.link_lost()
+        peer.outbound.link_up()
+        peer.accesses.link_down()
         peer.sync.stop()
         peer.comparison = self._comparison(node)
-        self._step(peer, peer.sync.start(self.table, now_s), now_s)
-        self._flush_at(now_s, peer)
+        self._step(peer, peer.sync.start(self.table, now_s, both_ways=peer.outbound.unrepaired), now_s)
+        self._flush_when_due(peer, now_s)
+        self._tell(peer, now_s)
 
     def link_down(self, node: NodeId, now_s: float) -> None:
         """The link to a member is lost."""
@@ -275,7 +278,8 @@ class SessionProtocol:
         peer = self._peers.get(node)
         if peer is not None:
             peer.link = None
-            peer.outbound.link_lost()
+            peer.outbound.link_down()
+            peer.accesses.link_down()
             peer.sync.stop()
 
     def abandon(self, now_s: float) -> None:
@@ -337,10 +341,13 @@ class SessionProtocol:
     def push_ack(self, node: NodeId, message: PushAck, now_s: float) -> None:
         """Confirm what a peer holds, and owe it what it lacks."""
         peer = self._peers[node]
+        had_collapsed = peer.outbound.collapsed
         for sid, tickets in peer.outbound.acknowledged(message).items():
             others = self._others(sid)
             for ticket in tickets:
                 self._outbox += self._confirmations.held_by(ticket, peer.member, others)
+        if had_collapsed:
+            self._resync(peer, now_s)
         self._flush(peer, now_s)
 
     def pull(self, node: NodeId, message: Pull, now_s: float) -> None:
@@ -402,6 +409,13 @@ class SessionProtocol:
         latest_ms = self.clock.time_ms(now_s)
         for sid, time_ms in message.accesses:
             self.table.touch(sid, min(time_ms, latest_ms))
+        self._send(self._peers[node], TouchAck(message.sequence))
+
+    def touch_ack(self, node: NodeId, message: TouchAck, now_s: float) -> None:
+        """Tell a peer of the next accesses, if more have gathered than one message holds."""
+        peer = self._peers[node]
+        peer.accesses.acknowledged(message)
+        self._tell(peer, now_s)
 
     # --- time ---------------------------------------------------------------------------------------------
 
@@ -426,18 +440,15 @@ class SessionProtocol:
             self._sync_all_at_s = None
             self._sync_all(now_s)
         for peer in self._peers.values():
+            peer.outbound.timeout(now_s, linked=peer.link is not None)
             if peer.link is not None:
-                peer.outbound.resend(now_s)
-                self._flush_at(now_s, peer)
+                self._flush_when_due(peer, now_s)
                 self._step(peer, peer.sync.timeout(self.table, now_s), now_s)
         if self.flush_at_s is not None and self.flush_at_s <= now_s:
             self.flush(now_s)
         self._outbox += self._confirmations.timeout(now_s)
-        touches = self._expiry.timeout(now_s)
-        if touches is not None:
-            for peer in self._peers.values():
-                for touch in touches:
-                    self._tell(peer, touch)
+        if self._expiry.next_deadline() <= now_s:
+            self.tell_accesses(now_s)
             self._drop_ended(now_s)
             self._recheck(now_s)
         # Last: what has just ended is not held any more, and a wait for it must not end with "stale".
@@ -448,6 +459,13 @@ class SessionProtocol:
         self.flush_at_s = None
         for peer in self._peers.values():
             self._flush(peer, now_s)
+
+    def tell_accesses(self, now_s: float) -> None:
+        """Tell every peer when sessions were last used."""
+        accesses = self._expiry.gathered(now_s)
+        for peer in self._peers.values():
+            peer.accesses.owe(accesses)
+            self._tell(peer, now_s)
 
     def digest(self, now_s: float) -> int:
         """Return the sum, 64 bits, over all sessions that have settled; what has ended by now is dropped before."""
@@ -463,7 +481,7 @@ class SessionProtocol:
     @property
     def unacknowledged(self) -> int:
         """How many session states are not known to be held by a peer that should hold them."""
-        return sum(peer.outbound.unacknowledged for peer in self._peers.values())
+        return sum(outbound.unacknowledged for outbound in self.outbounds)
 
     @property
     def outbounds(self) -> tuple[Outbound, ...]:
@@ -487,9 +505,7 @@ class SessionProtocol:
 
     def _owe(self, before: Record, others: tuple[Member, ...], ticket: Ticket | None, due_s: float) -> None:
         for member in others:
-            self._peers[member.node].outbound.wrote(before, ticket)
-        if self.flush_at_s is None or due_s < self.flush_at_s:
-            self.flush_at_s = due_s
+            self._flush_at(self._peers[member.node].outbound.wrote(before, ticket, due_s))
 
     def _merge(self, node: NodeId, delta: Delta, time_ms: int, now_s: float) -> Applied:
         sid = delta.sid
@@ -537,11 +553,20 @@ class SessionProtocol:
         push = peer.outbound.flush(self.table, now_s)
         if push is not None:
             self._outbox.append(Send(peer.link, push))
-            self._flush_at(now_s, peer)
+        self._flush_when_due(peer, now_s)
 
-    def _flush_at(self, due_s: float, peer: _Peer) -> None:
-        if peer.outbound.can_flush and (self.flush_at_s is None or due_s < self.flush_at_s):
+    def _flush_when_due(self, peer: _Peer, now_s: float) -> None:
+        due_s = peer.outbound.next_flush_s(now_s)
+        if due_s is not None:
+            self._flush_at(due_s)
+
+    def _flush_at(self, due_s: float) -> None:
+        if due_s < (math.inf if self.flush_at_s is None else self.flush_at_s):
             self.flush_at_s = due_s
+
+    def _resync(self, peer: _Peer, now_s: float) -> None:
+        """Repair what was given up when a peer collapsed: it takes data again."""
+        self._step(peer, peer.sync.start(self.table, now_s, both_ways=True), now_s)
 
     def _sync_all(self, now_s: float) -> None:
         for peer in self._peers.values():
@@ -564,6 +589,7 @@ class SessionProtocol:
         for record in self.table.expired(self.clock.time_ms(now_s), now_s):
             for peer in self._peers.values():
                 peer.outbound.forget(record.sid)
+                peer.accesses.forget(record.sid)
             if self._watched and not record.tombstone:
                 announcer = self._placement.announcer(partition_of(record.sid))
                 self._notify("expired", record.sid, remote=announcer.node != self._myself)
@@ -590,23 +616,27 @@ class SessionProtocol:
         for sid, claims in step.owed:
             peer.outbound.lacks(sid, claims)
         if step.owed:
-            self._flush_at(now_s, peer)
+            self._flush_when_due(peer, now_s)
         if peer.sync.both_ways and (step.owed or isinstance(step.message, Pull)):
             self.repaired += 1
         if step.message is not None:
             self._send(peer, step.message)
-        elif peer.sync.completed and not self.synced:
+            return
+        outbound = peer.outbound
+        if outbound.unrepaired and not outbound.collapsed and not peer.sync.running:
+            outbound.repaired()
+        if peer.sync.completed and not self.synced:
             self._look_whether_synced()
 
     def _send(self, peer: _Peer, message: LinkMessage) -> None:
         if peer.link is not None:
             self._outbox.append(Send(peer.link, message))
 
-    def _tell(self, peer: _Peer, touch: Touch) -> None:
+    def _tell(self, peer: _Peer, now_s: float) -> None:
         if peer.link is not None:
-            self._send(peer, touch)
-        elif len(peer.untold) < UNTOLD_MAX:
-            peer.untold.append(touch)
+            touch = peer.accesses.batch(self.table, now_s)
+            if touch is not None:
+                self._send(peer, touch)
 
     def _notify(self, kind: ChangeKind, sid: Sid, *, remote: bool) -> None:
         self._outbox.append(Notify(kind, sid, remote))

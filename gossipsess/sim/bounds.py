@@ -13,14 +13,14 @@ from typing import Final
 
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import MemberState
-from gossipsess.model.record import Record
+from gossipsess.model.record import Record, entry_bytes
 from gossipsess.protocol import replication
-from gossipsess.protocol.effects import MemberChanged
-from gossipsess.protocol.events import Event, Received, ReceivedDatagram, Tick
+from gossipsess.protocol.effects import MemberChanged, Send
+from gossipsess.protocol.events import Event, LinkClosed, Received, ReceivedDatagram, Tick
 from gossipsess.sim.history import must
 from gossipsess.sim.process import Process
 from gossipsess.sim.world import World
-from gossipsess.wire.messages import Hello, Members, ProbeAck
+from gossipsess.wire.messages import Hello, Members, ProbeAck, Push, PushAck
 
 SPIN_WINDOW_S: Final = 0.1
 SPIN_TICKS: Final = 1000
@@ -40,6 +40,7 @@ class Bounds:
         self._ticks: Counter[tuple[NodeId, int]] = Counter()
         self._held: dict[tuple[NodeId, Sid], None] = {}  # sessions that a node ever held
         self._largest_bytes: dict[NodeId, int] = {}  # of the records that a node ever held
+        self._unanswered: dict[tuple[NodeId, int], dict[int, int]] = {}  # of a link's pushes: sequence -> bytes
         self._said_bye: dict[tuple[NodeId, NodeId], None] = {}  # who heard it, and of whom
 
     def held(self, process: Process, record: Record) -> None:
@@ -68,12 +69,18 @@ class Bounds:
                     was_live = change.before in (MemberState.ALIVE, MemberState.SUSPECT)
                     died = was_live and change.member.state is MemberState.DEAD
                     must(not died, "{} takes somebody for dead by hearsay", process)
+            case Received(link, PushAck(sequence)):
+                pushes = self._unanswered.get((process.node, link), {})
+                self._unanswered[process.node, link] = {one: size for one, size in pushes.items() if one > sequence}
+            case LinkClosed(link):
+                self._unanswered.pop((process.node, link), None)
             case ReceivedDatagram(sender, _, ProbeAck()):
                 for change in _changes(process):
                     if change.member.node == sender and change.before is MemberState.DEAD:
                         self._world.counts["graveyard answers"] += 1
             case _:
                 pass
+        self._check_sent(process)
         if isinstance(event, Tick):
             self._check_timers(process)
             self._check_verdicts(process)
@@ -95,11 +102,27 @@ class Bounds:
             judged = change.member.state is MemberState.DEAD
             must(not judged, "{} stood still, and takes others for dead", process)
 
+    def _check_sent(self, process: Process) -> None:
+        for effect in process.replica.outbox:
+            if isinstance(effect, Send) and isinstance(effect.message, Push):
+                pushes = self._unanswered.setdefault((process.node, effect.link), {})
+                before = sum(pushes.values())
+                room = before < replication.IN_FLIGHT_BYTES_MAX or not effect.message.deltas
+                must(room, "{} sends more, with {} bytes unanswered", process, before)
+                pushes[effect.message.sequence] = sum(
+                    replication.DELTA_OVERHEAD_BYTES + sum(entry_bytes(entry[0], entry[3]) for entry in delta.entries)
+                    for delta in effect.message.deltas
+                )
+
     def _check_backlog(self, process: Process) -> None:
         most = replication.IN_FLIGHT_BYTES_MAX
         for outbound in process.replica.sessions.outbounds:
-            for sid in outbound.owed:
+            owed = (*outbound.owed, *outbound.resting)
+            must(len(owed) <= replication.DIRTY_MAX, "{} remembers {} sessions owed", process, len(owed))
+            for sid in owed:
                 must((process.node, sid) in self._held, "{} owes {}, which it never held", process, sid)
+            self._world.counts["collapsed"] += outbound.collapsed
+            self._world.counts["hot sessions rested"] += bool(outbound.resting)
             in_flight = outbound.in_flight_bytes
             if in_flight >= most:
                 self._world.counts["in flight enough"] += 1

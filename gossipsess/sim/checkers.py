@@ -33,6 +33,7 @@ from gossipsess.model.clock import AHEAD_MS_MAX, Stamp, time_ms_of
 from gossipsess.model.digest import PARTITIONS, SUM_MASK, partition_of
 from gossipsess.model.identity import NodeId, Sid, short
 from gossipsess.model.record import ABSOLUTE, HASH_MASK, IDLE, RESERVED, Claims, Record, entry_mark
+from gossipsess.protocol import expiry
 from gossipsess.protocol import fence as fence_module
 from gossipsess.protocol.effects import Settle
 from gossipsess.protocol.events import (
@@ -66,8 +67,9 @@ LINKED_FOR_S: Final = 1.0
 """A node whose link has been up this long when a request asks is one of those that are asked."""
 SUMS_EVERY: Final = 500
 """Events between two recomputations of one process's partition sums."""
-TOLD_WITHIN_S: Final = 2.0
-"""An access is known to every linked node this much later: a batch leaves each second."""
+TOLD_WITHIN_S: Final = 1.0
+"""Beyond the time until a batch leaves: so much later an access is known to every node with a link, on which nothing is
+lost or held up."""
 EXPIRY_SLACK_S: Final = 0.05
 AHEAD_SLACK_MS: Final = 10
 
@@ -441,12 +443,12 @@ class Checker:
         stopped_s = max(one.stopped_s for one in self._cluster.processes)
         apart_s = stopped_s + 2 * scenario.skew_ms / 1000 + 2 * scenario.drift * self._cluster.now_s + EXPIRY_SLACK_S
         from_s = self._cluster.now_s - idle_ms / 1000 + apart_s
-        to_s = self._cluster.now_s - apart_s - TOLD_WITHIN_S
         for other in self._cluster.live:
             access_s = self._accesses.get(sid, {}).get(other.node, 0.0)
-            told = _linked_since_s(process, other) < access_s and self._cluster.clear_since_s < access_s
+            tellable_s = max(access_s + expiry.EVERY_S, _linked_since_s(process, other), self._cluster.clear_since_s)
+            told = tellable_s + TOLD_WITHIN_S < self._cluster.now_s
             if other is not process and told and not other.records.get(sid, record).tombstone:
-                in_use = from_s < access_s < to_s
+                in_use = from_s < access_s
                 must(not in_use, "{} dropped {}, which its peer {} knows to be in use", process, sid, other)
 
     def _own_ms(self, process: Process) -> int:
@@ -485,6 +487,8 @@ class Checker:
         for partition, total in enumerate(sums):
             must(kept[partition] == total & SUM_MASK, "{}: wrong sum of partition {}", process, partition)
         must(kept.settled(now_s) == settled & SUM_MASK, "{}: wrong sum of what has settled", process)
+        cost = sum(table_module.held_bytes(record) for record in process.records.values())
+        must(process.replica.sessions.table.bytes == cost, "{}: wrong account of memory", process)
 
     def _confirmed(self, process: Process, wrote: Wrote, outcome: Confirmed | Degraded) -> None:
         holders = [one for one in self._holders(wrote) if one is not process]

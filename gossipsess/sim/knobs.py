@@ -36,6 +36,7 @@ KNOBS: Final = {
     "repair_wait_max_s": Knob("gossipsess.protocol.repair", "WAIT_MAX_S", 0.5, 3.0),
     "sync_again_s": Knob("gossipsess.protocol.sessions", "SYNC_AGAIN_S", 0.05, 0.5),
     "touch_every_s": Knob("gossipsess.protocol.expiry", "EVERY_S", 0.05, 0.3),
+    "touch_again_s": Knob("gossipsess.protocol.expiry", "AGAIN_AFTER_S", 0.05, 0.3),
     "resend_after_s": Knob("gossipsess.protocol.replication", "RESEND_AFTER_S", 0.05, 0.3),
     "dial_again_s": Knob("gossipsess.protocol.links", "DIAL_AGAIN_S", 0.005, 0.02),
     "ask_dead_every_s": Knob("gossipsess.protocol.graveyard", "ASK_EVERY_S", 0.2, 2.0),
@@ -48,6 +49,9 @@ KNOBS: Final = {
     "in_flight_bytes": Knob("gossipsess.protocol.replication", "IN_FLIGHT_BYTES_MAX", 100, 4_000, whole=True),
     "partitions_per_list": Knob("gossipsess.protocol.sync", "PARTITIONS_PER_LIST", 1, 3, whole=True),
     "push_bytes": Knob("gossipsess.protocol.replication", "PUSH_BYTES", 1, 400, whole=True),
+    "dirty_max": Knob("gossipsess.protocol.replication", "DIRTY_MAX", 2, 4, whole=True),
+    "lag_max_s": Knob("gossipsess.protocol.replication", "LAG_MAX_S", 0.3, 2.0),
+    "hot_sends": Knob("gossipsess.protocol.pace", "HOT_SENDS", 2, 3, whole=True),
 }
 
 

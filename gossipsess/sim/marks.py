@@ -18,6 +18,7 @@ MARKS: Final = {
     "clocks apart": "a node warned of a peer whose clock differs",
     "clocks caught up": "a clock that had stood still followed the wall clock, since a peer confirmed it",
     "claims forgotten": "a record dropped claims that grew too old or too many",
+    "collapsed": "a peer took nothing for too long, or was owed too much",
     "confirmed": "a write was confirmed",
     "core only": "only some nodes healed, and those agreed",
     "day ahead": "a node started with a clock that is a day ahead",
@@ -40,6 +41,7 @@ MARKS: Final = {
     "heard expired": "a subscriber heard of an expiry at the one node that announces it",
     "heard expired elsewhere": "a subscriber heard of an expiry at another node",
     "heard invalidated elsewhere": "a subscriber heard of a logout elsewhere",
+    "hot sessions rested": "a session that was sent too often waited",
     "in flight enough": "a peer was owed more, and was not sent it before it had acknowledged some",
     "leaves": "a node left in good order",
     "lost Push": "a push was lost",
@@ -80,7 +82,7 @@ def of_message(receiver: Process, message: LinkMessage) -> Iterator[str]:
                 yield "gaps of everything"
         case SyncPage() if message.sessions:
             yield "sync differences"
-        case Touch(accesses) if accesses:
+        case Touch():
             yield "touches"
         case Pull(request) if request:
             yield "pulls for a request"

@@ -47,6 +47,7 @@ from gossipsess.wire.messages import (
     SyncPage,
     SyncSums,
     Touch,
+    TouchAck,
     WrongId,
 )
 
@@ -293,8 +294,8 @@ _KINDS: Final[dict[int, _Kind]] = {
     ),
     23: _Kind(
         Touch,
-        lambda m: [len(m.accesses), *[field for access in m.accesses for field in access]],
-        lambda f: Touch(f.many(lambda each: (_sid(each), each.number(U64)))),
+        lambda m: [m.sequence, len(m.accesses), *[field for access in m.accesses for field in access]],
+        lambda f: Touch(f.number(U64), f.many(lambda each: (_sid(each), each.number(U64)))),
     ),
     24: _Kind(Bye, lambda m: [], lambda f: Bye()),
     25: _Kind(
@@ -312,6 +313,7 @@ _KINDS: Final[dict[int, _Kind]] = {
         lambda m: [m.round, _packed(_PARTITION, [(partition,) for partition in m.partitions])],
         lambda f: _sync_list(f),
     ),
+    27: _Kind(TouchAck, lambda m: [m.sequence], lambda f: TouchAck(f.number(U64))),
     30: _Kind(
         Members,
         lambda m: [*_flat_members(m.members), m.reply],

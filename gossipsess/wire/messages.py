@@ -164,9 +164,17 @@ class SyncPage(NamedTuple):
 
 
 class Touch(NamedTuple):
-    """Sessions that were used without being written: (sid, last access in coarse milliseconds)."""
+    """Sessions that were used without being written; acknowledged by `TouchAck` under the same sequence."""
 
+    sequence: int
     accesses: tuple[tuple[Sid, int], ...]
+    """(sid, last access in milliseconds of cluster time, coarse)"""
+
+
+class TouchAck(NamedTuple):
+    """The accesses of that batch are noted, as far as the sessions are held here."""
+
+    sequence: int
 
 
 class Members(NamedTuple):
@@ -183,7 +191,19 @@ class Bye(NamedTuple):
 
 Datagram = Ping | ProbeAck | PingRequest | Nack | WrongId | Gossip | Beacon
 LinkMessage = (
-    Hello | Push | PushAck | Pull | PullAnswer | SyncAsk | SyncSums | SyncList | SyncPage | Touch | Members | Bye
+    Hello
+    | Push
+    | PushAck
+    | Pull
+    | PullAnswer
+    | SyncAsk
+    | SyncSums
+    | SyncList
+    | SyncPage
+    | Touch
+    | TouchAck
+    | Members
+    | Bye
 )
 Message = Datagram | LinkMessage
 

@@ -23,7 +23,7 @@ from gossipsess.model.table import Life, Table
 from gossipsess.protocol import fetch, replication, sessions, suspicion, sync
 from gossipsess.protocol.confirmation import Confirmations, Ticket
 from gossipsess.protocol.effects import Settle
-from gossipsess.protocol.expiry import Expiry
+from gossipsess.protocol.expiry import Accesses, Expiry
 from gossipsess.protocol.fence import Fence
 from gossipsess.protocol.fetch import Fetches
 from gossipsess.protocol.graveyard import Graveyard
@@ -56,10 +56,10 @@ def scalar_since(patch: pytest.MonkeyPatch) -> None:
         real_flush(self, peer, now_s)
 
     def cut(record: Record, debt: Debt) -> Delta:
-        if not isinstance(debt, Record) or record.tombstone:
-            return not_covered(record, {} if isinstance(debt, Record) else debt)
+        if record.tombstone:
+            return not_covered(record, {})
         me = sender[0]
-        since = debt.claims.get(me, 0)
+        since = (debt.claims if isinstance(debt, Record) else debt).get(me, 0)
         if not since:
             return not_covered(record, {})
         entries = tuple(
@@ -142,7 +142,7 @@ def refusals_count_as_held(patch: pytest.MonkeyPatch) -> None:
 
 def nothing_is_sent_again(patch: pytest.MonkeyPatch) -> None:
     """A push that is never acknowledged stays in flight for ever."""
-    patch.setattr(Outbound, "resend", lambda self, now_s: None)
+    patch.setattr(Outbound, "next_resend_s", lambda self: None)
 
 
 def tombstones_do_not_sync(patch: pytest.MonkeyPatch) -> None:
@@ -237,7 +237,7 @@ def what_was_received_is_pushed_on(patch: pytest.MonkeyPatch) -> None:
             if self.table.get(sid).state_hash != old.state_hash:
                 for other, peer in self._peers.items():
                     if other != node:
-                        peer.outbound.wrote(old, None)
+                        peer.outbound.wrote(old, None, now_s)
         self.flush(now_s)
 
     patch.setattr(SessionProtocol, "push", push)
@@ -245,13 +245,40 @@ def what_was_received_is_pushed_on(patch: pytest.MonkeyPatch) -> None:
 
 def accesses_are_not_told(patch: pytest.MonkeyPatch) -> None:
     """A read keeps a session alive only where it came."""
-    real = Expiry.timeout
+    real = Expiry.gathered
 
-    def timeout(self: Expiry, now_s: float) -> Any:
-        self._untold.clear()
-        return real(self, now_s)
+    def gathered(self: Expiry, now_s: float) -> dict[Sid, int]:
+        real(self, now_s)
+        return {}
 
-    patch.setattr(Expiry, "timeout", timeout)
+    patch.setattr(Expiry, "gathered", gathered)
+
+
+def accesses_are_told_once(patch: pytest.MonkeyPatch) -> None:
+    """What is on a link that breaks, or waits for one, is told no more."""
+
+    def link_down(self: Accesses) -> None:
+        self._owed = {}
+        self._under_way = {}
+
+    patch.setattr(Accesses, "link_down", link_down)
+
+
+def who_collapsed_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """What was given up for a peer that took nothing is never repaired."""
+    patch.setattr(SessionProtocol, "_resync", lambda self, peer, now_s: None)
+
+
+def a_slow_peer_is_sent_everything(patch: pytest.MonkeyPatch) -> None:
+    """What is sent again counts as gone from the link, and the rest is sent after it."""
+    real = Outbound._give_up
+
+    def give_up(self: Outbound, sequences: list[int]) -> None:
+        real(self, sequences)
+        self._in_flight_bytes -= sum(self._given_up.values())
+        self._given_up = {}
+
+    patch.setattr(Outbound, "_give_up", give_up)
 
 
 def tombstones_end_early(patch: pytest.MonkeyPatch) -> None:
@@ -472,6 +499,9 @@ MUTANTS: Mapping[str, Plant] = {
         sleepers_judge,
         what_was_received_is_pushed_on,
         accesses_are_not_told,
+        accesses_are_told_once,
+        who_collapsed_is_forgotten,
+        a_slow_peer_is_sent_everything,
         tombstones_end_early,
         sums_keep_what_has_ended,
         sums_forget_a_change,

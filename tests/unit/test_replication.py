@@ -33,8 +33,8 @@ def ticket() -> Ticket:
 def test_changes_of_one_session_coalesce_until_the_flush():
     """A burst of writes is one delta, against the state before the first."""
     outbound = Outbound()
-    outbound.wrote(empty_record(SID), None)
-    outbound.wrote(FIRST, None)
+    outbound.wrote(empty_record(SID), None, 0.0)
+    outbound.wrote(FIRST, None, 0.0)
     push = outbound.flush(table({SID: SECOND}), 0.0)
     assert keys(push) == [["a", "b"]]
     assert outbound.flush(table({SID: SECOND}), 0.0) is None, "nothing is owed any more"
@@ -43,7 +43,7 @@ def test_changes_of_one_session_coalesce_until_the_flush():
 def test_an_acknowledged_write_confirms_its_tickets_and_a_second_ack_nothing():
     """A wait must not be settled by an answer to something else."""
     outbound, waits = Outbound(), ticket()
-    outbound.wrote(FIRST, waits)
+    outbound.wrote(FIRST, waits, 0.0)
     push = outbound.flush(table({SID: SECOND}), 0.0)
     assert outbound.acknowledged(PushAck(push.sequence + 1)) == {}
     assert outbound.acknowledged(PushAck(push.sequence)) == {SID: [waits]}
@@ -57,7 +57,7 @@ def test_an_acknowledged_write_confirms_its_tickets_and_a_second_ack_nothing():
 def test_a_gap_is_filled_from_what_the_peer_claims_and_confirms_only_then(claims, sent):
     """Confirmed at the gap, the write would be lost with this node."""
     outbound, waits = Outbound(), ticket()
-    outbound.wrote(FIRST, waits)
+    outbound.wrote(FIRST, waits, 0.0)
     push = outbound.flush(table({SID: SECOND}), 0.0)
     assert outbound.acknowledged(PushAck(push.sequence, (Gap(SID, claims, 0),))) == {}
     again = outbound.flush(table({SID: SECOND}), 0.0)
@@ -68,7 +68,7 @@ def test_a_gap_is_filled_from_what_the_peer_claims_and_confirms_only_then(claims
 def test_a_gap_for_what_was_not_sent_is_no_debt():
     """A peer that names sessions at random must not be sent them."""
     outbound = Outbound()
-    outbound.wrote(FIRST, None)
+    outbound.wrote(FIRST, None, 0.0)
     push = outbound.flush(table({SID: SECOND}), 0.0)
     outbound.acknowledged(PushAck(push.sequence, (Gap(OTHER, {}, 0),)))
     assert not outbound.owed
@@ -77,14 +77,14 @@ def test_a_gap_for_what_was_not_sent_is_no_debt():
 def test_what_stays_unacknowledged_is_sent_again_against_the_oldest_base():
     """The peer may have got neither push; only the base of the first is one it holds for certain."""
     outbound, waits = Outbound(), ticket()
-    outbound.wrote(empty_record(SID), waits)
+    outbound.wrote(empty_record(SID), waits, 0.0)
     outbound.flush(table({SID: FIRST}), 0.0)
-    outbound.wrote(FIRST, None)
+    outbound.wrote(FIRST, None, 0.0)
     outbound.flush(table({SID: SECOND}), 0.5)
     assert outbound.next_resend_s() == RESEND_AFTER_S
-    outbound.resend(RESEND_AFTER_S - 0.01)
+    outbound.timeout(RESEND_AFTER_S - 0.01, linked=True)
     assert not outbound.owed
-    outbound.resend(RESEND_AFTER_S + 0.5)
+    outbound.timeout(RESEND_AFTER_S + 0.5, linked=True)
     again = outbound.flush(table({SID: SECOND}), 2.0)
     assert keys(again) == [["a", "b"]]
     assert outbound.acknowledged(PushAck(again.sequence)) == {SID: [waits]}
@@ -93,13 +93,13 @@ def test_what_stays_unacknowledged_is_sent_again_against_the_oldest_base():
 def test_each_resend_waits_longer_until_an_answer_comes():
     """A peer that is overloaded is not helped by more of the same."""
     outbound = Outbound()
-    outbound.wrote(FIRST, None)
+    outbound.wrote(FIRST, None, 0.0)
     outbound.flush(table({SID: SECOND}), 0.0)
-    outbound.resend(1.0)
+    outbound.timeout(1.0, linked=True)
     push = outbound.flush(table({SID: SECOND}), 1.0)
     assert outbound.next_resend_s() == 1.0 + 2 * RESEND_AFTER_S
     outbound.acknowledged(PushAck(push.sequence))
-    outbound.wrote(FIRST, None)
+    outbound.wrote(FIRST, None, 0.0)
     outbound.flush(table({SID: SECOND}), 5.0)
     assert outbound.next_resend_s() == 5.0 + RESEND_AFTER_S
 
@@ -108,10 +108,10 @@ def test_a_lost_link_owes_again_what_was_on_it():
     """And the requests that wait go on waiting, unless they have given up."""
     outbound, waits, gave_up = Outbound(), ticket(), ticket()
     gave_up.settled = True
-    outbound.wrote(FIRST, waits)
-    outbound.wrote(FIRST, gave_up)
+    outbound.wrote(FIRST, waits, 0.0)
+    outbound.wrote(FIRST, gave_up, 0.0)
     outbound.flush(table({SID: SECOND}), 0.0)
-    outbound.link_lost()
+    outbound.link_down()
     assert outbound.tickets_of(SID) == [waits]
     push = outbound.flush(table({SID: SECOND}), 1.0)
     assert outbound.tickets_of(SID) == [waits]
@@ -125,7 +125,7 @@ def test_a_push_ends_at_its_size_and_the_rest_goes_with_the_next(monkeypatch):
     records = {sid: record((stamp(1), ALICE, {"a": value}), sid=sid) for sid, value in big.items()}
     outbound = Outbound()
     for sid in records:
-        outbound.wrote(empty_record(sid), None)
+        outbound.wrote(empty_record(sid), None, 0.0)
     sent = []
     while push := outbound.flush(table(records), 0.0):
         assert len(push.deltas) <= 2
@@ -137,9 +137,9 @@ def test_a_peer_that_does_not_answer_holds_up_a_bounded_number_of_bytes(monkeypa
     """What it does not take stays owed, and coalesces."""
     monkeypatch.setattr(replication, "IN_FLIGHT_BYTES_MAX", 1)
     outbound = Outbound()
-    outbound.wrote(FIRST, None)
+    outbound.wrote(FIRST, None, 0.0)
     push = outbound.flush(table({SID: SECOND}), 0.0)
-    outbound.wrote(SECOND, None)
+    outbound.wrote(SECOND, None, 0.0)
     assert outbound.flush(table({SID: SECOND}), 0.0) is None
     assert not outbound.can_flush
     assert outbound.unacknowledged == 2
@@ -150,7 +150,7 @@ def test_a_peer_that_does_not_answer_holds_up_a_bounded_number_of_bytes(monkeypa
 def test_a_session_that_expired_before_the_flush_is_not_sent():
     """The peer's copy ends by itself."""
     outbound = Outbound()
-    outbound.wrote(FIRST, None)
+    outbound.wrote(FIRST, None, 0.0)
     assert outbound.flush(table({}), 0.0) is None
     assert outbound.unacknowledged == 0
 
@@ -162,7 +162,7 @@ def test_keys_count_against_a_pushs_size_too(monkeypatch):
     records = {sid: record((stamp(1), ALICE, {"\N{SNOWMAN}" * 200: b"x"}), sid=sid) for sid in sids}
     outbound = Outbound()
     for sid in sids:
-        outbound.wrote(empty_record(sid), None)
+        outbound.wrote(empty_record(sid), None, 0.0)
     pushes = []
     while push := outbound.flush(table(records), 0.0):
         pushes.append(len(push.deltas))
@@ -174,7 +174,7 @@ def test_only_what_a_peer_asked_for_says_when_the_session_was_last_used():
     outbound, held = Outbound(), table({SID: record((stamp(1), ALICE, registers()))})
     held.touch(SID, EPOCH_MS + 30_000)
     for owe, accessed_ms in (
-        (lambda: outbound.wrote(empty_record(SID), None), 0),
+        (lambda: outbound.wrote(empty_record(SID), None, 0.0), 0),
         (lambda: outbound.lacks(SID, None), EPOCH_MS + 30_000),
     ):
         owe()
@@ -185,7 +185,7 @@ def test_only_what_a_peer_asked_for_says_when_the_session_was_last_used():
 def test_a_session_that_has_expired_is_owed_no_more_nor_its_waits_kept():
     """A peer that takes nothing would make them gather for as long as it is taken for alive."""
     outbound = Outbound()
-    outbound.wrote(FIRST, ticket())
+    outbound.wrote(FIRST, ticket(), 0.0)
     outbound.forget(SID)
     assert outbound.unacknowledged == 0
     assert outbound.tickets_of(SID) == []
@@ -196,6 +196,6 @@ def test_waits_that_are_over_are_not_kept_for_a_peer_that_takes_nothing():
     outbound = Outbound()
     for _ in range(100):
         waits = ticket()
-        outbound.wrote(FIRST, waits)
+        outbound.wrote(FIRST, waits, 0.0)
         waits.settled = True
     assert outbound.tickets_of(SID) == [waits]
