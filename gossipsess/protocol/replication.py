@@ -37,6 +37,9 @@ IN_FLIGHT_BYTES_MAX: Final = 4 * 1024 * 1024
 peer does not take stays owed, and coalesces."""
 DIRTY_MAX: Final = 50_000
 """Sessions owed to one peer, some 20 MB of bases. Beyond, to compare sums is cheaper than to remember."""
+ASKED_MAX: Final = 1024
+"""Beyond that, owed because the peer asked, or a sync has shown that it lacks them: a page of a sync must fit, or it would
+be given up and asked for again, for ever."""
 LAG_MAX_S: Final = 30.0
 """How long a peer may be owed something and acknowledge nothing, with a link or without."""
 RESEND_AFTER_S: Final = 1.0
@@ -123,7 +126,7 @@ class Outbound:
         a peer that asks may take the answer."""
         self.resting.pop(sid, None)
         self.owed[sid] = claims or {}
-        self._look_whether_too_much()
+        self._look_whether_too_much(ASKED_MAX)
 
     def flush(self, table: Table, now_s: float) -> Push | None:
         """Return the next Push; None where nothing is owed, or too much is in flight."""
@@ -268,8 +271,8 @@ class Outbound:
         self._sent_at_s = now_s
         return Push(self._sequence, deltas)
 
-    def _look_whether_too_much(self) -> None:
-        if len(self.owed) + len(self.resting) > DIRTY_MAX:
+    def _look_whether_too_much(self, beyond: int = 0) -> None:
+        if len(self.owed) + len(self.resting) > DIRTY_MAX + beyond:
             self._collapse()
 
     def _collapse(self) -> None:
@@ -288,7 +291,7 @@ class Outbound:
                 self.resting.pop(sid, None)
                 self.owed[sid] = debt
                 self._wait_again(sid, flight.tickets.get(sid))
-        self._look_whether_too_much()
+        self._look_whether_too_much(ASKED_MAX)
 
     def _wait_again(self, sid: Sid, tickets: list[Ticket] | None) -> None:
         unsettled = [ticket for ticket in tickets or () if not ticket.settled]

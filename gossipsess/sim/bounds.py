@@ -118,7 +118,8 @@ class Bounds:
         most = replication.IN_FLIGHT_BYTES_MAX
         for outbound in process.replica.sessions.outbounds:
             owed = (*outbound.owed, *outbound.resting)
-            must(len(owed) <= replication.DIRTY_MAX, "{} remembers {} sessions owed", process, len(owed))
+            most_owed = replication.DIRTY_MAX + replication.ASKED_MAX
+            must(len(owed) <= most_owed, "{} remembers {} sessions owed", process, len(owed))
             for sid in owed:
                 must((process.node, sid) in self._held, "{} owes {}, which it never held", process, sid)
             self._world.counts["collapsed"] += outbound.collapsed
