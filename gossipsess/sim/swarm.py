@@ -26,6 +26,8 @@ READING_WEIGHTS: Final = (50, 12, 6, 2, 20, 2, 2, 4, 2)
 LOSS_MAX: Final = 0.3
 SKEW_MS_MAX: Final = 4_900
 """Two clocks twice this apart still bear each other: ten seconds are refused."""
+SKEW_MS_SUSPENDED_MAX: Final = 900
+"""Where a machine is suspended: its wall clock must agree with its peers' within two seconds, or none confirms it."""
 MENU: Final = {
     "processes": (("crash", 50), ("vanish", 20), ("leave", 20), ("blackout", 3), ("rolling", 7)),
     "pauses": (("pause", 60), ("slow", 40)),
@@ -59,8 +61,7 @@ def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX) -> 
         core=tuple(sorted(rng.sample(range(nodes), rng.randint(1, nodes - 1)))) if rng.random() < 0.2 else (),
         idle_ms=idle_ms,
         absolute_ms=idle_ms * (2 if idle_is_short and rng.random() < 0.3 else 24),
-        # Clocks that differ by more than an idle timeout expire what is in use; nobody has both.
-        skew_ms=rng.choice((0, 200)) if idle_is_short else rng.choice((0, 500, 2_000, SKEW_MS_MAX)),
+        skew_ms=min(_skew_ms(rng, idle_is_short), SKEW_MS_SUSPENDED_MAX if wake_s else SKEW_MS_MAX),
         drift=rng.choice((0.0, 0.0, 1e-5, 5e-4)),
         probe_interval_s=10 ** rng.uniform(-1.3, -0.6) if swift and rng.random() < 0.5 else 0.5,
         alone_s=rng.uniform(0.2, 2.0) if swift else 2.0,
@@ -69,6 +70,11 @@ def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX) -> 
         codec=rng.random() < 0.3,
         watch=rng.random() < 0.3,
     )
+
+
+def _skew_ms(rng: random.Random, idle_is_short: bool) -> int:
+    # Clocks that differ by more than an idle timeout expire what is in use; nobody has both.
+    return rng.choice((0, 200)) if idle_is_short else rng.choice((0, 500, 2_000, SKEW_MS_MAX))
 
 
 def _faults(rng: random.Random, loss_max: float) -> Faults:
