@@ -36,6 +36,8 @@ REVOKING_WEIGHTS: Final = (14, 14, 10, 4, 4, 14, 3, 2, 2, 24, 9)
 LOSS_MAX: Final = 0.3
 SKEW_MS_MAX: Final = 4_900
 """Two clocks twice this apart still bear each other: ten seconds are refused."""
+SKEW_MS_SUSPENDED_MAX: Final = 900
+"""Where a machine is suspended: its wall clock must agree with its peers' within two seconds, or none confirms it."""
 MENU: Final = {
     "processes": (("crash", 47), ("vanish", 18), ("foreign", 8), ("leave", 17), ("blackout", 3), ("rolling", 7)),
     "pauses": (("pause", 50), ("slow", 30), ("slow reader", 20)),
@@ -73,8 +75,7 @@ def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX) -> 
         core=tuple(sorted(rng.sample(range(nodes), rng.randint(1, nodes - 1)))) if rng.random() < 0.2 else (),
         idle_ms=idle_ms,
         absolute_ms=idle_ms * (2 if idle_is_short and rng.random() < 0.3 else 24),
-        # Clocks that differ by more than an idle timeout expire what is in use; nobody has both.
-        skew_ms=rng.choice((0, 200)) if idle_is_short else rng.choice((0, 500, 2_000, SKEW_MS_MAX)),
+        skew_ms=min(_skew_ms(rng, idle_is_short), SKEW_MS_SUSPENDED_MAX if wake_s else SKEW_MS_MAX),
         drift=rng.choice((0.0, 0.0, 1e-5, 5e-4)),
         probe_interval_s=10 ** rng.uniform(-1.3, -0.6) if swift and rng.random() < 0.5 else 0.5,
         alone_s=rng.uniform(0.2, 2.0) if swift else 2.0,
@@ -113,6 +114,11 @@ def _parted_for_long(rng: random.Random, scenario: Scenario) -> Scenario:
         # A tombstone must outlast the split; a sync each half second would make it dear.
         knobs=tuple(knob for knob in scenario.knobs if knob[0] not in ("tombstone_ms", "sync_every_s")),
     )
+
+
+def _skew_ms(rng: random.Random, idle_is_short: bool) -> int:
+    # Clocks that differ by more than an idle timeout expire what is in use; nobody has both.
+    return rng.choice((0, 200)) if idle_is_short else rng.choice((0, 500, 2_000, SKEW_MS_MAX))
 
 
 def _faults(rng: random.Random, loss_max: float) -> Faults:
