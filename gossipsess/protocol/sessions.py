@@ -57,7 +57,7 @@ from gossipsess.wire.messages import (
 DEAD_MAX: Final = 1024
 """Dead members remembered. They are doubted for as long as a version token of theirs may come."""
 SYNC_AGAIN_S: Final = 3.0
-"""After a member died, a second sync follows this much later: what it had told others may still have been on
+"""After a member died or left, a second sync follows this much later: what it had told others may still have been on
 their way to each other at the first."""
 RECHECKED_AT_ONCE: Final = 8
 """Partitions whose hashes and sums are computed anew each second: all of them within nine minutes. At 100,000 sessions
@@ -250,9 +250,9 @@ class SessionProtocol:
         others = tuple(member for member in self._placement.holders(0) if member.node != self._myself)
         self._outbox += self._confirmations.holders_changed(others)
         self._outbox += self._fetches.holder_lost(node, self.table.records, died=died, synced=self.synced)
-        if died:
-            self._sync_all(now_s)
-            self._sync_all_at_s = now_s + SYNC_AGAIN_S
+        # Also after a leave: what it had pulled from a member that is no more, it may have shown to some only.
+        self._sync_all(now_s)
+        self._sync_all_at_s = now_s + SYNC_AGAIN_S
         if not self.synced:
             self._look_whether_synced()
 
