@@ -38,8 +38,8 @@ peer does not take stays owed, and coalesces."""
 DIRTY_MAX: Final = 50_000
 """Sessions owed to one peer, some 20 MB of bases. Beyond, to compare sums is cheaper than to remember."""
 ASKED_MAX: Final = 1024
-"""Beyond that, owed since the peer asked, or a sync has shown that it lacks them: a page of a sync must fit, or it would
-be given up and asked for again, for ever."""
+"""Beyond that: sessions that the peer asked for, or that a sync has shown it lacks. A page of a sync must fit, or it
+would be given up and asked for again, for ever."""
 LAG_MAX_S: Final = 30.0
 """How long a peer may be owed something and acknowledge nothing, with a link or without."""
 RESEND_AFTER_S: Final = 1.0
