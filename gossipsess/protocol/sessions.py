@@ -237,6 +237,8 @@ class SessionProtocol:
         touches, peer.untold = peer.untold, []
         for touch in touches:
             self._send(peer, touch)
+        for pull in self._fetches.unanswered_by(node, self.table.records):
+            self._send(peer, pull)
         peer.outbound.link_lost()
         peer.sync.stop()
         peer.comparison = self._comparison(node)
