@@ -266,6 +266,8 @@ class SessionProtocol:
             peer.sync.completed = False  # one from before they parted says nothing
         peer.outbound.link_up()
         peer.accesses.link_down()
+        for pull in self._fetches.unanswered_by(node, self.table.records):
+            self._send(peer, pull)
         peer.sync.stop()
         peer.comparison = self._comparison(node)
         self._step(peer, peer.sync.start(self.table, now_s, both_ways=peer.outbound.unrepaired), now_s)
