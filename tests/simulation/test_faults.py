@@ -14,7 +14,7 @@ from gossipsess.sim.run import run
 from gossipsess.sim.scenario import Mishap, Request, Scenario
 from gossipsess.sim.workload import Waiter
 from gossipsess.wire.codec import decode_untrusted, encode
-from gossipsess.wire.messages import Bye, Message, Ping, Pull, SyncAsk
+from gossipsess.wire.messages import Bye, Message, Ping, Pull, PushAck
 
 NEVER_S = 1e9
 
@@ -109,7 +109,7 @@ def test_beacons_that_are_lost_are_not_heard() -> None:
     assert not run(deaf, hurt_only=True).counts["links"]
 
 
-@pytest.mark.parametrize("message", [Bye(), Ping(1, b"12345678"), Pull(1, ()), SyncAsk(1, 0, ((1, 2),) * 300, 9)])
+@pytest.mark.parametrize("message", [Bye(), Ping(1, b"12345678"), Pull(1, ()), PushAck(1, (), (bytes(16),) * 300)])
 def test_the_form_of_a_newer_version_is_longer_and_says_the_same(message: Message) -> None:
     """The head of an array has three forms, by its count; a wrong one would shift every field."""
     data = newer_form(encode(message))
