@@ -264,11 +264,6 @@ def accesses_are_told_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Accesses, "link_down", link_down)
 
 
-def who_collapsed_is_forgotten(patch: pytest.MonkeyPatch) -> None:
-    """What was given up for a peer that took nothing is never repaired."""
-    patch.setattr(SessionProtocol, "_resync", lambda self, peer, now_s: None)
-
-
 def a_slow_peer_is_sent_everything(patch: pytest.MonkeyPatch) -> None:
     """What is sent again counts as gone from the link, and the rest is sent after it."""
     real = Outbound._give_up
@@ -500,7 +495,6 @@ MUTANTS: Mapping[str, Plant] = {
         what_was_received_is_pushed_on,
         accesses_are_not_told,
         accesses_are_told_once,
-        who_collapsed_is_forgotten,
         a_slow_peer_is_sent_everything,
         tombstones_end_early,
         sums_keep_what_has_ended,
