@@ -43,7 +43,7 @@ def test_two_requests_that_change_different_keys_both_keep_their_change(cluster)
 
 def test_a_joiner_has_every_session_when_it_is_ready_and_serves_misses_before(start, monkeypatch):
     """An open port means ready; and a balancer that does not wait for it must not log anybody out."""
-    monkeypatch.setattr(sync, "PARTITIONS_PER_ASK", 16)  # a slow join: there is time to look at it
+    monkeypatch.setattr(sync, "PARTITIONS_PER_LIST", 16)  # a slow join: there is time to look at it
     holder = start()
     sessions = [committed(holder, confirm=0, number=number) for number in range(5_000)]
     last = max(sessions, key=lambda session: partition_of(session.record.sid))
