@@ -4,11 +4,11 @@
 # answers are never confused: present, absent (every holder that is live has everything, and not this session),
 # and unknown.
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from gossipsess.model.identity import NodeId, Sid
-from gossipsess.model.record import Record
+from gossipsess.model.record import Record, empty_record
 from gossipsess.protocol.effects import Settle
 from gossipsess.protocol.events import Dot, Waiter
 from gossipsess.protocol.outcomes import Found
@@ -79,6 +79,15 @@ class Fetches:
         self._waiting[self._request] = waiting
         self._of_sid.setdefault(sid, []).append(self._request)
         return Pull(self._request, (Gap(sid, record.claims, record.state_hash),))
+
+    def unheard(self, peer: NodeId, held_here: Mapping[Sid, Record]) -> list[Pull]:
+        """Return what to ask a holder again: over a link that ended its answers are lost."""
+        pulls: list[Pull] = []
+        for request, waiting in self._waiting.items():
+            if peer in waiting.asked and peer not in waiting.heard:
+                record = held_here.get(waiting.sid) or empty_record(waiting.sid)
+                pulls.append(Pull(request, (Gap(waiting.sid, record.claims, record.state_hash),)))
+        return pulls
 
     def merged(self, record: Record) -> list[Settle]:
         """A state of this session came in: end the waits that it satisfies."""

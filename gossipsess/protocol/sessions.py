@@ -268,6 +268,8 @@ class SessionProtocol:
         peer.accesses.link_down()
         peer.sync.stop()
         peer.comparison = self._comparison(node)
+        for pull in self._fetches.unheard(node, self.table.records):
+            self._send(peer, pull)
         self._step(peer, peer.sync.start(self.table, now_s, both_ways=peer.outbound.unrepaired), now_s)
         self._flush_when_due(peer, now_s)
         self._tell(peer, now_s)
