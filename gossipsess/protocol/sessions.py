@@ -389,6 +389,7 @@ class SessionProtocol:
         """Ask for what differs."""
         peer = self._peers[node]
         self._step(peer, peer.sync.sums(message, self.table, now_s), now_s)
+        self._look_whether_one(node, peer, now_s)  # where all is equal the sync has ended
 
     def sync_page(self, node: NodeId, message: SyncPage, now_s: float) -> None:
         """Pull what a page shows missing here; of what is over nothing is offered."""

@@ -35,6 +35,7 @@ from gossipsess.wire.messages import (
     SyncPage,
     SyncSums,
     Touch,
+    TouchAck,
     WrongId,
 )
 
@@ -85,7 +86,8 @@ KINDS = {
     SyncSums: st.builds(SyncSums, u32, several(st.tuples(st.integers(0, GROUPS - 1), sums)), st.booleans()),
     SyncList: st.builds(SyncList, u32, several(st.integers(0, PARTITIONS - 1))),
     SyncPage: st.builds(SyncPage, u32, st.integers(0, PARTITIONS), several(st.tuples(sids, u64)), st.booleans()),
-    Touch: st.builds(Touch, several(st.tuples(sids, u64))),
+    Touch: st.builds(Touch, u64, several(st.tuples(sids, u64))),
+    TouchAck: st.builds(TouchAck, u64),
     Bye: st.builds(Bye),
 }
 messages = st.one_of(*KINDS.values())

@@ -3,7 +3,7 @@
 from gossipsess.model.table import Table
 from gossipsess.protocol.effects import Notify
 from gossipsess.protocol.events import Accessed, Tick, Watch
-from gossipsess.protocol.expiry import EVERY_S, TOUCHES_PER_MESSAGE, Expiry
+from gossipsess.protocol.expiry import EVERY_S, Expiry
 from gossipsess.wire.messages import Touch
 from tests.unit.machines import ALICE, BOB, CAROL, EPOCH_MS, SID, Clocked, registers, stamp
 
@@ -20,16 +20,23 @@ def test_an_access_is_told_once_for_each_grain():
     table, expiry = table_with(SID), Expiry(0.0)
     for ms in range(0, 12_000, 100):
         expiry.accessed(SID, table, EPOCH_MS + ms)
-    assert expiry.timeout(EVERY_S) == [Touch(((SID, EPOCH_MS + 10_000),))]
-    assert expiry.timeout(2 * EVERY_S) == []
+    assert expiry.gathered(EVERY_S) == {SID: EPOCH_MS + 10_000}
+    assert expiry.gathered(2 * EVERY_S) == {}
 
 
 def test_nothing_is_told_before_its_time():
     """The batch is what makes it cheap."""
+    here = holder()
+    here.waits(10)
+    here.does()
+    here.node.submit(Accessed(SID))
+    here.waits(EVERY_S - 0.01)
+    assert not [message for message in here.says() if isinstance(message, Touch)]
+    here.waits(0.01)
+    assert [message for message in here.says() if isinstance(message, Touch)]
     expiry = Expiry(0.0)
-    assert expiry.timeout(EVERY_S - 0.01) is None
     assert expiry.next_deadline() == EVERY_S
-    assert expiry.timeout(EVERY_S) == []
+    expiry.gathered(EVERY_S)
     assert expiry.next_deadline() == 2 * EVERY_S
 
 
@@ -37,16 +44,7 @@ def test_an_access_of_what_is_not_held_is_not_told():
     """Nobody could make anything of it."""
     expiry = Expiry(0.0)
     expiry.accessed(SID, Table(), EPOCH_MS)
-    assert expiry.timeout(EVERY_S) == []
-
-
-def test_many_accesses_go_in_several_messages():
-    """A message has a bounded size."""
-    sids = [number.to_bytes(16, "big") for number in range(TOUCHES_PER_MESSAGE + 1)]
-    table, expiry = table_with(*sids), Expiry(0.0)
-    for sid in sids:
-        expiry.accessed(sid, table, EPOCH_MS + 5_000)
-    assert [len(touch.accesses) for touch in expiry.timeout(EVERY_S)] == [TOUCHES_PER_MESSAGE, 1]
+    assert expiry.gathered(EVERY_S) == {}
 
 
 def holder() -> Clocked:
@@ -63,14 +61,14 @@ def test_a_use_here_is_told_to_the_peers_that_hold_the_session():
     here.node.submit(Accessed(SID))
     here.node.submit(Tick())
     touches = [message for message in here.says() if isinstance(message, Touch)]
-    assert touches == [Touch(((SID, EPOCH_MS + 6_000),))]
+    assert touches == [Touch(1, ((SID, EPOCH_MS + 6_000),))]
 
 
 def test_a_use_elsewhere_keeps_the_session_and_is_not_told_on():
     """Told on, it would go round for ever."""
     here = holder()
     here.now_s += 60
-    here.hears(Touch(((SID, EPOCH_MS + 50_000),)))
+    here.hears(Touch(1, ((SID, EPOCH_MS + 50_000),)))
     here.now_s += 40
     here.node.submit(Tick())
     assert not [message for message in here.says() if isinstance(message, Touch)]
@@ -83,7 +81,7 @@ def test_a_use_elsewhere_keeps_the_session_and_is_not_told_on():
 def test_an_access_from_the_future_counts_as_one_of_now():
     """A peer's wrong clock must not keep sessions alive for a day."""
     here = holder()
-    here.hears(Touch(((SID, EPOCH_MS + 86_400_000),)))
+    here.hears(Touch(1, ((SID, EPOCH_MS + 86_400_000),)))
     assert here.replica.sessions.table.life(here.node.records[SID]).accessed_ms == EPOCH_MS
 
 
@@ -110,7 +108,7 @@ def test_of_those_who_hold_a_session_one_announces_its_end():
         here.node.submit(Watch(on=True))
         for first in range(9):
             sid = bytes([0, first << 6 & 255, *SID[:14]]) if first < 4 else bytes([first, *SID[:15]])
-            here.replica.sessions.table.write(sid, registers(idle_ms=60_000).items(), stamp(0), BOB)
+            here.replica.sessions.table.write(sid, registers(idle_ms=60_000).items(), stamp(0), BOB, 0.0)
         here.waits(120)
         told += [(effect.sid, node, effect.remote) for effect in here.does() if isinstance(effect, Notify)]
     assert len(told) == 27

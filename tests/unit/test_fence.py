@@ -7,7 +7,7 @@ from gossipsess.model.record import dead_record
 from gossipsess.protocol import fence as fence_module
 from gossipsess.protocol.events import LinkClosed, LinkOpened
 from gossipsess.protocol.fence import FENCE_MS, INHERIT_AFTER_MS, Fence
-from gossipsess.wire.messages import Hello, Push, PushAck, SyncPage
+from gossipsess.wire.messages import Hello, Push, PushAck, SyncAsk, SyncSums
 from tests.unit.machines import BOB, CAROL, EPOCH_MS, SID, Clocked, record, registers, stamp
 
 DAY_MS = 86_400_000
@@ -101,14 +101,20 @@ def test_only_whole_old_live_records_are_refused_and_only_over_a_fenced_link():
     assert not fence.refuses(BOB, not_covered(old, {}), EPOCH_MS)
 
 
+def agrees(here: Clocked, link: int) -> None:
+    """Let the peer behind a link answer that it holds the same: the sync ends."""
+    asks = [message for message in here.says() if isinstance(message, SyncAsk)]
+    here.hears(SyncSums(asks[-1].round, (), True), link)
+
+
 def reunited() -> Clocked:
     """Return a node that was linked to Carol, and to Bob until two days ago; now Bob is back."""
     here = Clocked().alone().linked(BOB)
-    here.hears(SyncPage(1, 1024, (), True))
+    agrees(here, 1)
     here.node.submit(LinkClosed(1))
     here.waits(2 * 86_400.0)
     here.linked(CAROL, 2, since_ms=EPOCH_MS)  # her data is as old as the cluster's, and she has just synced with it
-    here.hears(SyncPage(1, 1024, (), True), 2)
+    agrees(here, 2)
     here.linked(BOB, 3)
     here.does()
     return here
@@ -137,6 +143,18 @@ def test_a_session_that_is_held_here_is_merged_as_ever_after_a_reunion():
     newer = old.written([("user", b"kim")], stamp(2 * DAY_MS), BOB)
     here.hears(Push(1, (not_covered(newer, {}),)), 3)
     assert here.node.records[SID].state_hash == newer.state_hash
+
+
+def test_a_sync_that_finds_all_equal_lifts_the_fence():
+    """Nothing more comes of it; what the peer writes next would be ended as a session that was logged out."""
+    here = reunited()
+    old = record((stamp(0), BOB, registers(idle_ms=30 * DAY_MS, absolute_ms=30 * DAY_MS)))
+    here.node.submit(LinkClosed(3))
+    here.linked(BOB, 4)
+    agrees(here, 4)
+    here.hears(Push(1, (not_covered(old, {}),)), 4)
+    assert here.node.records[SID].state_hash == old.state_hash
+    assert here.replica.sessions.fenced == 0
 
 
 def test_a_greeting_says_how_old_the_data_is():

@@ -52,6 +52,29 @@ def test_absent_needs_every_holder_to_have_everything_and_not_this():
     assert outcome(fetches.answered(CAROL, PullAnswer(asked.request, held=False, synced=True), NOBODY)) is Found.ABSENT
 
 
+def test_a_holder_whose_link_is_replaced_is_asked_again():
+    """Both of a pair dial when they meet, and requests come in the same millisecond: they would wait to their bound."""
+    here, found = Clocked().alone().linked(BOB), []
+    here.node.submit(Fetch(SID, (), found.append))
+    here.node.submit(LinkClosed(1))
+    here.does()
+    here.linked(BOB, 2)
+    (asked,) = [message for message in here.says() if isinstance(message, Pull)]
+    here.hears(PullAnswer(asked.request, held=False, synced=True), 2)
+    here.does()
+    assert found == [Found.ABSENT]
+
+
+def test_who_has_answered_is_not_asked_again():
+    """Only what is missing is worth a message; and a write that came meanwhile need not come again."""
+    fetches, asked = begun()
+    fetches.answered(BOB, PullAnswer(asked.request, held=False, synced=True), NOBODY)
+    assert fetches.unanswered_by(BOB, NOBODY) == []
+    assert fetches.unanswered_by(CAROL, NOBODY) == [asked]
+    assert fetches.unanswered_by(CAROL, HERE) == [Pull(asked.request, (Gap(SID, LIVE.claims, LIVE.state_hash),))]
+    assert fetches.unanswered_by(b"stranger", NOBODY) == []
+
+
 def test_a_holder_that_is_not_synced_leaves_it_unknown():
     """A cleared cookie would be a logout."""
     fetches, _ = begun()

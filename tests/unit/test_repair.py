@@ -6,6 +6,7 @@ from itertools import pairwise
 from gossipsess.model.digest import PARTITIONS, SETTLE_S
 from gossipsess.protocol.effects import Notify, SendDatagram, Warn
 from gossipsess.protocol.events import Watch, Write
+from gossipsess.protocol.outcomes import Confirmed
 from gossipsess.protocol.repair import OTHER_AFTER_S, WAIT_MAX_S, WAIT_S, Comparison
 from gossipsess.protocol.sessions import RECHECKED_AT_ONCE
 from gossipsess.wire.messages import Ping, Pull, Push, SyncAsk
@@ -49,7 +50,9 @@ def test_while_a_difference_stands_repairs_come_less_and_less_often():
 
 def write(here: Clocked, sid: bytes = SID, key: str = "a") -> None:
     """Write something that nobody is told."""
-    here.node.submit(Write(sid, (*registers().items(), (key, b"1")), 0, lambda outcome: None))
+    begins = () if sid in here.node.records else tuple(registers().items())
+    written = here.node.submit(Write(sid, (*begins, (key, b"1")), 0, lambda outcome: None))
+    assert written.outcome == Confirmed(0, 0)
     for peer in here.replica.sessions._peers.values():
         peer.outbound.forget(sid)
 
@@ -183,7 +186,7 @@ def test_nobody_repairs_before_it_has_everything_or_without_a_link():
         hear(one, other)
         assert asks(one) == ready
     one, other = pair()
-    one.replica.sessions.link_down(BOB)
+    one.replica.sessions.link_down(BOB, one.now_s)
     write(other)
     rest(one, other)
     hear(one, other, 5)

@@ -169,17 +169,21 @@ def test_keys_count_against_a_pushs_size_too(monkeypatch):
     assert pushes == [2, 2, 1]
 
 
-def test_only_what_a_peer_asked_for_says_when_the_session_was_last_used():
-    """Who asks may have heard of no access; who is pushed to hears of each, and a write is one."""
-    outbound, held = Outbound(), table({SID: record((stamp(1), ALICE, registers()))})
+def test_a_delta_says_when_the_session_was_last_used_where_that_was_after_its_last_write():
+    """Who lacks the state may have heard of no access, and its copy would end too early; and a write is an access."""
+    outbound, first = Outbound(), record((stamp(1), ALICE, registers()))
+    held = table({SID: first})
     held.touch(SID, EPOCH_MS + 30_000)
-    for owe, accessed_ms in (
-        (lambda: outbound.wrote(empty_record(SID), None, 0.0), 0),
-        (lambda: outbound.lacks(SID, None), EPOCH_MS + 30_000),
-    ):
-        owe()
-        (delta,) = outbound.flush(held, 0.0).deltas
-        assert delta.accessed_ms == accessed_ms
+    second = held.records[SID] = first.written([("a", b"1")], stamp(30_001), ALICE)
+    outbound.wrote(first, None, 0.0)
+    (pushed,) = outbound.flush(held, 0.0).deltas
+    held.touch(SID, EPOCH_MS + 60_000)
+    outbound.link_down()
+    (sent_again,) = outbound.flush(held, 0.0).deltas
+    outbound.lacks(SID, None)
+    (asked_for,) = outbound.flush(held, 0.0).deltas
+    assert second.newest == stamp(30_001)
+    assert [one.accessed_ms for one in (pushed, sent_again, asked_for)] == [0, EPOCH_MS + 60_000, EPOCH_MS + 60_000]
 
 
 def test_a_session_that_has_expired_is_owed_no_more_nor_its_waits_kept():

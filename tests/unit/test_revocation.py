@@ -178,9 +178,9 @@ def test_a_rotated_session_ends_too_and_its_old_id_is_not_counted():
 def test_a_session_that_expired_is_the_users_no_more():
     """The index would grow for as long as the process lives."""
     table = Table()
-    table.write(SID, [*registers(idle_ms=1000).items(), (USER, user_value("kim"))], stamp(0), ALICE)
+    table.write(SID, [*registers(idle_ms=1000).items(), (USER, user_value("kim"))], stamp(0), ALICE, 0.0)
     assert table._owners.sessions_of(KIM) == [SID]
-    assert len(list(table.expired(EPOCH_MS + 10_000))) == 1
+    assert len(list(table.expired(EPOCH_MS + 10_000, 10.0))) == 1
     assert table._owners.sessions_of(KIM) == []
     assert table._owners._sessions == {}
 
@@ -197,9 +197,9 @@ def test_a_revocation_is_no_session_in_counts_and_is_kept_as_long_as_a_logout():
     ]
     table = here.replica.sessions.table
     revoked_ms = here.node.records[KIM].tombstone >> 16
-    list(table.expired(revoked_ms + TOMBSTONE_MS - 1))
+    list(table.expired(revoked_ms + TOMBSTONE_MS - 1, here.now_s))
     assert KIM in table.records
-    list(table.expired(revoked_ms + TOMBSTONE_MS))
+    list(table.expired(revoked_ms + TOMBSTONE_MS, here.now_s))
     assert (table.records, table.revocations) == ({}, 0)
 
 
@@ -307,13 +307,13 @@ def test_nodes_that_end_a_session_after_different_revocations_hold_the_same_with
     tables = []
     for revoked_ms in (10, 20):
         table = Table()
-        table.merge(not_covered(old, {}), EPOCH_MS)
-        table.kill(KIM, stamp(revoked_ms))
-        table.end_sessions_of(KIM)
+        table.merge(not_covered(old, {}), EPOCH_MS, 0.0)
+        table.kill(KIM, stamp(revoked_ms), 0.0)
+        table.end_sessions_of(KIM, 0.0)
         tables.append(table)
     late = Table()
-    late.kill(KIM, stamp(30))
-    applied = late.merge(not_covered(old, {}), EPOCH_MS)
+    late.kill(KIM, stamp(30), 0.0)
+    applied = late.merge(not_covered(old, {}), EPOCH_MS, 0.0)
     assert applied.absorbed, "the sender is told, should it not know"
     assert {table.records[SID].state_hash for table in (*tables, late)} == {late.records[SID].state_hash}
     assert late.records[SID].tombstone
@@ -322,9 +322,9 @@ def test_nodes_that_end_a_session_after_different_revocations_hold_the_same_with
 def test_a_login_that_is_heard_of_after_a_revocation_which_it_followed_lives():
     """Messages overtake each other."""
     table = Table()
-    table.kill(KIM, stamp(10))
+    table.kill(KIM, stamp(10), 0.0)
     before = record((stamp(10), ALICE, {**registers(), USER: user_value("kim")}))
     after = record((stamp(10, 1), ALICE, {**registers(), USER: user_value("kim")}), sid=OTHER)
-    assert table.merge(not_covered(before, {}), EPOCH_MS).record.tombstone
-    assert not table.merge(not_covered(after, {}), EPOCH_MS).record.tombstone
+    assert table.merge(not_covered(before, {}), EPOCH_MS, 0.0).record.tombstone
+    assert not table.merge(not_covered(after, {}), EPOCH_MS, 0.0).record.tombstone
     assert table._owners.sessions_of(KIM) == [OTHER]

@@ -84,7 +84,7 @@ def test_accesses_reach_a_peer_whose_link_was_down_when_they_were_told():
     here.waits(0.0)
     here.does()
     here.linked(BOB, 2)
-    assert Touch(((SID, EPOCH_MS + 10_000),)) in here.says()
+    assert Touch(1, ((SID, EPOCH_MS + 10_000),)) in here.says()
 
 
 def test_a_record_that_no_honest_node_makes_costs_its_sender_the_link_and_is_not_kept():
