@@ -13,6 +13,7 @@ from gossipsess.config import Config
 from gossipsess.errors import (
     ConfigError,
     GossipsessError,
+    MemoryFull,
     SessionTooLarge,
     SessionUnavailable,
     UnreplicableValue,
@@ -34,6 +35,7 @@ __all__ = [
     "Gone",
     "GossipsessError",
     "MemberStatus",
+    "MemoryFull",
     "Outcome",
     "Revoked",
     "Session",

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, Self
 
 from gossipsess.errors import ConfigError
 from gossipsess.model.member import Address
+from gossipsess.protocol.memory import MEMORY_LIMIT_MB
 from gossipsess.wire.keyring import SECRET_CHARACTERS_MIN, Keyring
 
 MULTICAST_GROUP: Final = ("239.255.79.50", 7949)
@@ -40,6 +41,7 @@ _TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
     "confirm_timeout_s": (int | float, "0.25"),
     "idle_timeout_s": (int | float, "1800"),
     "absolute_timeout_s": (int | float, "43200"),
+    "memory_limit_mb": (int, f"{MEMORY_LIMIT_MB}"),
 }
 
 
@@ -79,6 +81,10 @@ class Config:
         confirm_timeout_s: how long that may take, seconds; then the outcome is Degraded.
         idle_timeout_s: a session that nobody used for this long ends, seconds.
         absolute_timeout_s: a session ends this long after its creation, whatever happens, seconds.
+        memory_limit_mb: what all sessions together may take in each process, in MiB, by an account that is roughly
+            right; 1 or more. From there on the first commit of a new session raises `MemoryFull`, on the web the
+            answer is 503; existing sessions go on. The same on every node: each holds every session. Smaller: a flood
+            of visitors is turned away sooner. Larger: the process may be killed for its memory.
 
     Raises:
         ConfigError: a value that cannot work; the message says which, and what to write instead.
@@ -98,6 +104,7 @@ class Config:
     confirm_timeout_s: float = 0.25
     idle_timeout_s: float = 30 * 60
     absolute_timeout_s: float = 12 * 3600
+    memory_limit_mb: int = MEMORY_LIMIT_MB
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -257,12 +264,17 @@ class Config:
             value = getattr(self, name)
             if not 0 < value < 10**9:
                 raise ConfigError(f"{name}={value!r} must be a positive number of seconds.")
+        if not 1 <= self.memory_limit_mb < 10**9:
+            raise ConfigError(
+                f"memory_limit_mb={self.memory_limit_mb!r} must be a positive number of MiB; "
+                f"the default is {MEMORY_LIMIT_MB}."
+            )
 
 
 def _parsed(variable: str, name: str, text: str) -> Any:
     try:
         match name:
-            case "port" | "port_range":
+            case "port" | "port_range" | "memory_limit_mb":
                 return int(text)
             case "confirm":
                 return "all" if text == "all" else int(text)

@@ -1,7 +1,7 @@
 # Every exception gossipsess raises, grouped by whose fault it is.
 #
 # The application's:  ConfigError, UnreplicableValue, SessionTooLarge. The message says what to write instead.
-# The moment's:       SessionUnavailable. Nothing is lost; the same request may succeed a little later.
+# The moment's:       SessionUnavailable, MemoryFull. Nothing is lost; the same request may succeed a little later.
 # A peer's or a stranger's bytes:  WireError and below. Counted and dropped where they arrive; a request never
 #                     sees one, and no state has changed when one is raised.
 
@@ -36,6 +36,14 @@ class SessionUnavailable(GossipsessError):
     """Whether the session exists is not known now: those who may hold it did not answer in time.
 
     Not the same as absent: do not clear the cookie, and make no session under its id.
+    """
+
+
+class MemoryFull(SessionUnavailable):
+    """A new session is not stored: this node's sessions together have met `Config.memory_limit_mb`.
+
+    Raised by the commit that would store it; nothing has changed. Sessions that exist go on. On the web the answer
+    is 503.
     """
 
 

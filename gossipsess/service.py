@@ -25,6 +25,7 @@ from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.node import Node
 from gossipsess.protocol.effects import Notify
 from gossipsess.protocol.events import Watch
+from gossipsess.protocol.memory import MIB
 from gossipsess.protocol.replica import ALONE_S, Replica, Settings
 from gossipsess.runtime import localkey
 from gossipsess.runtime.forks import unforked
@@ -166,6 +167,7 @@ class NodeService:
             seeds=seeds,
             beacons=parts.multicast is not None,
             alone_s=ALONE_S if looks_for_others else 0.0,
+            memory_limit_bytes=config.memory_limit_mb * MIB,
         )
         replica = Replica(
             myself,

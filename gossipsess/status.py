@@ -45,6 +45,10 @@ class Status:
     fenced: int
     """Sessions that this node ended since they came from a node it had not met for nearly a day: a logout of theirs may
     have been forgotten meanwhile."""
+    memory_bytes: int
+    """What all records take in memory, roughly; tombstones included."""
+    memory_limit_bytes: int
+    """Where new sessions are refused: `Config.memory_limit_mb`."""
     members: tuple[MemberStatus, ...]
     """Everyone else, live ones first, then by name."""
 
@@ -66,6 +70,8 @@ def snapshot(node: Node) -> Status:
             unconfirmed=replica.sessions.unacknowledged,
             overwrites=replica.sessions.table.overwrites,
             fenced=replica.sessions.fenced,
+            memory_bytes=replica.sessions.table.bytes,
+            memory_limit_bytes=replica.sessions.memory.limit_bytes,
             members=tuple(
                 MemberStatus(
                     short(member.node),

@@ -104,6 +104,8 @@ class SessionStore:
 
         Raises:
             UnreplicableValue: a value was changed in place into something that cannot travel. Nothing is stored.
+            SessionTooLarge: with what others wrote meanwhile it is over its bound. Nothing is stored.
+            MemoryFull: it is a new session, and there is no room for it. Nothing is stored.
         """
         changes = session.changes()
         if not changes:

@@ -39,6 +39,8 @@ class Sessions:
 
         Raises:
             UnreplicableValue: a value was changed in place into something that cannot travel.
+            SessionTooLarge: with what others wrote meanwhile it is over its bound.
+            MemoryFull: it is a new session, and there is no room for it.
         """
         return blocking(self._store.commit(session, confirm))
 

@@ -35,6 +35,7 @@ from gossipsess.protocol.events import (
     Write,
 )
 from gossipsess.protocol.links import YOUNG_S, Links
+from gossipsess.protocol.memory import MEMORY_LIMIT_MB, MIB
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.placement import Placement
 from gossipsess.protocol.sessions import SessionProtocol, Written
@@ -77,6 +78,8 @@ class Settings(NamedTuple):
     beacons: bool = False
     """Say on the multicast group that this node is here."""
     alone_s: float = ALONE_S
+    memory_limit_bytes: int = MEMORY_LIMIT_MB * MIB
+    """What all records may cost together before new sessions are refused."""
 
 
 class Replica:
@@ -96,6 +99,7 @@ class Replica:
             self.outbox,
             clock=self._clock,
             confirm_timeout_s=settings.confirm_timeout_s,
+            memory_limit_bytes=settings.memory_limit_bytes,
             rng=rng,
             now_s=now_s,
         )
@@ -111,7 +115,11 @@ class Replica:
         self._leaving: list[NodeId] = []  # nodes that said Bye; their link's end proves nothing
 
     def handle(self, event: Event, now_s: float) -> Written | Found | None:
-        """Take one event. Returns what a request's event already knows."""
+        """Take one event. Returns what a request's event already knows.
+
+        Raises:
+            SessionTooLarge, MemoryFull: a write is refused, and has changed nothing.
+        """
         match event:
             case Write():
                 return self.sessions.write(event, now_s)

@@ -35,6 +35,7 @@ from gossipsess.protocol.events import (
 from gossipsess.protocol.expiry import Accesses, Expiry
 from gossipsess.protocol.fence import Fence
 from gossipsess.protocol.fetch import Fetches, satisfies
+from gossipsess.protocol.memory import MemoryLimit
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
 from gossipsess.protocol.placement import Placement
 from gossipsess.protocol.repair import Comparison
@@ -108,11 +109,13 @@ class SessionProtocol:
         *,
         clock: HybridClock,
         confirm_timeout_s: float,
+        memory_limit_bytes: int,
         rng: random.Random,
         now_s: float,
     ) -> None:
         self.table = Table()
         self.clock = clock
+        self.memory = MemoryLimit(memory_limit_bytes)
         self.synced = False
         """Everything that live members held when this node met them is held here."""
         self.repairs = 0
@@ -144,7 +147,17 @@ class SessionProtocol:
     # --- from the application -----------------------------------------------------------------------------
 
     def write(self, event: Write, now_s: float) -> Written:
-        """Change one session; its new record is visible at once."""
+        """Change one session; its new record is visible at once.
+
+        Raises:
+            SessionTooLarge: the session would be over its bound. Nothing has changed.
+            MemoryFull: the session is new, and there is no room for it. Nothing has changed.
+        """
+        if event.changes[0][0] == CREATED and event.sid not in self.table.records:
+            self._admit(now_s)
+        return self._write(event, now_s)
+
+    def _write(self, event: Write, now_s: float) -> Written:
         before = self.table.get(event.sid)
         begins = event.changes[0][0] == CREATED
         if before.tombstone or bool(before.entries) == begins:
@@ -179,7 +192,7 @@ class SessionProtocol:
         kept.update(event.changes)
         born = Write(event.new_sid, tuple(kept.items()), event.confirm, event.waiter)
         died_at = self.clock.tick(now_s, before.newest)
-        written = self.write(born, now_s)  # before the old one ends: if it is refused, nothing happened
+        written = self._write(born, now_s)  # before the old one ends: if it is refused, nothing happened
         if isinstance(written.outcome, Gone):
             return written
         self.table.kill(event.sid, died_at, now_s)
@@ -454,6 +467,7 @@ class SessionProtocol:
             self.tell_accesses(now_s)
             self._drop_ended(now_s)
             self._recheck(now_s)
+            self._outbox += self.memory.looked_at(self.table.bytes)
         # Last: what has just ended is not held any more, and a wait for it must not end with "stale".
         self._outbox += self._fetches.timeout(self.table.records, now_s)
 
@@ -496,6 +510,12 @@ class SessionProtocol:
     def _others(self, sid: Sid) -> tuple[Member, ...]:
         holders = self._placement.holders(partition_of(sid))
         return tuple([member for member in holders if member.node != self._myself])
+
+    def _admit(self, now_s: float) -> None:
+        if self.memory.is_met(self.table.bytes):
+            self._drop_ended(now_s)  # else done once a second, and never again once the driver has ended
+            self._outbox += self.memory.looked_at(self.table.bytes)
+            self.memory.admit(self.table.bytes)
 
     def _replicate(self, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Confirmed | Degraded | None:
         others = self._others(before.sid)

@@ -114,6 +114,7 @@ def save(
     Raises:
         UnreplicableValue: a value was changed in place into something that cannot travel. Nothing is stored.
         SessionTooLarge: values have grown over a bound in place. Nothing is stored.
+        MemoryFull: the session is new, and there is no room for it. The answer is 503. Nothing is stored.
     """
     if not session.is_new and not session and any(key != USER for key, _ in session.changes()):
         return Saving(store.invalidate(session), ((name, ""), (token_name(name), "")), ended=True)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from gossipsess.config import Config
-from gossipsess.errors import SessionUnavailable
+from gossipsess.errors import MemoryFull, SessionUnavailable
 from gossipsess.model.clock import time_ms_of
 from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
@@ -48,7 +48,9 @@ class SessionMiddleware:
     is written later is stored when the application returns, under the same id, provided that the client has it.
 
     Where it cannot be known in time whether the session exists, the application does not run: the answer is 503
-    with Retry-After (a websocket: close code 1013), and the cookie stays.
+    with Retry-After (a websocket: close code 1013), and the cookie stays. The same answer takes the place of the
+    application's where that would begin a session for which there is no room (`MemoryFull`); what is raised where the
+    application sends its response ends it.
 
     The node starts with the lifespan, whose startup completes once the node has met the others, or nobody for two
     seconds, and leaves with the lifespan's shutdown; without a lifespan it starts with the first request.
@@ -142,16 +144,29 @@ class SessionMiddleware:
             await _answer_unavailable(send)
             return
         scope["session"], scope[_STORE] = session, store
+        refused = False
 
         async def send_with_session(message: Message) -> None:
+            nonlocal refused
+            if refused:
+                return  # the error page of a layer that caught what was raised here
             if message["type"] == "http.response.start" and session.accessed:
                 headers: Headers = list(message.get("headers", ()))
                 _vary_by_cookie(headers)
-                await self._save(store, session, headers)
+                try:
+                    await self._save(store, session, headers)
+                except MemoryFull:
+                    refused = True
+                    await _answer_unavailable(send)
+                    raise
                 message = {**message, "headers": headers}
             await send(message)
 
-        await self.app(scope, receive, send_with_session)
+        try:
+            await self.app(scope, receive, send_with_session)
+        except Exception:
+            if not refused:
+                raise  # else it is the refusal, or what layers have made of it; the node has warned of the limit
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         store = await self._store()
@@ -162,16 +177,28 @@ class SessionMiddleware:
             await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
             return
         scope["session"], scope[_STORE] = session, store
+        refused = False
 
         async def send_with_session(message: Message) -> None:
+            nonlocal refused
+            if refused:
+                return  # the close of a layer that caught what was raised here
             if message["type"] == "websocket.accept" and session.accessed:
                 headers: Headers = list(message.get("headers", ()))
-                await self._save(store, session, headers)
+                try:
+                    await self._save(store, session, headers)
+                except MemoryFull:
+                    refused = True
+                    await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
+                    raise
                 message = {**message, "headers": headers}
             await send(message)
 
         try:
             await self.app(scope, receive, send_with_session)
+        except Exception:
+            if not refused:
+                raise
         finally:
             # Many applications end by the exception that the client's disconnect raises.
             if not session.is_new:

@@ -13,9 +13,10 @@ from typing import Any, Final
 from flask import Flask, Request, Response, request
 from flask.sessions import SessionInterface, SessionMixin
 from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.wrappers import Response as BaseResponse
 
 from gossipsess.config import Config
-from gossipsess.errors import SessionTooLarge, SessionUnavailable, UnreplicableValue
+from gossipsess.errors import MemoryFull, SessionTooLarge, SessionUnavailable, UnreplicableValue
 from gossipsess.model.record import Record
 from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
@@ -38,7 +39,8 @@ class GossipSessions:
     default), else by those that wrote. The version token's cookie is ``<name>-v``. No SECRET_KEY is needed.
 
     Where it cannot be known in time whether the session exists, no view runs: the answer is 503 with Retry-After,
-    and the cookie stays.
+    and the cookie stays. The same answer takes the place of a view's where that would begin a session for which
+    there is no room (`MemoryFull`).
 
     A login changes the session's id (`WebSession.rotate` says when).
 
@@ -151,6 +153,10 @@ class GossipSessionInterface(SessionInterface):
         except (UnreplicableValue, SessionTooLarge):
             session.refused = True
             raise
+        except MemoryFull:
+            # To raise here would make it a 500.
+            _become(response, _unavailable().get_response())
+            return
         if saving is not None:
             outcome = saving.outcome.result() if isinstance(saving.outcome, Future) else saving.outcome
             cookies.update(saving.cookies_after(outcome))
@@ -199,4 +205,18 @@ def _store(sessions: NodeSessions) -> SessionStore:
 
 def _refuse_if_unavailable(endpoint: str | None, values: dict[str, Any] | None) -> None:
     if _UNAVAILABLE in request.environ:
-        raise ServiceUnavailable("The session is not available right now. Please try again.", retry_after=1)
+        raise _unavailable()
+
+
+def _unavailable() -> ServiceUnavailable:
+    return ServiceUnavailable("The session is not available right now. Please try again.", retry_after=1)
+
+
+def _become(response: Response, other: BaseResponse) -> None:
+    """Put another answer into the response that Flask is about to send; nothing of its own stays, cookies included."""
+    close = getattr(response.response, "close", None)
+    if close is not None:
+        response.call_on_close(close)  # a file, or a generator
+    response.direct_passthrough = False
+    response.status, response.headers = other.status, other.headers
+    response.set_data(other.get_data())

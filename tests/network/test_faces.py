@@ -6,7 +6,7 @@ import pytest
 import trio
 
 import gossipsess
-from gossipsess import Confirmed, Gone, aio, sync
+from gossipsess import Confirmed, Gone, MemoryFull, aio, sync
 from tests.network.nodes import settings, static
 
 LONG_S = 10
@@ -91,6 +91,50 @@ def test_the_api_on_plain_threads():
         assert revoked.sessions == 1
         expect_confirmed(revoked.outcome)
         assert here.sessions.load(login.cookie) is None
+
+
+def grown(session):
+    session["cart"] = "x" * 200_000
+    return session
+
+
+async def store_two_megabytes(sessions) -> None:
+    for _ in range(10):
+        await sessions.commit(grown(sessions.create()))
+
+
+def store_two_megabytes_sync(sessions) -> None:
+    for _ in range(10):
+        sessions.commit(grown(sessions.create()))
+
+
+def test_where_the_memory_limit_is_met_new_sessions_are_refused_and_others_go_on():
+    """On each face the commit raises; and what another node still stores is taken all the same."""
+
+    async def main() -> None:
+        limited = settings(memory_limit_mb=1)
+        async with (
+            asyncio.timeout(LONG_S),
+            aio.open_node(limited) as here,
+            aio.open_node(seeded(here.status().address[1])) as there,
+        ):
+            session = here.sessions.create()
+            session["user"] = "kim"
+            expect_confirmed(await here.sessions.commit(session))
+            with pytest.raises(MemoryFull, match="GOSSIPSESS_MEMORY_LIMIT_MB"):
+                await store_two_megabytes(here.sessions)
+            expect_confirmed(await here.sessions.commit(grown(session)))
+            expect_confirmed(await here.sessions.rotate(session))
+            taken = there.sessions.create()
+            taken["user"] = "lee"
+            expect_confirmed(await there.sessions.commit(taken))
+            assert dict(await here.sessions.load(taken.cookie)) == {"user": "lee"}
+            status = here.status()
+            assert status.memory_bytes > status.memory_limit_bytes == 1024 * 1024
+
+    asyncio.run(main())
+    with sync.open_node(settings(memory_limit_mb=1)) as lone, pytest.raises(MemoryFull):
+        store_two_megabytes_sync(lone.sessions)
 
 
 async def test_a_cancelled_block_ends_the_node():

@@ -9,6 +9,7 @@ from gossipsess.model.table import register_value
 from gossipsess.node import Node
 from gossipsess.protocol.effects import Send, Settle
 from gossipsess.protocol.events import DialFailed, LinkClosed, LinkOpened, Received, Tick
+from gossipsess.protocol.memory import MEMORY_LIMIT_MB, MIB
 from gossipsess.protocol.replica import Replica, Settings
 from gossipsess.store import SessionStore
 from gossipsess.tokens import Tokens
@@ -49,11 +50,18 @@ def member(node: bytes, host: str = "", port: int = 7950) -> Member:
 class Clocked:
     """A node and its store, without network; `now_s` is what its clock shows, and moves only by hand."""
 
-    def __init__(self, node: bytes = ALICE, seeds: tuple[Address, ...] = (), **settings) -> None:
+    def __init__(
+        self,
+        node: bytes = ALICE,
+        seeds: tuple[Address, ...] = (),
+        memory_limit_bytes: int = MEMORY_LIMIT_MB * MIB,
+        **settings,
+    ) -> None:
         self.now_s = 100.0
         self.me = member(node)
+        machine = Settings(seeds=seeds, memory_limit_bytes=memory_limit_bytes)
         self.replica = Replica(
-            self.me, Settings(seeds=seeds), clock_offset_ms=EPOCH_MS - 100_000, rng=random.Random(1), now_s=self.now_s
+            self.me, machine, clock_offset_ms=EPOCH_MS - 100_000, rng=random.Random(1), now_s=self.now_s
         )
         self.node = Node(self.replica, now=lambda: self.now_s)
         self.store = SessionStore(self.node, Tokens((b"key",)), **settings)

@@ -19,6 +19,7 @@ from gossipsess.web.asgi import SessionMiddleware
 from tests.unit.web_support import (
     UNKNOWN_ID,
     HeldBackNode,
+    fill,
     node_flooded_with_fetches,
     node_that_misses_a_peer,
     set_cookies,
@@ -35,6 +36,14 @@ def backend(request):
 @pytest.fixture
 def node():
     return lone_node()
+
+
+@pytest.fixture
+def full():
+    """A node that has met its memory limit."""
+    service = lone_node(Config(memory_limit_mb=1))
+    fill(service)
+    return service
 
 
 def serving(view, *, headers=()):
@@ -319,6 +328,56 @@ def test_a_session_that_is_not_available_is_refused_and_the_cookie_kept(unreacha
     assert set_cookies(response) == {}
     assert closed.value.code == 1013
     assert not ran
+
+
+def catching(app):
+    """Let a layer make an error page of whatever an application raises, as frameworks do."""
+
+    async def layer(scope, receive, send):
+        try:
+            await app(scope, receive, send)
+        except Exception as error:
+            body = b"Oh no!"
+            await send({"type": "http.response.start", "status": 500, "headers": []})
+            await send({"type": "http.response.body", "body": body})
+            raise RuntimeError("told the visitor") from error
+
+    return layer
+
+
+@pytest.mark.parametrize("layer", [lambda app: app, catching])
+def test_a_new_session_for_which_there_is_no_room_makes_the_answer_503(full, backend, layer):
+    """What the application goes on to do after its response would rest on a session that is not there."""
+    went_on = []
+
+    async def app(scope, receive, send):
+        await serving(append)(scope, receive, send)
+        went_on.append(True)
+
+    client = TestClient(SessionMiddleware(layer(app), node=full), base_url="https://testserver", backend=backend)
+    answer = client.get("/")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+    assert "try again" in answer.text
+    assert set_cookies(answer) == {}
+    assert not went_on
+
+
+def test_an_error_of_the_application_is_its_own_where_there_is_no_room(full, backend):
+    """Only what follows from the refusal is answered for the application."""
+    with pytest.raises(ZeroDivisionError):
+        client_of(lambda session: 1 / 0, full, backend).get("/")
+
+
+def test_a_websocket_that_begins_a_session_for_which_there_is_no_room_is_closed(full, backend):
+    """Accepted, it would hold a session that the client has no id of."""
+    talked = []
+    app = SessionMiddleware(socket_app(on_open=append, on_message=talked.append), node=full)
+    client = TestClient(app, base_url="https://testserver", backend=backend)
+    with pytest.raises(WebSocketDisconnect) as closed, client.websocket_connect("/"):
+        pass
+    assert closed.value.code == 1013
+    assert not talked
 
 
 def test_a_write_that_nobody_confirms_in_time_counts_all_the_same(backend):

@@ -6,15 +6,17 @@ import sys
 from datetime import timedelta
 
 import pytest
-from flask import Flask, session
+from flask import Flask, Response, session
 from flask.sessions import SessionMixin
 
+from gossipsess.config import Config
 from gossipsess.errors import UnreplicableValue
 from gossipsess.service import lone_node
 from gossipsess.web.flask import GossipSessions
 from tests.unit.web_support import (
     UNKNOWN_ID,
     TestUser,
+    fill,
     node_flooded_with_fetches,
     node_that_misses_a_peer,
     set_cookies,
@@ -323,6 +325,45 @@ def test_a_write_that_nobody_confirms_in_time_counts_all_the_same():
         client = app_of(node).test_client()
         assert set(set_cookies(client.get("/append"))) == {"session", "session-v"}
         assert client.get("/append").text == "2"
+
+
+def test_a_session_that_cannot_be_stored_for_lack_of_memory_makes_the_answer_503():
+    """The page of a successful login, and no login: the visitor would be sent in circles. Others stay logged in.
+
+    Nothing of the view's own answer goes out: no redirect, no cookie, no cached page. What it opened is closed.
+    """
+    node = lone_node(Config(memory_limit_mb=1))
+    app = app_of(node)
+    closed = []
+
+    class Page:
+        def __iter__(self):
+            yield b"Welcome"
+
+        def close(self):
+            closed.append(True)
+
+    @app.get("/login")
+    def login():
+        session["user_id"] = 42
+        response = Response(Page(), 302, {"Location": "/welcome", "ETag": "1"}, direct_passthrough=True)
+        response.set_cookie("seen", "1")
+        return response
+
+    known = app.test_client()
+    known.get("/append")
+    fill(node)
+    answer = app.test_client().get("/login", buffered=True)
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "1"
+    assert "try again" in answer.text
+    assert "Welcome" not in answer.text
+    assert set_cookies(answer) == {}
+    assert "Location" not in answer.headers
+    assert "ETag" not in answer.headers
+    assert closed
+    assert set(set_cookies(known.get("/login"))) == {"seen", "session", "session-v"}
+    assert known.get("/append").text == "2"
 
 
 def test_one_extension_object_serves_several_applications(node):

@@ -15,7 +15,7 @@ from gossipsess.config import Config
 from gossipsess.errors import ConfigError, UnreplicableValue
 from gossipsess.service import lone_node
 from gossipsess.web.starlette import SessionMiddleware, StarletteSession
-from tests.unit.web_support import TestUser, set_cookies
+from tests.unit.web_support import TestUser, fill, set_cookies
 
 
 async def view(request: Request) -> JSONResponse:
@@ -227,6 +227,21 @@ def test_loading_a_session_does_not_count_as_using_it():
     client.post("/update", json={"some": "data"})
     assert "vary" not in client.get("/untouched").headers
     assert client.get("/view").headers["vary"] == "Cookie"
+
+
+def test_a_session_that_cannot_be_stored_for_lack_of_memory_makes_the_answer_503(backend):
+    """The page of a successful login, and no login: the visitor would be sent in circles. Others stay logged in."""
+    node = lone_node(Config(memory_limit_mb=1))
+    known = client_of(backend, node=node)
+    known.post("/update", json={"cart": ["book"]})
+    fill(node)
+    answer = client_of(backend, node=node).post("/update", json={"user_id": 42})
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+    assert set_cookies(answer) == {}
+    login = known.post("/update", json={"user_id": 42})
+    assert set(set_cookies(login)) == {"session", "session-v"}
+    assert login.json() == known.get("/view").json() == {"session": {"cart": ["book"], "user_id": 42}}
 
 
 async def test_a_node_that_cannot_start_is_told_to_the_server_once():

@@ -3,8 +3,9 @@
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from gossipsess.errors import MemoryFull
 from gossipsess.model.member import Member, MemberState
 from gossipsess.protocol.effects import Settle
 from gossipsess.protocol.events import Fetch, LinkClosed, LinkOpened, Received, Tick
@@ -53,6 +54,15 @@ def node_flooded_with_fetches() -> Iterator[NodeService]:
     for _ in range(FETCHES_MAX):
         service.node.submit(Fetch(os.urandom(16), (), lambda outcome: None))
     yield service
+
+
+def fill(service: NodeService) -> None:
+    """Store sessions until the node's memory limit is met; give it a small one."""
+    with suppress(MemoryFull):
+        while True:
+            session = service.store.create()
+            session["some"] = "x" * 200_000
+            service.store.commit(session)
 
 
 def _lose_a_peer(service: NodeService) -> None:
