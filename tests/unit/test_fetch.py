@@ -245,11 +245,3 @@ def test_a_holder_whose_link_was_replaced_is_asked_again_over_the_new_one():
     here.hears(PullAnswer(asked.request, held=False, synced=True), 2)
     here.does()
     assert heard == [Found.ABSENT]
-
-
-def test_a_holder_that_has_answered_is_not_asked_again():
-    """Its answer stands; a link that flaps would make a message of each wait each time."""
-    fetches, asked = begun()
-    fetches.answered(BOB, PullAnswer(asked.request, held=False, synced=True), NOBODY)
-    assert fetches.unanswered_by(BOB, NOBODY) == []
-    assert fetches.unanswered_by(CAROL, NOBODY) == [asked]
