@@ -231,17 +231,3 @@ def test_a_pulls_verdict_comes_after_its_record_however_much_is_owed_before_it(m
     *pushes, verdict = here.says()
     assert [delta.sid for push in pushes for delta in push.deltas] == sids
     assert verdict == PullAnswer(7, held=True, synced=True)
-
-
-def test_a_holder_whose_link_was_replaced_is_asked_again_over_the_new_one():
-    """A pair that meets opens two links and closes one, with what was on it: a first request would hear "unknown"."""
-    here = Clocked().alone().linked(BOB)
-    heard: list[Found] = []
-    here.node.submit(Fetch(SID, (), heard.append))
-    here.does()
-    here.node.submit(LinkClosed(1))
-    here.linked(BOB, 2)
-    (asked,) = [message for message in here.says() if isinstance(message, Pull)]
-    here.hears(PullAnswer(asked.request, held=False, synced=True), 2)
-    here.does()
-    assert heard == [Found.ABSENT]
