@@ -135,6 +135,7 @@ def test_a_damaged_value_is_a_value_or_a_decode_error(value, data):
 ENCODE_AGAIN = """
 import sys
 from gossipsess.wire.values import decode_value, encode_value
+print("ready", flush=True)
 for line in sys.stdin:
     print(encode_value(decode_value(bytes.fromhex(line)), "").hex(), flush=True)
 """
@@ -150,6 +151,8 @@ def other_process(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[s
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"  # its imports are no part of an example's time
         yield process
 
 
