@@ -267,3 +267,18 @@ def test_a_session_that_has_ended_is_told_of_no_more():
     here.does()
     here.linked(BOB, 2)
     assert touches(here) == []
+
+
+def test_a_session_that_expires_is_owed_to_no_peer_any_more():
+    """A peer without a link keeps them all, and each of them will end some day."""
+    here = Clocked().alone().linked(BOB)
+    here.replica.sessions.table.write(SID, registers(idle_ms=1_000).items(), stamp(0), BOB, here.now_s)
+    here.node.submit(LinkClosed(1))
+    here.now_s += 0.5
+    here.node.submit(Accessed(SID))
+    here.waits(EVERY_S)
+    peer = here.replica.sessions._peers[BOB]
+    assert peer.accesses._owed == {SID: EPOCH_MS + 500}
+    here.waits(2.0)
+    assert SID not in here.node.records
+    assert not peer.accesses._owed
