@@ -348,18 +348,26 @@ def catching(app):
 @pytest.mark.parametrize("layer", [lambda app: app, catching])
 def test_a_new_session_for_which_there_is_no_room_makes_the_answer_503(full, backend, layer):
     """What the application goes on to do after its response would rest on a session that is not there."""
-    went_on = []
+    went_on, sent = [], []
 
     async def app(scope, receive, send):
         await serving(append)(scope, receive, send)
         went_on.append(True)
 
-    client = TestClient(SessionMiddleware(layer(app), node=full), base_url="https://testserver", backend=backend)
+    async def server(scope, receive, send):
+        async def noting(message):
+            sent.append(message["type"])
+            await send(message)
+
+        await SessionMiddleware(layer(app), node=full)(scope, receive, noting)
+
+    client = TestClient(server, base_url="https://testserver", backend=backend)
     answer = client.get("/")
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "1"
     assert "try again" in answer.text
     assert set_cookies(answer) == {}
+    assert sent == ["http.response.start", "http.response.body"]
     assert not went_on
 
 

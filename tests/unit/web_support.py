@@ -57,9 +57,9 @@ def node_flooded_with_fetches() -> Iterator[NodeService]:
 
 
 def fill(service: NodeService) -> None:
-    """Store sessions until the node's memory limit is met; give it a small one."""
+    """Store sessions until the node's memory limit is met; give it one of 1 MiB."""
     with suppress(MemoryFull):
-        while True:
+        for _ in range(10):
             session = service.store.create()
             session["some"] = "x" * 200_000
             service.store.commit(session)
