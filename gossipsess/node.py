@@ -54,8 +54,10 @@ class Node:
             answer = replica.handle(event, self.now())
             wake = None
             flush_at_s = replica.sessions.flush_at_s
-            # A fetch whose holders have no link sends nothing, but its deadline is new.
-            waits = isinstance(event, Fetch) and answer is None
+            # Where no holder has a link, or all have collapsed, nothing is sent, but the deadline of the wait is new.
+            waits = (
+                answer.outcome is None if isinstance(answer, Written) else isinstance(event, Fetch) and answer is None
+            )
             if not self._woken and (waits or replica.outbox or (flush_at_s is not None and flush_at_s < self._due_s)):
                 self._woken = True
                 wake = self._wake

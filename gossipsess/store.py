@@ -85,13 +85,13 @@ class SessionStore:
         time_ms = self._node.time_ms()
         dots = self._tokens.read_untrusted(sid, token, time_ms) if token else ()
         record = self._node.records.get(sid)
-        if record is not None:
+        if record is not None and not self._is_over(record, time_ms):
             for origin, stamp in dots:
                 if not record.contains(origin, stamp):
                     break
             else:
                 return self._opened(name, record, token if dots else "", time_ms)
-        elif not dots and self._known_absent(sid):
+        elif record is None and not dots and self._known_absent(sid):
             return None
         return self._fetched(name, sid, token if dots else "", dots)
 
@@ -173,6 +173,10 @@ class SessionStore:
         return future
 
     # --- inside -------------------------------------------------------------------------------------------
+
+    def _is_over(self, record: Record, time_ms: int) -> bool:
+        """Say whether a session has ended by time, as far as is known here: another node may know of a later access."""
+        return not record.tombstone and self._node.replica.sessions.table.life(record).ends_ms <= time_ms
 
     def _opened(
         self, name: str, record: Record, token: str, time_ms: int, unmet: tuple[Dot, ...] = ()

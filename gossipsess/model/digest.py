@@ -4,8 +4,9 @@
 #             session of 100,000 is found by three short messages. A partition's sum is the sum of its records' hashes.
 # Settled     the sum over all sessions that did not change in the last `SETTLE_S`. While a cluster is written to, a
 #             delta is always on its way and no two nodes are ever equal; what has settled is equal, or it is wrong.
-# Why sums and not exclusive ors: nothing cancels. Why modulo 2**64: that is how they travel, and a hash is evenly
-# spread. Every change costs two dict operations and some additions.
+# Why sums and not exclusive ors: nothing cancels. Why modulo 2**48: sums are most of what a repair sends, and a hash is
+# evenly spread: two that differ look equal once in 10**14 times, until one of them changes.
+# Every change costs two dict operations and some additions.
 # Not here: what is done about a difference (protocol/sync.py).
 
 from typing import Final
@@ -15,7 +16,8 @@ from gossipsess.model.identity import Sid
 GROUPS: Final = 64
 GROUP_PARTITIONS: Final = 64
 PARTITIONS: Final = GROUPS * GROUP_PARTITIONS
-SUM_MASK: Final = (1 << 64) - 1
+SUM_BYTES: Final = 6
+SUM_MASK: Final = (1 << 8 * SUM_BYTES) - 1
 SETTLE_S: Final = 3.0
 """A session counts as settled when it has not changed for this long. Longer than a push takes that is lost once and
 sent again; a real difference is noticed that much later."""
@@ -27,7 +29,7 @@ def partition_of(sid: Sid) -> int:
 
 
 def short_hash(state_hash: int) -> int:
-    """Return a record's state hash as it travels in a listing, 64 bits. That is also its share of a sum."""
+    """Return a record's state hash as it travels in a listing, 48 bits. That is also its share of a sum."""
     return state_hash & SUM_MASK
 
 
@@ -61,7 +63,7 @@ class PartitionSums:
             self._unsettled_sum += new_hash
 
     def settled(self, now_s: float) -> int:
-        """Return the sum over the sessions that have settled, 64 bits."""
+        """Return the sum over the sessions that have settled, 48 bits."""
         due: list[
             Sid
         ] = []  # taken out afterwards: each search for a dict's first key passes the places of the old ones

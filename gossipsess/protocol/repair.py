@@ -13,8 +13,9 @@ from typing import Final
 OTHER_AFTER_S: Final = 10.0
 """How long a difference must stand until the greater node id repairs it too."""
 WAIT_S: Final = 2.0
-WAIT_MAX_S: Final = 60.0
-"""Between two repairs of a difference that stands: the first wait, doubled each time up to the second."""
+WAIT_MAX_S: Final = 8.0
+"""Between two repairs of a difference that stands: the first wait, doubled each time up to the second. Where clocks
+differ so much that sessions are always ending on one side only, longer would cost less, and hide real differences."""
 
 
 class Comparison:

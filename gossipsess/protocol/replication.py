@@ -17,6 +17,8 @@
 # a lost one is sent again. The link's order only makes that rare.
 # Not here: which sessions rest because they are sent too often (pace.py), the repair (sync.py).
 
+from collections import deque
+from itertools import chain
 from math import inf
 from typing import Final
 
@@ -73,7 +75,7 @@ class Outbound:
         self.unrepaired = False
         """It has collapsed, and no sync has repaired it since."""
         self._flights: dict[int, _Flight] = {}
-        self._given_up: dict[int, int] = {}  # sequence -> bytes of what is owed again, but still under way
+        self._given_up: deque[tuple[int, int]] = deque()  # (sequence, bytes) owed again, but still under way
         self._in_flight_bytes = 0  # of both
         self._sequence = 0
         self._resend_after_s = RESEND_AFTER_S
@@ -139,8 +141,12 @@ class Outbound:
         deltas: list[Delta] = []
         debts: dict[Sid, Debt] = {}
         size = 0
-        for sid, debt in self.owed.items():
-            debts[sid] = debt
+        # What somebody waits for goes before all else that is owed.
+        first = [sid for sid in self.waiting if sid in self.owed] if len(self.waiting) < len(self.owed) else ()
+        for sid in chain(first, self.owed):
+            if sid in debts:
+                continue
+            debts[sid] = debt = self.owed[sid]
             record = table.records.get(sid)
             if record is None:
                 continue  # it expired meanwhile: the peer's copy does so by itself
@@ -173,8 +179,8 @@ class Outbound:
         here on is noted again."""
         self.collapsed = False
         self._behind_since_s = None
-        for sequence in [one for one in self._given_up if one <= ack.sequence]:  # none is behind this one on the link
-            self._in_flight_bytes -= self._given_up.pop(sequence)
+        while self._given_up and self._given_up[0][0] <= ack.sequence:  # none is behind this one on the link
+            self._in_flight_bytes -= self._given_up.popleft()[1]
         flight = self._flights.pop(ack.sequence, None)
         if flight is None:
             return {}  # it was sent again meanwhile, and that one counts
@@ -214,7 +220,7 @@ class Outbound:
     def link_down(self) -> None:
         """Owe again all that was in flight."""
         self._give_up(list(self._flights))
-        self._given_up = {}
+        self._given_up.clear()
         self._in_flight_bytes = 0
         self._asks = False
         self._resend_after_s = RESEND_AFTER_S
@@ -253,7 +259,7 @@ class Outbound:
     @property
     def in_flight_bytes(self) -> int:
         """How much is on its way to this peer, in bytes, counted anew."""
-        return sum(flight.bytes for flight in self._flights.values()) + sum(self._given_up.values())
+        return sum(flight.bytes for flight in self._flights.values()) + sum(size for _, size in self._given_up)
 
     @property
     def unacknowledged(self) -> int:
@@ -278,15 +284,15 @@ class Outbound:
     def _collapse(self) -> None:
         """Give everything up. What is under way still takes its room on the link."""
         self.collapsed = self.unrepaired = True
-        self._given_up.update({sequence: flight.bytes for sequence, flight in self._flights.items()})
+        self._given_up.extend([(sequence, flight.bytes) for sequence, flight in self._flights.items()])
         self._flights = {}
         self.owed, self.resting, self.waiting = {}, {}, {}
 
     def _give_up(self, sequences: list[int]) -> None:
-        """Owe again what is in these flights."""
+        """Owe again what is in these flights, oldest first."""
+        self._given_up.extend([(sequence, self._flights[sequence].bytes) for sequence in sequences])
         for sequence in reversed(sequences):  # newest first: the oldest base is the one the peer may still have
             flight = self._flights.pop(sequence)
-            self._given_up[sequence] = flight.bytes
             for sid, debt in flight.debts.items():
                 self.resting.pop(sid, None)
                 self.owed[sid] = debt

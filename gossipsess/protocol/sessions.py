@@ -79,7 +79,7 @@ class Written(NamedTuple):
 class _Peer:
     """A live member as the data sees it. `link` is None while there is none."""
 
-    __slots__ = ("accesses", "compared_from_s", "comparison", "link", "member", "outbound", "sync")
+    __slots__ = ("accesses", "compared_from_s", "comparison", "held", "link", "member", "outbound", "sync")
 
     def __init__(self, member: Member, comparison: Comparison) -> None:
         self.member = member
@@ -87,6 +87,8 @@ class _Peer:
         self.outbound = Outbound()
         self.accesses = Accesses()
         self.sync = sync.Sync()
+        self.held: SyncList | None = None
+        """The next question of the sync, while the peer is still owed much."""
         self.comparison = comparison
         self.compared_from_s = -math.inf
 
@@ -174,6 +176,8 @@ class SessionProtocol:
         """Put a tombstone on a session, known here or not."""
         before = self.table.get(event.sid)
         record = self.table.kill(event.sid, self.clock.tick(now_s, before.newest), now_s)
+        if not before.tombstone:
+            self._died(event.sid)
         outcome = self._replicate(before, event.confirm, event.waiter, now_s)
         if self._watched and not before.tombstone:
             self._notify("invalidated", event.sid, remote=False)
@@ -196,6 +200,7 @@ class SessionProtocol:
         if isinstance(written.outcome, Gone):
             return written
         self.table.kill(event.sid, died_at, now_s)
+        self._died(event.sid)
         self._replicate(before, 0, event.waiter, now_s)  # only the new record is waited for
         if self._watched:
             self._notify("invalidated", event.sid, remote=False)
@@ -216,6 +221,7 @@ class SessionProtocol:
 
         Returns what is known at once; None where `Settle` will tell.
         """
+        self._drop_ended(now_s)  # what is over by this node's time may be in use elsewhere
         if satisfies(self.table.records.get(event.sid), event.dots):
             return Found.FRESH
         others = tuple([member.node for member in self._others(event.sid)])
@@ -282,6 +288,7 @@ class SessionProtocol:
         for pull in self._fetches.unanswered_by(node, self.table.records):
             self._send(peer, pull)
         peer.sync.stop()
+        peer.held = None
         peer.comparison = self._comparison(node)
         self._step(peer, peer.sync.start(self.table, now_s, both_ways=peer.outbound.unrepaired), now_s)
         self._flush_when_due(peer, now_s)
@@ -485,7 +492,7 @@ class SessionProtocol:
             self._tell(peer, now_s)
 
     def digest(self, now_s: float) -> int:
-        """Return the sum, 64 bits, over all sessions that have settled; what has ended by now is dropped before."""
+        """Return the sum, 48 bits, over all sessions that have settled; what has ended by now is dropped before."""
         self._drop_ended(now_s)
         return self.table.sums.settled(now_s)
 
@@ -576,6 +583,9 @@ class SessionProtocol:
         push = peer.outbound.flush(self.table, now_s)
         if push is not None:
             self._outbox.append(Send(peer.link, push))
+        if peer.held is not None and len(peer.outbound.owed) <= sync.SESSIONS_PER_PAGE:
+            question, peer.held = peer.held, None
+            self._send(peer, question)
         self._flush_when_due(peer, now_s)
 
     def _flush_when_due(self, peer: _Peer, now_s: float) -> None:
@@ -597,9 +607,13 @@ class SessionProtocol:
                 self._step(peer, peer.sync.start(self.table, now_s), now_s)
 
     def _look_whether_synced(self) -> None:
-        syncs = [peer.sync for peer in self._peers.values()]
-        if all(sync.completed for sync in syncs) and (not self._patient or any(sync.peer_synced for sync in syncs)):
-            self.synced = True
+        peers = self._peers.values()
+        if self._patient:
+            self.synced = self.synced or (
+                any(peer.sync.peer_synced for peer in peers) and all(peer.sync.completed for peer in peers)
+            )
+        elif all(peer.sync.completed for peer in peers if peer.link is not None):
+            self.synced = True  # who is live and cannot be linked is asked by each fetch all the same
 
     def _look_whether_one(self, node: NodeId, peer: _Peer, now_s: float) -> None:
         if peer.sync.completed:
@@ -642,10 +656,14 @@ class SessionProtocol:
             self._flush_when_due(peer, now_s)
         if peer.sync.both_ways and (step.owed or isinstance(step.message, Pull)):
             self.repaired += 1
+        peer.held = None
+        outbound = peer.outbound
+        if isinstance(step.message, SyncList) and len(outbound.owed) > sync.SESSIONS_PER_PAGE:
+            peer.held = step.message  # what the peer is owed goes first, or writes would wait behind all of a repair
+            return
         if step.message is not None:
             self._send(peer, step.message)
             return
-        outbound = peer.outbound
         if outbound.unrepaired and not outbound.collapsed and not peer.sync.running:
             outbound.repaired()
         if peer.sync.completed and not self.synced:

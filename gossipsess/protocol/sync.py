@@ -123,6 +123,8 @@ class Sync:
             return Step()
         owed: tuple[tuple[Sid, Claims | None], ...] = ()
         record = table.records.get(delta.sid)
+        if record is not None and record.state_hash == delta.after_hash:
+            self._unequal.pop(delta.sid, None)
         if self.both_ways and record is not None and record.state_hash != delta.after_hash:
             owed = ((delta.sid, None if whole else delta.after),)
         if self._missing:

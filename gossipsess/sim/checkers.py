@@ -11,8 +11,8 @@
 #   revocation      who knows a user to be revoked holds no session with an earlier login, however often it was
 #                   rotated since; and no session ends by a revocation that came before its login.
 # For each write:    its dot is new, and its stamp above everything in the state it replaces.
-# For each outcome:  confirmed means held by that many others; fresh means that the dots are there; absent is not
-#                    said while a node that was asked holds the session; no wait outlasts its bound.
+# For each outcome:  confirmed means held by that many others, and not dead here; fresh means that the dots are there;
+#                    absent is not said while a linked node has held the session for a second; no wait outlasts its bound.
 # For each process:  what it owes is bounded, its timers rest, and it judges nobody it must not (bounds.py).
 # After the heal:    all processes hold the same (`difference`), see each other and nobody else (`unsettled`), and
 #                    every confirmed write and invalidation of which one witness survived is there (`check_end`).
@@ -182,6 +182,9 @@ class Checker:
             return
         assert wait.wrote is not None
         self._cluster.counts[type(outcome).__name__.lower()] += 1
+        record = process.records.get(wait.wrote.sid)
+        dead = wait.wrote.values is not None and record is not None and record.tombstone
+        must(not (dead and isinstance(outcome, Confirmed)), "{} confirms {}, which is dead there", process, wait.wrote)
         # One that stood still tells of what was so before: the session may have ended by time meanwhile.
         late = self._cluster.now_s > wait.until_s + self._wait_slack_s
         if isinstance(outcome, Confirmed | Degraded) and not late:

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import cbor2
 
 from gossipsess.errors import DecodeError
-from gossipsess.model.digest import GROUP_PARTITIONS, GROUPS, PARTITIONS
+from gossipsess.model.digest import GROUP_PARTITIONS, GROUPS, PARTITIONS, SUM_BYTES
 from gossipsess.model.identity import NODE_ID_BYTES, SID_BYTES, NodeId, Sid
 from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.wire.delta_codec import (
@@ -56,10 +56,8 @@ U16: Final = 2**16 - 1
 U32: Final = 2**32 - 1
 U64: Final = 2**64 - 1
 HASH_BYTES: Final = 16
-_GROUP_SUMS: Final = Struct(f">{GROUPS}Q")
-_PARTITION_SUMS: Final = Struct(f">{GROUP_PARTITIONS}Q")
 _PARTITION: Final = Struct(">H")
-_LISTED: Final = Struct(f">{SID_BYTES}sQ")
+_LISTED: Final = Struct(f">{SID_BYTES}s{SUM_BYTES}s")
 _NESTING_MAX: Final = 4
 """Arrays in arrays, fields of newer versions included."""
 
@@ -220,8 +218,13 @@ def _gap(fields: _Fields) -> Gap:
     return Gap(sid, None if claims is None else claims_from_untrusted(claims), _hash(fields))
 
 
-def _sums(fields: _Fields, form: Struct) -> tuple[int, ...]:
-    return form.unpack(fields.octets(form.size))
+def _packed_sums(sums: Iterable[int]) -> bytes:
+    return b"".join([total.to_bytes(SUM_BYTES, "big") for total in sums])
+
+
+def _sums(fields: _Fields, count: int) -> tuple[int, ...]:
+    packed = fields.octets(count * SUM_BYTES)
+    return tuple([int.from_bytes(packed[at : at + SUM_BYTES], "big") for at in range(0, len(packed), SUM_BYTES)])
 
 
 def _packed(form: Struct, rows: Iterable[tuple[Any, ...]]) -> bytes:
@@ -284,12 +287,17 @@ _KINDS: Final[dict[int, _Kind]] = {
     ),
     21: _Kind(
         SyncAsk,
-        lambda m: [m.round, _GROUP_SUMS.pack(*m.groups)],
-        lambda f: SyncAsk(f.number(U32), _sums(f, _GROUP_SUMS)),
+        lambda m: [m.round, _packed_sums(m.groups)],
+        lambda f: SyncAsk(f.number(U32), _sums(f, GROUPS)),
     ),
     22: _Kind(
         SyncPage,
-        lambda m: [m.round, m.answered, m.synced, _packed(_LISTED, m.sessions)],
+        lambda m: [
+            m.round,
+            m.answered,
+            m.synced,
+            _packed(_LISTED, [(sid, state_hash.to_bytes(SUM_BYTES, "big")) for sid, state_hash in m.sessions]),
+        ],
         lambda f: _sync_page(f),
     ),
     23: _Kind(
@@ -304,7 +312,7 @@ _KINDS: Final[dict[int, _Kind]] = {
             m.round,
             m.synced,
             len(m.groups),
-            *[field for group, sums in m.groups for field in (group, _PARTITION_SUMS.pack(*sums))],
+            *[field for group, sums in m.groups for field in (group, _packed_sums(sums))],
         ],
         lambda f: _sync_sums(f),
     ),
@@ -325,7 +333,7 @@ _NUMBER_OF: Final = {kind.message: number for number, kind in _KINDS.items()}
 
 def _sync_sums(fields: _Fields) -> SyncSums:
     sync_round, synced = fields.number(U32), fields.flag()
-    groups = fields.many(lambda each: (each.number(GROUPS - 1), _sums(each, _PARTITION_SUMS)), most=GROUPS)
+    groups = fields.many(lambda each: (each.number(GROUPS - 1), _sums(each, GROUP_PARTITIONS)), most=GROUPS)
     return SyncSums(sync_round, groups, synced)
 
 
@@ -339,5 +347,6 @@ def _sync_list(fields: _Fields) -> SyncList:
 
 def _sync_page(fields: _Fields) -> SyncPage:
     sync_round, answered, synced = fields.number(U32), fields.number(PARTITIONS), fields.flag()
-    sessions = tuple(_unpacked(fields, _LISTED, MESSAGE_BYTES_MAX))
+    listed = _unpacked(fields, _LISTED, MESSAGE_BYTES_MAX)
+    sessions = tuple([(sid, int.from_bytes(state_hash, "big")) for sid, state_hash in listed])
     return SyncPage(sync_round, answered, sessions, synced)

@@ -22,7 +22,7 @@ class Ping(NamedTuple):
     view: int = 0
     """The sender's live members, itself included, hashed to 32 bits."""
     digest: int = 0
-    """The sender's settled sessions, as far as the receiver holds them too, hashed to 64 bits."""
+    """The sender's settled sessions, as far as the receiver holds them too, as a sum of 48 bits."""
 
 
 class ProbeAck(NamedTuple):
@@ -131,7 +131,7 @@ class SyncAsk(NamedTuple):
     round: int
     """Counts the questions of one asker to one peer; an answer to an earlier one is not taken."""
     groups: tuple[int, ...]
-    """The asker's sum of each group, 64 bits each."""
+    """The asker's sum of each group, 48 bits each."""
 
 
 class SyncSums(NamedTuple):
@@ -159,7 +159,7 @@ class SyncPage(NamedTuple):
     answered: int
     """How many of the listed partitions; the rest is to be asked for again."""
     sessions: tuple[tuple[Sid, int], ...]
-    """(sid, state hash, cut to 64 bits)"""
+    """(sid, state hash, cut to 48 bits)"""
     synced: bool
 
 

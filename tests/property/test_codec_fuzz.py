@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gossipsess.errors import DecodeError
 from gossipsess.model.delta import Delta
-from gossipsess.model.digest import GROUP_PARTITIONS, GROUPS, PARTITIONS
+from gossipsess.model.digest import GROUP_PARTITIONS, GROUPS, PARTITIONS, SUM_MASK
 from gossipsess.model.member import Member, MemberState
 from gossipsess.wire.codec import U16, U32, U64, decode_untrusted, encode
 from gossipsess.wire.frame import MESSAGE_BYTES_MAX
@@ -42,6 +42,7 @@ from gossipsess.wire.messages import (
 nodes = st.binary(min_size=8, max_size=8)
 sids = st.binary(min_size=16, max_size=16)
 u16, u32, u64 = st.integers(0, U16), st.integers(0, U32), st.integers(0, U64)
+u48 = st.integers(0, SUM_MASK)
 hashes = st.integers(0, 2**128 - 1)
 stamps = st.integers(1, U64)
 claims = st.dictionaries(nodes, u64, max_size=16)
@@ -61,7 +62,7 @@ deltas = st.one_of(
 )
 
 assert GROUPS == GROUP_PARTITIONS
-sums = st.lists(u64, min_size=3, max_size=3).map(lambda some: tuple(some) + (0,) * (GROUPS - 3))
+sums = st.lists(u48, min_size=3, max_size=3).map(lambda some: tuple(some) + (0,) * (GROUPS - 3))
 
 
 def several(strategy):
@@ -85,7 +86,7 @@ KINDS = {
     SyncAsk: st.builds(SyncAsk, u32, sums),
     SyncSums: st.builds(SyncSums, u32, several(st.tuples(st.integers(0, GROUPS - 1), sums)), st.booleans()),
     SyncList: st.builds(SyncList, u32, several(st.integers(0, PARTITIONS - 1))),
-    SyncPage: st.builds(SyncPage, u32, st.integers(0, PARTITIONS), several(st.tuples(sids, u64)), st.booleans()),
+    SyncPage: st.builds(SyncPage, u32, st.integers(0, PARTITIONS), several(st.tuples(sids, u48)), st.booleans()),
     Touch: st.builds(Touch, u64, several(st.tuples(sids, u64))),
     TouchAck: st.builds(TouchAck, u64),
     Bye: st.builds(Bye),

@@ -270,8 +270,8 @@ def a_slow_peer_is_sent_everything(patch: pytest.MonkeyPatch) -> None:
 
     def give_up(self: Outbound, sequences: list[int]) -> None:
         real(self, sequences)
-        self._in_flight_bytes -= sum(self._given_up.values())
-        self._given_up = {}
+        self._in_flight_bytes -= sum(size for _, size in self._given_up)
+        self._given_up.clear()
 
     patch.setattr(Outbound, "_give_up", give_up)
 
