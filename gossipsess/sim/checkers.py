@@ -12,7 +12,7 @@
 #                   rotated since; and no session ends by a revocation that came before its login.
 # For each write:    its dot is new, and its stamp above everything in the state it replaces.
 # For each outcome:  confirmed means held by that many others, and not dead here; fresh means that the dots are there;
-#                    absent is not said while a linked node has held the session for a second; no wait outlasts its bound.
+#                    absent is not said while a node that was asked holds the session; no wait outlasts its bound.
 # For each process:  what it owes is bounded, its timers rest, and it judges nobody it must not (bounds.py).
 # After the heal:    all processes hold the same (`difference`), see each other and nobody else (`unsettled`), and
 #                    every confirmed write and invalidation of which one witness survived is there (`check_end`).
