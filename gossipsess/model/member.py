@@ -45,3 +45,14 @@ class Member(NamedTuple):
     def is_live(self) -> bool:
         """Alive or suspect: a suspect keeps its place until it is declared dead."""
         return self.state <= MemberState.SUSPECT
+
+
+class Told(NamedTuple):
+    """A member as a list tells of it, with two ages, so that old news is not taken for young."""
+
+    member: Member
+    ended_s: int = 0
+    """How long the teller has known that it died or left, seconds rounded up, below 2**32; 0 for live members."""
+    apart_s: int = 0
+    """How long ago the teller's sessions and the member's were last in touch, rounded up, below 2**32; 0 while they
+    are. Never in touch is since 1970."""

@@ -1,24 +1,30 @@
 # Fence: after a partition longer than tombstones are kept, a logout stays a logout.
 #
-# In:    links that come up and go down, syncs that end, and what a peer's Hello says of its data's age.
+# In:    links that come up and go down, syncs that end, what a peer's Hello says of its data's age, and its lists of
+#        whom it has met.
 # Out:   whether a record that comes over a link may be taken in.
 # Rule:  a pair of nodes that was apart for more than `FENCE_MS` is fenced until a sync over its new link has ended.
 #        What comes over a fenced link, is unknown here and was created more than `FENCE_MS` ago is refused: its
-#        tombstone may have been here, and dropped. A younger session's tombstone would still be here.
-# Apart: since the pair's last link. Where there never was one, since the younger of the two lineages began: data
+#        tombstone may have been here, and dropped. A younger session's tombstone would still be here. A session is
+#        as old as its user's login: a rotation makes a young session of it, and the user's revocation may be dropped.
+# Apart: since the pair's last link, or since one of them was in touch with somebody who was then in touch with the
+#        other, whichever is later. Where there was neither, since the younger of the two lineages began: data
 #        that is younger than the fence holds nothing that was forgotten elsewhere. A lineage is older than its node:
-#        who joins takes over the sessions of others, and with them their age.
+#        who joins takes over the sessions of others, and with them their age, and whom they have met.
+# Why links and not who is live: a node comes back to the view by one datagram, before its sessions were looked at.
 # Why refuse, and not ask the user's other copies: they are as old, and nobody remembers. A login too many is
 #        bearable, a logout undone is not.
 # All times are cluster time: a machine that was suspended has been apart for that long too.
 # Not here: the tombstone that answers what is refused (sessions.py).
 
+from collections.abc import Iterable
 from typing import Final
 
-from gossipsess.model.clock import time_ms_of
+from gossipsess.model.clock import Stamp, time_ms_of
 from gossipsess.model.delta import Delta
 from gossipsess.model.identity import NodeId
-from gossipsess.model.record import CREATED
+from gossipsess.model.record import CREATED, USER, Entry
+from gossipsess.model.revocation import login_of
 
 FENCE_MS: Final = 23 * 3600 * 1000
 """An hour less than tombstones are kept, so that no clock, and no death noticed late, opens a gap between the two."""
@@ -26,7 +32,8 @@ INHERIT_AFTER_MS: Final = 60_000
 """How long after a sync its peer's age is taken over. At once, a joiner's next links, which come up in the same
 second, would be taken for a reunion after a long time."""
 PARTED_MAX: Final = 1024
-"""Ends of links remembered, some 100 KB; each restart of a peer leaves one. Who is forgotten counts as never met."""
+"""Nodes without a link remembered, some 100 KB; each restart of a peer leaves one. Of more the longest apart are
+forgotten, and count as never met."""
 
 
 class _Link:
@@ -46,7 +53,7 @@ class Fence:
         self._since_ms = time_ms
         self._heir_to: tuple[int, int] | None = None  # (since when, from when on)
         self._links: dict[NodeId, _Link] = {}
-        self._parted: dict[NodeId, int] = {}  # when the last link ended, oldest first
+        self._parted: dict[NodeId, int] = {}  # no link -> when in touch last
 
     def since_ms(self, time_ms: int) -> int:
         """Return when the lineage of the data held here began, for the Hello."""
@@ -58,9 +65,7 @@ class Fence:
         """A link to a node, whose data began at `since_ms`, is in use; return whether it is fenced."""
         link = self._links.get(node)  # one that replaces another brings nobody together
         if link is None:
-            parted_ms = self._parted.pop(node, None)
-            if parted_ms is None:
-                parted_ms = max(self.since_ms(time_ms), since_ms)
+            parted_ms = max(self._parted.pop(node, 0), self.since_ms(time_ms), since_ms)
             link = self._links[node] = _Link(since_ms, parted_ms, time_ms)
         return link.fenced
 
@@ -68,9 +73,30 @@ class Fence:
         """A node's link ended, or the node itself. A link that was fenced to its end has not brought them together."""
         link = self._links.pop(node, None)
         if link is not None:
-            if len(self._parted) >= PARTED_MAX:
-                del self._parted[next(iter(self._parted))]
-            self._parted[node] = link.parted_ms if link.fenced else time_ms
+            self.met([(node, link.parted_ms if link.fenced else time_ms)])
+
+    def met(self, others: Iterable[tuple[NodeId, int]]) -> None:
+        """This node's sessions and those of others were in touch then, over a link or through a third."""
+        for node, at_ms in others:
+            if node not in self._links and at_ms > self._parted.get(node, 0):
+                self._parted[node] = at_ms
+        if len(self._parted) > PARTED_MAX:
+            self._parted = dict(sorted(self._parted.items(), key=lambda one: one[1])[-PARTED_MAX:])
+
+    def is_fenced(self, node: NodeId) -> bool:
+        """Say whether a node's link is fenced, or it has none: whom such a node has met says nothing of this one."""
+        link = self._links.get(node)
+        return link is None or link.fenced
+
+    def apart_ms(self, node: NodeId, time_ms: int) -> int:
+        """Return for how long a node's sessions and those here have not been in touch; 0 while they are.
+
+        Of a node never met that is since 1970. The hearer may be older than this node, whose own age says nothing then.
+        """
+        link = self._links.get(node)
+        if link is not None:
+            return time_ms - link.parted_ms if link.fenced else 0
+        return time_ms - self._parted.get(node, 0)
 
     def synced(self, node: NodeId, time_ms: int) -> None:
         """All that a linked node holds has been looked at."""
@@ -85,5 +111,11 @@ class Fence:
         """Say whether a node's delta of a session that is unknown here must not be taken in."""
         if not self._links[node].fenced or delta.tombstone or delta.base_claims or delta.base_hash:
             return False  # a delta over a base is no whole record: it is a gap here, and is asked for
-        created = next((stamp for key, stamp, _, _ in delta.entries if key == CREATED), 0)
-        return time_ms - time_ms_of(created) > FENCE_MS
+        created: Stamp = 0
+        logins: list[Stamp] = []
+        for key, stamp, origin, value in delta.entries:
+            if key == CREATED:
+                created = stamp
+            elif key == USER and (login := login_of(Entry(stamp, origin, value, 0))) is not None:
+                logins.append(login.stamp)
+        return time_ms - time_ms_of(min([created, *logins])) > FENCE_MS

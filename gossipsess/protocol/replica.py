@@ -8,12 +8,13 @@
 # Not thread-safe: node.py holds the lock.
 
 import random
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from gossipsess.errors import WireError
 from gossipsess.model.clock import AGREE_MS, ClockAhead, HybridClock, Stamp, stamp_at
 from gossipsess.model.identity import NodeId, short
-from gossipsess.model.member import Address, Member, MemberState
+from gossipsess.model.member import Address, Member, MemberState, Told
 from gossipsess.protocol.discovery import Discovery
 from gossipsess.protocol.effects import CloseLink, Dial, Effect, MemberChanged, Send, SendDatagram, Warn
 from gossipsess.protocol.events import (
@@ -206,9 +207,10 @@ class Replica:
                 case Touch():
                     self.sessions.touch(node, message, now_s)
                 case Members(members, reply):
+                    self.sessions.heard_apart(node, members, now_s)
                     self._route(self.swim.heard_members(members, now_s), now_s)
                     if reply and self._views.exchange(node, now_s):
-                        self._tell_members(node, reply=False)
+                        self._tell_members(node, now_s, reply=False)
                 case TouchAck():
                     self.sessions.touch_ack(node, message, now_s)
                 case Bye():
@@ -222,7 +224,7 @@ class Replica:
         self._leaving.append(node)
         member = self.swim.view.get(node)
         if member is not None:
-            self._route(self.swim.heard_members((member._replace(state=MemberState.LEFT),), now_s), now_s)
+            self._route(self.swim.heard_members((Told(member._replace(state=MemberState.LEFT)),), now_s), now_s)
 
     def _refuse(self, link: int, node: NodeId, why: str) -> None:
         self.outbox.append(CloseLink(link))
@@ -237,8 +239,11 @@ class Replica:
 
     def _hello(self, now_s: float) -> Hello:
         time_ms = self._clock.time_ms(now_s)
-        members = tuple(self.swim.view.all())
+        members = self._with_apart(self.swim.view.all_told(now_s), now_s)
         return Hello(self.swim.myself, stamp_at(time_ms), members, self.sessions.since_ms(now_s))
+
+    def _with_apart(self, members: Iterable[Told], now_s: float) -> tuple[Told, ...]:
+        return tuple(one._replace(apart_s=self.sessions.apart_s(one.member.node, now_s)) for one in members)
 
     def _hear_clock(self, node: NodeId, clock: Stamp, now_s: float) -> None:
         off_ms = self._clock.off_by_ms(clock, now_s)
@@ -263,7 +268,7 @@ class Replica:
             if address is not None:
                 self._reached[address] = node
                 self._discovery.linked(address)
-        self._route(self.swim.heard_members((*hello.members, hello.member), now_s), now_s)
+        self._route(self.swim.heard_members((*hello.members, Told(hello.member)), now_s), now_s)
         member = self.swim.view.get(node)
         if member is None or not member.is_live:
             # Dead here and alive there: it hears of it by now, refutes, and is dialed again.
@@ -273,7 +278,9 @@ class Replica:
         if surplus is not None:
             self.outbox.append(CloseLink(surplus))
         if surplus != link:
+            self.sessions.heard_apart(node, hello.members, now_s)  # of this node: the fence is set by it
             self.sessions.link_up(node, link, hello.since_ms, now_s)
+            self.sessions.heard_apart(node, hello.members, now_s)  # of others, where the link is not fenced
 
     def _link_closed(self, link: int, now_s: float) -> None:
         peer, dialed = self._links.node_of(link), self._links.dialed_of(link)
@@ -341,12 +348,13 @@ class Replica:
 
     def _heard_view(self, peer: NodeId, view: int, now_s: float) -> None:
         if self._views.heard(peer, view, now_s):
-            self._tell_members(peer, reply=True)
+            self._tell_members(peer, now_s, reply=True)
 
-    def _tell_members(self, peer: NodeId, *, reply: bool) -> None:
+    def _tell_members(self, peer: NodeId, now_s: float, *, reply: bool) -> None:
         link = self._links.of(peer)
         if link is not None and self.swim.myself.state is not MemberState.LEFT:
-            self.outbox.append(Send(link, Members((self.swim.myself, *self.swim.view.told()), reply)))
+            others = self._with_apart(self.swim.view.told(now_s), now_s)
+            self.outbox.append(Send(link, Members((Told(self.swim.myself), *others), reply)))
 
     def _route(self, effects: list[Effect], now_s: float) -> None:
         """Pass effects on, probes with the digest; and tell the other parts of members that came or went."""
@@ -384,7 +392,7 @@ class Replica:
         self._route(self._discovery.timeout(now_s), now_s)
         peer = self._views.timeout(self._links.in_use(), now_s)
         if peer is not None:
-            self._tell_members(peer, reply=True)
+            self._tell_members(peer, now_s, reply=True)
         self._dial_due(now_s)
         self.sessions.timeout(now_s)
 

@@ -14,7 +14,7 @@ from gossipsess.model.clock import HybridClock, Stamp
 from gossipsess.model.delta import Applied, Delta
 from gossipsess.model.digest import partition_of
 from gossipsess.model.identity import NodeId, Sid
-from gossipsess.model.member import Member
+from gossipsess.model.member import Member, Told
 from gossipsess.model.record import CREATED, Record, empty_record
 from gossipsess.model.revocation import is_user_sid, rotated_value
 from gossipsess.model.table import Table
@@ -501,6 +501,19 @@ class SessionProtocol:
     def since_ms(self, now_s: float) -> int:
         """Return when the lineage of the data held here began, cluster time."""
         return self._fence.since_ms(self.clock.time_ms(now_s))
+
+    def apart_s(self, node: NodeId, now_s: float) -> int:
+        """Return how long ago the sessions here and those of a node were last in touch, rounded up; for lists."""
+        return -(-self._fence.apart_ms(node, self.clock.time_ms(now_s)) // 1000)
+
+    def heard_apart(self, teller: NodeId, members: tuple[Told, ...], now_s: float) -> None:
+        """Take in how long a peer was apart from others, and from this node, as its list says."""
+        time_ms = self.clock.time_ms(now_s)
+        self._fence.met(
+            (teller if member.node == self._myself else member.node, time_ms - apart_s * 1000)
+            for member, _, apart_s in members
+            if member.node == self._myself or not self._fence.is_fenced(teller)
+        )
 
     @property
     def unacknowledged(self) -> int:

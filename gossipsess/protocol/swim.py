@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from gossipsess.model.identity import NodeId
-from gossipsess.model.member import Address, Member, MemberState
+from gossipsess.model.member import Address, Member, MemberState, Told
 from gossipsess.protocol.awareness import Awareness
 from gossipsess.protocol.broadcast import Broadcast
 from gossipsess.protocol.effects import Effect, MemberChanged, SendDatagram
@@ -40,6 +40,9 @@ so many everybody does: who missed the gossip of a refutation has only its own q
 in some intervals only declared live members dead at 30 % loss."""
 CONTRADICTED_MAX = 16
 """Pings sent for one Hello to nodes that are dead here and live there: a healed partition, not a flood."""
+GOSSIPED_S = 60
+"""News of an end longer ago is not gossiped on. Gossip says no age: who has forgotten the member would take it for one
+that ended now. Lists tell of it."""
 PAUSE_S = 1.0
 """A deadline served later than this means that the process did not run: a stopped machine, a held lock."""
 INCARNATION_MAX = 2**32 - 1
@@ -111,7 +114,7 @@ class Swim:
                 pass
         return effects
 
-    def heard_members(self, members: Iterable[Member], now_s: float) -> list[Effect]:
+    def heard_members(self, members: Iterable[Told], now_s: float) -> list[Effect]:
         """Take in the member list of a link: all its sender knows, dead ones too, and the sender itself.
 
         A death told here is old news that may have been refuted since: who is live here becomes suspect, and
@@ -119,13 +122,13 @@ class Swim:
         """
         effects: list[Effect] = []
         contradicted: list[Member] = []
-        for told in members:
+        for told, ended_s, _ in members:
             held = self.view.get(told.node)
             if held is not None and held.is_live and told.state is MemberState.DEAD:
                 told = told._replace(state=MemberState.SUSPECT)
             elif held is not None and held.state is MemberState.DEAD and told.is_live and told.rank < held.rank:
                 contradicted.append(held)
-            effects += self._merge_all([told], now_s)
+            effects += self._merge_all([told], now_s, 0 if told.is_live else ended_s)
         effects += [self._accuse(held) for held in contradicted[:CONTRADICTED_MAX]]
         return effects
 
@@ -213,23 +216,24 @@ class Swim:
     def _member_count(self) -> int:
         return len(self.view.live()) + 1
 
-    def _merge_all(self, updates: Iterable[Member], now_s: float) -> list[Effect]:
+    def _merge_all(self, updates: Iterable[Member], now_s: float, ended_s: int = 0) -> list[Effect]:
         effects: list[Effect] = []
         for update in updates:
             if update.node != self.myself.node:
-                effects += self._merge(update, now_s)
+                effects += self._merge(update, now_s, ended_s)
             elif self._is_accusation(update):
                 self._refute(update, now_s)
         return effects
 
-    def _merge(self, update: Member, now_s: float) -> list[Effect]:
+    def _merge(self, update: Member, now_s: float, ended_s: int = 0) -> list[Effect]:
         if self._has_left:
             return []
-        change = self.view.merge(update, now_s)
+        change = self.view.merge(update, now_s, ended_s)
         if change is None:
             return []
         effects: list[Effect] = [change]
-        self._tell(update, now_s)
+        if ended_s <= GOSSIPED_S:
+            self._tell(update, now_s)
         self._suspicions.end(update.node)
         if update.state is MemberState.SUSPECT:
             self._suspicions.begin(update, self._member_count, now_s)

@@ -410,7 +410,8 @@ class Checker:
         slack_ms = 2 * (self._cluster.scenario.skew_ms + AHEAD_SLACK_MS)
         shortest_ms = fence_module.FENCE_MS - slack_ms
         writes = self._writes.get(record.sid, {})
-        begun_ms = min((time_ms_of(wrote.stamp) for wrote in writes.values()), default=inf)
+        begun = [*(wrote.stamp for wrote in writes.values()), *self._logins.begun(record.sid)]
+        begun_ms = min(map(time_ms_of, begun), default=inf)
         apart_s = max((gap_s for (_, node), gap_s in self._apart_s.items() if node == process.node), default=0.0)
         if apart_s * 1000 < shortest_ms or self._own_ms(process) - begun_ms < shortest_ms:
             return False

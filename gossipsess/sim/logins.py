@@ -45,6 +45,10 @@ class Logins:
         entry = record.entries.get(USER)
         return self._logins.get(record.sid, {}).get((entry.origin, entry.stamp)) if entry is not None else None
 
+    def begun(self, sid: Sid) -> list[Stamp]:
+        """Return the stamps of all logins into a session, those of before a rotation too."""
+        return [login.stamp for login in self._logins.get(sid, {}).values()]
+
     def ended(self, sid: Sid, stamp: Stamp) -> bool:
         """Say whether a login of that stamp into a session was followed by a revocation of its user."""
         logins = self._logins.get(sid, {}).values()

@@ -90,7 +90,7 @@ def of_message(receiver: Process, message: LinkMessage) -> Iterator[str]:
             yield "unsynced answers"
         case Members():
             yield "member syncs"
-            there = sorted(member.node for member in message.members if member.is_live)
+            there = sorted(told.member.node for told in message.members if told.member.is_live)
             here = sorted([receiver.node, *(member.node for member in receiver.replica.swim.view.live())])
             if message.reply and there != here:
                 yield "view mismatches"

@@ -18,7 +18,7 @@ import cbor2
 from gossipsess.errors import DecodeError
 from gossipsess.model.digest import GROUP_PARTITIONS, GROUPS, PARTITIONS, SUM_BYTES
 from gossipsess.model.identity import NODE_ID_BYTES, SID_BYTES, NodeId, Sid
-from gossipsess.model.member import Address, Member, MemberState
+from gossipsess.model.member import Address, Member, MemberState, Told
 from gossipsess.wire.delta_codec import (
     claims_from_untrusted,
     deltas_from_untrusted,
@@ -192,6 +192,15 @@ def _flat_members(members: tuple[Member, ...]) -> list[Any]:
     return [len(members), *[field for member in members for field in _flat_member(member)]]
 
 
+def _told(fields: _Fields) -> Told:
+    return Told(_member(fields), fields.number(U32), fields.number(U32))
+
+
+def _flat_list(members: tuple[Told, ...]) -> list[Any]:
+    fields = [field for one in members for field in (*_flat_member(one.member), one.ended_s, one.apart_s)]
+    return [len(members), *fields]
+
+
 def _hash_bytes(state_hash: int) -> bytes:
     return state_hash.to_bytes(HASH_BYTES, "big")
 
@@ -262,8 +271,8 @@ _KINDS: Final[dict[int, _Kind]] = {
     7: _Kind(Beacon, lambda m: [m.port, m.reply], lambda f: Beacon(f.number(U16), f.flag())),
     16: _Kind(
         Hello,
-        lambda m: [*_flat_member(m.member), m.clock, *_flat_members(m.members), m.since_ms],
-        lambda f: Hello(_member(f), f.number(U64), f.many(_member), f.number(U64)),
+        lambda m: [*_flat_member(m.member), m.clock, *_flat_list(m.members), m.since_ms],
+        lambda f: Hello(_member(f), f.number(U64), f.many(_told), f.number(U64)),
     ),
     17: _Kind(
         Push,
@@ -324,8 +333,8 @@ _KINDS: Final[dict[int, _Kind]] = {
     27: _Kind(TouchAck, lambda m: [m.sequence], lambda f: TouchAck(f.number(U64))),
     30: _Kind(
         Members,
-        lambda m: [*_flat_members(m.members), m.reply],
-        lambda f: Members(f.many(_member), f.flag()),
+        lambda m: [*_flat_list(m.members), m.reply],
+        lambda f: Members(f.many(_told), f.flag()),
     ),
 }
 _NUMBER_OF: Final = {kind.message: number for number, kind in _KINDS.items()}

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeGuard
 
 from gossipsess.model.delta import Delta
 from gossipsess.model.identity import NodeId, Sid
-from gossipsess.model.member import Address, Member
+from gossipsess.model.member import Address, Member, Told
 
 # --- membership, by UDP -----------------------------------------------------------------------------------
 
@@ -79,7 +79,7 @@ class Hello(NamedTuple):
     member: Member
     clock: int
     """The sender's time as a stamp: a newcomer never writes in the past, and a clock far off is refused at the door."""
-    members: tuple[Member, ...]
+    members: tuple[Told, ...]
     since_ms: int = 0
     """When the lineage of the sender's data began, cluster time: tells a newcomer from one that was long apart."""
 
@@ -180,7 +180,7 @@ class TouchAck(NamedTuple):
 class Members(NamedTuple):
     """Everyone I know, myself included, and of those that ended the latest: for who sees other members than I do."""
 
-    members: tuple[Member, ...]
+    members: tuple[Told, ...]
     reply: bool
     """Please tell me the same; False in the answer, which is never answered itself."""
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gossipsess.errors import DecodeError
 from gossipsess.model.delta import Delta
 from gossipsess.model.digest import GROUP_PARTITIONS, GROUPS, PARTITIONS, SUM_MASK
-from gossipsess.model.member import Member, MemberState
+from gossipsess.model.member import Member, MemberState, Told
 from gossipsess.wire.codec import U16, U32, U64, decode_untrusted, encode
 from gossipsess.wire.frame import MESSAGE_BYTES_MAX
 from gossipsess.wire.messages import (
@@ -49,6 +49,7 @@ claims = st.dictionaries(nodes, u64, max_size=16)
 addresses = st.tuples(st.ip_addresses().map(str), u16)
 texts = st.text(max_size=20)
 members = st.builds(Member, nodes, u32, st.sampled_from(MemberState), addresses, texts, texts)
+lists = st.lists(st.builds(Told, members, u32, u32), max_size=4).map(tuple)
 gaps = st.builds(Gap, sids, st.none() | claims, hashes)
 entries = st.lists(st.tuples(st.text(max_size=5), u64, nodes, st.none() | st.binary(max_size=20)), max_size=4).map(
     tuple
@@ -77,8 +78,8 @@ KINDS = {
     WrongId: st.builds(WrongId, u32, nodes),
     Gossip: st.builds(Gossip, several(members)),
     Beacon: st.builds(Beacon, u16, st.booleans()),
-    Hello: st.builds(Hello, members, u64, several(members), u64),
-    Members: st.builds(Members, several(members), st.booleans()),
+    Hello: st.builds(Hello, members, u64, lists, u64),
+    Members: st.builds(Members, lists, st.booleans()),
     Push: st.builds(Push, u64, several(deltas)),
     PushAck: st.builds(PushAck, u64, several(gaps), several(sids)),
     Pull: st.builds(Pull, u64, several(gaps)),

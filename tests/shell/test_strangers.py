@@ -6,7 +6,7 @@ import random
 import pytest
 import trio
 
-from gossipsess.model.member import Member, MemberState
+from gossipsess.model.member import Member, MemberState, Told
 from gossipsess.protocol.effects import CloseLink
 from gossipsess.runtime import driver, links
 from gossipsess.wire.codec import encode
@@ -200,7 +200,7 @@ async def test_an_address_that_no_socket_takes_is_a_datagram_unsent(world, host)
     stranger, link = await member_link(world, node)
     me = Member(NODE_ID, 0, MemberState.ALIVE, STRANGER, "stranger", "stranger")
     bad = Member(b"bad-host", 0, MemberState.ALIVE, (host, 7950), "bad", "bad")
-    hello = Hello(me, int(trio.current_time() * 1000) << 16, (bad,))
+    hello = Hello(me, int(trio.current_time() * 1000) << 16, (Told(bad),))
     await send(stranger, link.seal(encode(hello)))
     await eventually(lambda: STRANGER[0] in node.states(), "it is a member")
     asked = PingRequest(1, b"bad-host", (host, 7950), ())

@@ -25,7 +25,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from gossipsess.model.identity import NodeId
-from gossipsess.model.member import MemberState
+from gossipsess.model.member import MemberState, Told
 from tests.simulation.swim_world import World
 
 SETTLED_S: Final = 3.0
@@ -124,7 +124,7 @@ def pause(nodes: int, seed: int) -> Paused:
     world.run(_moment_s(seed, SETTLED_S))
     # Somebody is accused at that moment, so that the node holds a suspicion, and open probes, when it stops.
     accused = world.swims[1].myself._replace(state=MemberState.SUSPECT)
-    world.carry_out(0, world.swims[0].heard_members([accused], world.now_s))
+    world.carry_out(0, world.swims[0].heard_members([Told(accused)], world.now_s))
     world.paused_until_s[0] = world.now_s + PAUSE_S
     world.run(PAUSE_S + 10)
     pairs = [(a, b) for a in range(nodes) for b in range(nodes) if a != b]

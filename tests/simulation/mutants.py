@@ -353,7 +353,7 @@ def hearsay_kills(patch: pytest.MonkeyPatch) -> None:
     """A death in a peer's list is a death here, however old the list is."""
 
     def heard_members(self: Swim, members: Any, now_s: float) -> Any:
-        return self._merge_all(members, now_s)
+        return self._merge_all([told.member for told in members], now_s)
 
     patch.setattr(Swim, "heard_members", heard_members)
 

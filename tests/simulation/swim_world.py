@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from itertools import count
 
 from gossipsess.model.identity import NodeId
-from gossipsess.model.member import Address, Member, MemberState
+from gossipsess.model.member import Address, Member, MemberState, Told
 from gossipsess.protocol.effects import Effect, MemberChanged, SendDatagram
 from gossipsess.protocol.swim import Swim, SwimTimings
 from gossipsess.sim.network import Faults, Network
@@ -54,7 +54,7 @@ class World:
         everybody = [swim.myself for swim in self.swims]
         for number, swim in enumerate(self.swims):
             others = [member for member in everybody if member.node != swim.myself.node]
-            self.carry_out(number, swim.heard_members(others, self.now_s))
+            self.carry_out(number, swim.heard_members([Told(one) for one in others], self.now_s))
 
     def start(self, number: int, *, address: Address | None = None) -> None:
         """Start a node that knows nobody yet, at an address of its own or at one that is free again."""
@@ -72,7 +72,7 @@ class World:
         for other in to:
             if other != number:
                 swim = self.swims[other]
-                told = [swim.myself, *swim.view.all()]
+                told = [Told(swim.myself), *swim.view.all_told(self.now_s)]
                 self.carry_out(number, self.swims[number].heard_members(told, self.now_s))
 
     def carry_out(self, number: int, effects: list[Effect]) -> None:

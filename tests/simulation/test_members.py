@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from gossipsess.model.member import Address, MemberState
+from gossipsess.model.member import Address, MemberState, Told
 from gossipsess.protocol.effects import Send, SendBeacon, SendDatagram, Settle
 from gossipsess.protocol.events import Event, Write
 from gossipsess.protocol.outcomes import Confirmed, Degraded
@@ -237,7 +237,7 @@ def test_an_idle_node_of_fifty_sends_little():
     the one it begins an exchange with, and the one it answers with."""
     world = MeteredWorld(50, seed=50)
     world.run(10)
-    told = (world.swims[0].myself, *world.swims[0].view.told())
+    told = (Told(world.swims[0].myself), *world.swims[0].view.told(world.now_s))
     assert len(told) == 50
     world.bytes = 0
     world.run(30)

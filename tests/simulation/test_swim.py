@@ -2,7 +2,7 @@
 
 import pytest
 
-from gossipsess.model.member import MemberState
+from gossipsess.model.member import MemberState, Told
 from tests.simulation.swim_world import World
 
 
@@ -48,7 +48,7 @@ def test_a_false_accusation_is_refuted_everywhere():
     world.run(2)
     victim = world.swims[0]
     accusation = victim.myself._replace(state=MemberState.SUSPECT)
-    world.carry_out(1, world.swims[1].heard_members([accusation], world.now_s))
+    world.carry_out(1, world.swims[1].heard_members([Told(accusation)], world.now_s))
     assert world.state(1, 0) is MemberState.SUSPECT
     world.run(1)
     assert victim.myself.incarnation == 1
@@ -93,7 +93,7 @@ def test_a_node_that_was_paused_convicts_nobody(nodes, pause_s, timers_first):
         world.run(2)
         # Something is wrong with node 1 for a moment, so that the paused node holds a suspicion when it stops.
         accusation = world.swims[1].myself._replace(state=MemberState.SUSPECT)
-        world.carry_out(0, world.swims[0].heard_members([accusation], world.now_s))
+        world.carry_out(0, world.swims[0].heard_members([Told(accusation)], world.now_s))
         world.paused_until_s[0] = world.now_s + pause_s
         world.run(pause_s + 10)
         assert [entry for entry in world.deaths() if entry[1] == 0] == [], f"{seed=}"

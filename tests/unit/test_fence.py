@@ -3,15 +3,19 @@
 import pytest
 
 from gossipsess.model.delta import changes_since, not_covered
-from gossipsess.model.record import dead_record
+from gossipsess.model.member import Told
+from gossipsess.model.record import USER, dead_record
+from gossipsess.model.revocation import rotated_value, user_value
 from gossipsess.protocol import fence as fence_module
 from gossipsess.protocol.events import LinkClosed, LinkOpened
 from gossipsess.protocol.fence import FENCE_MS, INHERIT_AFTER_MS, Fence
-from gossipsess.wire.messages import Hello, Push, PushAck, SyncAsk, SyncSums
-from tests.unit.machines import BOB, CAROL, EPOCH_MS, SID, Clocked, record, registers, stamp
+from gossipsess.wire.messages import Hello, Members, Push, PushAck, SyncAsk, SyncSums
+from tests.unit.machines import BOB, CAROL, EPOCH_MS, SID, Clocked, member, record, registers, stamp
 
 DAY_MS = 86_400_000
 OLD = EPOCH_MS - 10 * DAY_MS
+DAVE = b"dave...."
+LONG_LIVED = record((stamp(0), BOB, registers(idle_ms=30 * DAY_MS, absolute_ms=30 * DAY_MS)))
 
 
 def old_fence() -> Fence:
@@ -101,6 +105,46 @@ def test_only_whole_old_live_records_are_refused_and_only_over_a_fenced_link():
     assert not fence.refuses(BOB, not_covered(old, {}), EPOCH_MS)
 
 
+def test_a_rotation_does_not_make_a_login_young():
+    """The user's revocation may be as old as the login, and forgotten; the node that rotated had not heard of it."""
+    fence = old_fence()
+    fence.link_up(BOB, OLD, EPOCH_MS)
+    login = record((stamp(-2 * DAY_MS), BOB, {USER: user_value("kim")})).entries[USER]
+    for moved, refused in ((rotated_value(USER, login), True), (user_value("kim"), False)):
+        rotated = record((stamp(-DAY_MS // 2), BOB, {**registers(), USER: moved}))
+        assert fence.refuses(BOB, not_covered(rotated, {}), EPOCH_MS) is refused
+
+
+def joined(own_ms: int, met_ms: int) -> Fence:
+    """Return the fence of a node that joined Bob's, started then, and heard when he was in touch with Carol."""
+    fence = Fence(own_ms)
+    fence.link_up(BOB, OLD, own_ms)
+    fence.synced(BOB, own_ms)
+    fence.met([(CAROL, met_ms)])
+    return fence
+
+
+@pytest.mark.parametrize(("met_ms", "fenced"), [(EPOCH_MS - 600_000, False), (EPOCH_MS - 2 * DAY_MS, True)])
+def test_a_newcomer_was_apart_from_the_others_as_long_as_those_it_joined(met_ms, fenced):
+    """Else a partition of minutes, in which a node starts, would end each old session that one side does not hold."""
+    fence = joined(EPOCH_MS - 300_000, met_ms)
+    assert fence.apart_ms(CAROL, EPOCH_MS) == EPOCH_MS - met_ms
+    assert fence.link_up(CAROL, OLD, EPOCH_MS) is fenced
+    assert fence.apart_ms(CAROL, EPOCH_MS) == (EPOCH_MS - met_ms if fenced else 0)
+
+
+def test_what_a_list_says_of_old_times_does_not_undo_a_later_meeting():
+    """A peer that was apart from Carol for longer knows less than this node."""
+    fence = joined(EPOCH_MS - 300_000, EPOCH_MS - 600_000)
+    fence.met([(CAROL, EPOCH_MS - 2 * DAY_MS)])
+    assert fence.apart_ms(CAROL, EPOCH_MS) == 600_000
+
+
+def test_a_newcomer_does_not_say_that_it_was_in_touch_at_its_start_with_whom_it_never_met():
+    """Its peers would believe it, and let somebody in unfenced from whom they were apart for days."""
+    assert Fence(EPOCH_MS).apart_ms(CAROL, EPOCH_MS + 1_000) > 10 * 365 * DAY_MS
+
+
 def agrees(here: Clocked, link: int) -> None:
     """Let the peer behind a link answer that it holds the same: the sync ends."""
     asks = [message for message in here.says() if isinstance(message, SyncAsk)]
@@ -157,11 +201,56 @@ def test_a_sync_that_finds_all_equal_lifts_the_fence():
     assert here.replica.sessions.fenced == 0
 
 
+def hello(peer: bytes, here: Clocked, *told: Told) -> Hello:
+    return Hello(member(peer), stamp(0) + (int(here.now_s - 100) * 1000 << 16), told, OLD)
+
+
+@pytest.mark.parametrize(("list_of_link", "fenced"), [(2, False), (1, True)])
+def test_whom_a_peer_has_met_counts_unless_its_own_link_is_fenced(list_of_link, fenced):
+    """At a reunion the other side's first greeting names all of that side; none of them has been in touch with us."""
+    here = Clocked().alone().linked(CAROL, 2)
+    agrees(here, 2)
+    here.waits(2 * 86_400.0)
+    here.node.submit(LinkOpened(1, BOB, None))
+    here.hears(hello(BOB, here))
+    here.hears(Members((Told(member(DAVE, port=7953), 0, 5),), reply=False), list_of_link)
+    here.node.submit(LinkOpened(3, DAVE, None))
+    here.hears(hello(DAVE, here), 3)
+    here.hears(Push(1, (not_covered(LONG_LIVED, {}),)), 3)
+    assert here.replica.sessions.fenced == fenced
+
+
+def test_a_newcomer_says_when_its_side_was_in_touch_with_this_node():
+    """Carol joined Bob while he was cut off from here. Here nobody knows her, and her sessions are as old as his."""
+    outcomes = []
+    for apart_s in (600, 2 * 86_400):
+        here = Clocked().alone()
+        here.waits(2 * 86_400.0)
+        here.node.submit(LinkOpened(1, CAROL, None))
+        here.hears(hello(CAROL, here, Told(here.me, 0, apart_s)))
+        here.hears(Push(1, (not_covered(LONG_LIVED, {}),)))
+        outcomes.append(here.replica.sessions.fenced)
+    assert outcomes == [0, 1]
+
+
+def test_lists_tell_how_long_ago_the_last_link_was_also_of_who_is_live():
+    """A node is live again by one datagram, before anybody has looked at its sessions."""
+    here = Clocked().alone().linked(BOB).linked(CAROL, 2)
+    agrees(here, 1)
+    here.node.submit(LinkClosed(1))
+    here.waits(3590.0)
+    here.waits(10.0)  # the list of each minute was told before
+    here.does()
+    here.hears(Members((Told(member(CAROL)),), reply=True), 2)
+    (said,) = [message for message in here.says() if isinstance(message, Members) and not message.reply]
+    assert {told.member.node: told.apart_s for told in said.members} == {here.me.node: 0, BOB: 3600, CAROL: 0}
+
+
 def test_a_greeting_says_how_old_the_data_is():
     """The peer has no other way to tell a newcomer from a node that comes back."""
     here = Clocked()
     here.now_s += 5
     here.node.submit(LinkOpened(1, BOB, None))
-    (hello,) = here.says()
-    assert isinstance(hello, Hello)
-    assert hello.since_ms == EPOCH_MS
+    (said,) = here.says()
+    assert isinstance(said, Hello)
+    assert said.since_ms == EPOCH_MS

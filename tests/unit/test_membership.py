@@ -2,7 +2,7 @@
 
 import pytest
 
-from gossipsess.model.member import Member, MemberState
+from gossipsess.model.member import Member, MemberState, Told
 from gossipsess.protocol import membership
 from gossipsess.protocol.effects import MemberChanged
 from gossipsess.protocol.membership import Membership
@@ -88,5 +88,39 @@ def test_an_exchange_of_lists_carries_all_live_members_and_the_latest_dead(monke
     for number in range(5):
         view.merge(member(f"d{number}", DEAD), float(number))
     view.merge(member("suspect", SUSPECT), 9.0)
-    assert sorted(known.name for known in view.told()) == ["d3", "d4", "live", "suspect"]
+    assert sorted(one.member.name for one in view.told(9.0)) == ["d3", "d4", "live", "suspect"]
     assert [(known.name, since_s) for known, since_s in view.ended()] == [(f"d{n}", float(n)) for n in range(5)]
+
+
+def test_who_is_forgotten_is_not_learned_again_from_those_who_remember():
+    """Each would start the other's day anew, and nobody who ever died would be forgotten."""
+    one, other = Membership(), Membership()
+    one.merge(member("a", DEAD), 0.0)
+    other.merge(member("a", DEAD), 60.0)
+    day_s = membership.ENDED_KEPT_S
+    one.merge(member("x", DEAD), day_s)
+    (told,) = other.told(day_s)
+    assert told == Told(member("a", DEAD), int(day_s) - 60)
+    assert one.merge(told.member, day_s, told.ended_s) is not None, "a minute is left"
+    one.merge(member("y", DEAD), day_s + 60)
+    assert one.get(told.member.node) is None
+    assert one.merge(told.member, day_s + 61, other.told(day_s + 61)[0].ended_s) is None
+
+
+def test_a_death_told_late_takes_its_place_among_the_others(monkeypatch):
+    """The oldest go first, and the latest are told, by when they ended and not by when this node heard of it."""
+    monkeypatch.setattr(membership, "ENDED_MAX", 3)
+    view = Membership()
+    for name, ended_s in (("d1", 10), ("d3", 0), ("d2", 5)):
+        view.merge(member(name, DEAD), 100.0, ended_s)
+    assert [(known.name, since_s) for known, since_s in view.ended()] == [("d1", 90.0), ("d2", 95.0), ("d3", 100.0)]
+    assert view.merge(member("d0", DEAD), 100.0, 20) is None, "there are three that ended later"
+    view.merge(member("d4", DEAD), 101.0)
+    assert [told.member.name for told in view.told(101.0)] == ["d2", "d3", "d4"]
+
+
+def test_ages_are_rounded_up():
+    """An age that lost a part of a second on each way between two nodes would never reach the day."""
+    view = Membership()
+    view.merge(member("a", DEAD), 10.0)
+    assert [told.ended_s for told in (*view.told(10.25), *view.all_told(12.0))] == [1, 2]

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from gossipsess.model.member import Address, Member, MemberState
+from gossipsess.model.member import Address, Member, MemberState, Told
 from gossipsess.protocol.effects import Effect, MemberChanged, SendDatagram
 from gossipsess.protocol.swim import INCARNATION_MAX, Swim, SwimTimings
 from gossipsess.wire.messages import Beacon, Datagram, Gossip, Nack, Ping, PingRequest, ProbeAck, WrongId
@@ -24,7 +24,7 @@ ELSEWHERE: Address = ("192.168.0.9", 40000)
 
 def swim(*others: Member, now_s: float = 0.0) -> Swim:
     machine = Swim(ME, timings=SwimTimings(), rng=random.Random(1), now_s=now_s)
-    machine.heard_members(others, now_s)
+    machine.heard_members([Told(one) for one in others], now_s)
     while machine._next_gossip_s is not None:  # the news of the others is told; tests begin in silence
         machine._gossip(now_s)
     return machine
@@ -302,7 +302,7 @@ def test_of_two_members_at_one_address_both_are_probed_now(told_first):
     was known before would ask the one that lives, and commits would wait for the other until its turn comes."""
     both = sorted((A, C._replace(address=A.address)), key=lambda member: member.node != told_first)
     machine = swim(both[0])
-    effects = machine.heard_members(both[1:], 0.0)
+    effects = machine.heard_members([Told(one) for one in both[1:]], 0.0)
     assert effects[0] == MemberChanged(both[1], None)
     assert {(s.address, s.message.target) for s in sent(effects, Ping)} == {(A.address, A.node), (A.address, C.node)}
 
@@ -320,7 +320,7 @@ def test_a_broken_link_has_its_node_probed_now_and_once():
 def test_a_death_heard_second_hand_is_only_a_suspicion():
     """The list may be old: the node may have refuted since, and its sender not heard of it."""
     machine = swim(A, B)
-    effects = machine.heard_members([B, A._replace(state=DEAD)], 1.0)
+    effects = machine.heard_members([Told(B), Told(A._replace(state=DEAD))], 1.0)
     assert effects == [MemberChanged(A._replace(state=SUSPECT), ALIVE)]
 
 
@@ -328,15 +328,15 @@ def test_a_leave_heard_second_hand_is_a_leave():
     """Only the node itself says so."""
     machine = swim(A, B)
     left = A._replace(state=LEFT)
-    assert machine.heard_members([left], 1.0) == [MemberChanged(left, ALIVE)]
+    assert machine.heard_members([Told(left)], 1.0) == [MemberChanged(left, ALIVE)]
 
 
 def test_the_dead_of_a_list_that_were_never_live_here_are_remembered_as_dead():
     """A newcomer must not take thousands of the dead for suspects, nor be fooled by stale gossip of them."""
     machine = swim(A)
     dead = C._replace(state=DEAD)
-    assert machine.heard_members([dead], 1.0) == [MemberChanged(dead, None)]
-    assert machine.heard_members([C], 1.0)[1:] == []
+    assert machine.heard_members([Told(dead)], 1.0) == [MemberChanged(dead, None)]
+    assert machine.heard_members([Told(C)], 1.0)[1:] == []
     assert machine.view.live() == (A,)
 
 
@@ -344,16 +344,29 @@ def test_who_is_dead_here_and_live_there_is_told_so():
     """The two sides of a healed partition hold each other for dead, and neither would ever ask again."""
     machine = swim(A, B)
     machine.certain_death(B.node, 1.0)
-    (told,) = machine.heard_members([B], 2.0)
+    (told,) = machine.heard_members([Told(B)], 2.0)
     assert told.address == B.address
     assert B._replace(state=DEAD) in told.message.updates
     machine.receive(B.node, B.address, ProbeAck(told.message.sequence, (member(2, ALIVE, 1),)), 2.1)
     assert machine.view.live() == (A, member(2, ALIVE, 1))
 
 
+def test_an_old_death_told_in_a_list_is_not_gossiped_on():
+    """Gossip says no age: who has forgotten the member would take it for one that ended now, and tell it to others."""
+    gossiped = []
+    for ended_s in (5, 3600):
+        machine = swim(A, B)
+        told = Told(C._replace(state=DEAD), ended_s)
+        assert machine.heard_members([told], 10.0) == [MemberChanged(told.member, None)]
+        done = [effect for at in range(100, 120) for effect in machine.timeout(at / 10)]
+        gossip = [effect.message for effect in done if isinstance(effect, SendDatagram)]
+        gossiped.append(any(told.member in message.updates for message in gossip if isinstance(message, Gossip)))
+    assert gossiped == [True, False]
+
+
 def test_ones_own_record_in_a_list_is_an_accusation_or_nothing():
     machine = swim(A)
-    machine.heard_members([ME._replace(state=DEAD)], 1.0)
+    machine.heard_members([Told(ME._replace(state=DEAD))], 1.0)
     assert machine.myself == member(0, ALIVE, 1)
     assert machine.view.all() == (A,)
 
@@ -403,7 +416,7 @@ def test_a_lone_node_waits_for_nothing():
     machine = swim()
     assert machine.next_deadline() is None
     assert machine.timeout(100.0) == []
-    machine.heard_members([A], 100.0)
+    machine.heard_members([Told(A)], 100.0)
     assert 100.0 <= machine.next_deadline() <= 100.5
 
 

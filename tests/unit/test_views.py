@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from gossipsess.model.member import MemberState
+from gossipsess.model.member import MemberState, Told
 from gossipsess.protocol.effects import Send, SendDatagram
 from gossipsess.protocol.events import Leave, LinkOpened, Received, ReceivedDatagram
 from gossipsess.protocol.views import JITTER, MEMBER_SYNC_EVERY_S, MEMBER_SYNC_PEER_S, Views, view_hash
@@ -102,15 +102,15 @@ def test_a_node_shows_its_view_in_every_probe_and_every_answer():
 def test_a_node_asks_the_peer_whose_view_differs_and_learns_whom_it_missed():
     """The rumour of Carol was lost on its way to Alice; nobody would ever send it again."""
     one, other = Clocked(ALICE).linked(BOB), Clocked(BOB).linked(ALICE)
-    other.replica.swim.heard_members([member(CAROL, port=7951)], 100.0)
+    other.replica.swim.heard_members([Told(member(CAROL, port=7951))], 100.0)
     one.does()
     other.does()
     for _ in range(2):
         pinged(one, BOB, view_hash((ALICE, BOB, CAROL)))
     assert [message for message in one.says() if isinstance(message, Members)] == [
-        Members((one.me, member(BOB)), reply=True)
+        Members((Told(one.me), Told(member(BOB))), reply=True)
     ]
-    other.hears(Members((one.me, member(BOB)), reply=True))
+    other.hears(Members((Told(one.me), Told(member(BOB))), reply=True))
     exchange(one, other)
     assert one.replica.swim.view.get(CAROL) == member(CAROL, port=7951)
 
@@ -119,13 +119,13 @@ def test_a_list_is_answered_once_and_an_answer_never():
     """A notice that answers a notice goes round and round."""
     here = Clocked().linked(BOB)
     here.does()
-    here.hears(Members((member(BOB),), reply=False))
+    here.hears(Members((Told(member(BOB)),), reply=False))
     assert here.says() == []
     for _ in range(3):
-        here.hears(Members((member(BOB),), reply=True))
-    assert here.says() == [Members((here.me, member(BOB)), reply=False)]
+        here.hears(Members((Told(member(BOB)),), reply=True))
+    assert here.says() == [Members((Told(here.me), Told(member(BOB))), reply=False)]
     here.now_s += MEMBER_SYNC_PEER_S
-    here.hears(Members((member(BOB),), reply=True))
+    here.hears(Members((Told(member(BOB)),), reply=True))
     assert [message.reply for message in here.says()] == [False]
 
 
@@ -164,7 +164,7 @@ def test_a_death_told_in_a_list_is_a_suspicion(state):
     here = Clocked().linked(BOB)
     here.node.submit(LinkOpened(2, CAROL, None))
     here.node.submit(Received(2, Hello(member(CAROL, port=7951), 0, ())))
-    here.hears(Members((member(CAROL, port=7951)._replace(state=state),), reply=False))
+    here.hears(Members((Told(member(CAROL, port=7951)._replace(state=state)),), reply=False))
     held = here.replica.swim.view.get(CAROL)
     assert held is not None
     assert held.state is MemberState.SUSPECT
