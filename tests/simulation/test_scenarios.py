@@ -86,7 +86,7 @@ def test_a_failing_scenario_is_made_small_and_still_fails(tmp_path: Path, capsys
         assert "came back to life" in printed
         assert "push" in printed
         small = load(file)
-        assert len(small.requests) + len(small.mishaps) <= 10
+        assert len(small.requests) + len(small.mishaps) <= 5
         assert main(["--replay", str(file)]) == 1
     assert main(["--replay", str(file)]) == 0
 
