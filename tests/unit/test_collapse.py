@@ -9,7 +9,9 @@ from gossipsess.model.table import Table
 from gossipsess.protocol import replication
 from gossipsess.protocol.confirmation import Ticket
 from gossipsess.protocol.events import LinkClosed, Write
-from gossipsess.protocol.replication import LAG_MAX_S, RESEND_AFTER_S, Outbound
+from gossipsess.protocol.outcomes import Degraded
+from gossipsess.protocol.replica import Settings
+from gossipsess.protocol.replication import FLUSH_DELAY_S, LAG_MAX_S, RESEND_AFTER_S, Outbound
 from gossipsess.wire.messages import Gap, Push, PushAck, SyncAsk, SyncSums
 from tests.unit.machines import ALICE, BOB, SID, Clocked, exchange, record, registers, stamp
 
@@ -52,7 +54,7 @@ def collapsed() -> Outbound:
 def test_a_peer_that_is_owed_too_many_sessions_has_collapsed(monkeypatch, sent):
     """To compare sums is cheaper than to remember so many bases."""
     monkeypatch.setattr(replication, "DIRTY_MAX", 3)
-    monkeypatch.setattr(replication, "ASKED_MAX", 0, raising=False)
+    monkeypatch.setattr(replication, "ASKED_MAX", 0)
     outbound, held = Outbound(), sessions(4)
     for one in list(held)[:3]:
         assert outbound.wrote(empty_record(one), ticket(), 1.0) == 1.0
@@ -201,6 +203,24 @@ def test_from_its_next_sign_of_life_on_what_changes_is_noted_again(sign):
     assert list(outbound.owed) == [SID]
 
 
+def test_a_commit_that_waits_for_a_collapsed_peer_wakes_the_driver_and_ends_at_its_bound(monkeypatch):
+    """Nothing is to be sent, so nothing else would: the request would hang until the next probe."""
+    one, _ = pair()
+    overwhelmed(one, monkeypatch)
+    one.waits(FLUSH_DELAY_S)
+    one.does()
+    rings, outcomes, bound_s = [], [], Settings().confirm_timeout_s
+    one.node.driven_by(lambda: rings.append(None))
+    one.node.take()
+    one.node.submit(Write(SID, (("a", b"1"),), 1, outcomes.append))
+    assert rings
+    _, due_s = one.node.take()
+    assert due_s <= one.now_s + bound_s
+    one.waits(bound_s)
+    one.does()
+    assert outcomes == [Degraded(0, 0)]
+
+
 def test_a_peer_that_asks_is_answered_all_the_same():
     """Who pulls reads; a request waits there."""
     outbound = collapsed()
@@ -251,6 +271,33 @@ def test_an_answer_frees_only_what_was_sent_before_its_question(monkeypatch):
     assert outbound.in_flight_bytes == sum(sizes)
     outbound.acknowledged(PushAck(2))
     assert outbound.in_flight_bytes == outbound._in_flight_bytes == sizes[2]
+
+
+def test_what_was_given_up_again_and_again_stays_bounded_and_is_released_in_the_order_it_was_sent(monkeypatch):
+    """An acknowledgement that comes late speaks for all that was sent before it, whenever that was given up."""
+    monkeypatch.setattr(replication, "PUSH_BYTES", 1)
+    monkeypatch.setattr(replication, "IN_FLIGHT_BYTES_MAX", 1000)
+    outbound, held, now_s = Outbound(), table(sessions(50)), 0.0
+    for one in held.records:
+        outbound.wrote(empty_record(one), None, now_s)
+    sent = {}  # sequence -> bytes
+    for _ in range(4):  # the second half finds no room
+        for _ in range(4):
+            before = outbound.in_flight_bytes
+            push = outbound.flush(held, now_s)
+            if push is not None and push.deltas:
+                sent[push.sequence] = outbound.in_flight_bytes - before
+        now_s = outbound.next_resend_s()
+        outbound.timeout(now_s, linked=True)
+        assert outbound.in_flight_bytes == outbound._in_flight_bytes == sum(sent.values())
+    assert 1000 <= sum(sent.values()) < 1000 + max(sent.values())
+    assert len(sent) > 4, "more than one round was given up"
+    outbound._collapse()
+    for answered in (2, 1, 5, *sent):
+        outbound.acknowledged(PushAck(answered))
+        sent = {sequence: size for sequence, size in sent.items() if sequence > answered}
+        assert outbound.in_flight_bytes == outbound._in_flight_bytes == sum(sent.values())
+    assert sent == {}
 
 
 def test_what_a_collapsed_peer_was_sent_keeps_its_room_until_it_answers_or_the_link_ends():

@@ -1,15 +1,18 @@
 """A difference between two digests: who repairs it, when, and how often."""
 
 import random
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
+
+import pytest
 
 from gossipsess.model.digest import PARTITIONS, SETTLE_S
+from gossipsess.protocol import replication, sync
 from gossipsess.protocol.effects import Notify, SendDatagram, Warn
-from gossipsess.protocol.events import Watch, Write
+from gossipsess.protocol.events import LinkClosed, Tick, Watch, Write
 from gossipsess.protocol.outcomes import Confirmed
-from gossipsess.protocol.repair import OTHER_AFTER_S, WAIT_MAX_S, WAIT_S, Comparison
+from gossipsess.protocol.repair import OTHER_AFTER_S, Comparison
 from gossipsess.protocol.sessions import RECHECKED_AT_ONCE
-from gossipsess.wire.messages import Ping, Pull, Push, SyncAsk
+from gossipsess.wire.messages import Ping, Pull, Push, PushAck, SyncAsk, SyncList
 from tests.unit.machines import ALICE, BOB, SID, Clocked, exchange, registers, stamp
 
 SETTLED_S = 2 * SETTLE_S
@@ -36,13 +39,13 @@ def test_the_other_of_the_two_waits_whether_the_first_repairs_it():
 
 
 def test_while_a_difference_stands_repairs_come_less_and_less_often():
-    """What the last repair did not mend, the next may not either."""
+    """What the last repair did not mend, the next may not either; but noise must not hide a real loss for long."""
     seen = comparison()
     times = [number / 10 for number in range(6000) if seen.repair_due(False, number / 10)]
     waits = [later - earlier for earlier, later in pairwise(times)]
-    for wait, expected in zip(waits, (WAIT_S, 2 * WAIT_S, 4 * WAIT_S, 4 * WAIT_S), strict=False):
+    assert len(waits) > 60
+    for wait, expected in zip(waits, chain((2.0, 4.0), repeat(8.0)), strict=False):
         assert 0.8 * expected <= wait <= 1.2 * expected + 0.2
-    assert waits[-1] <= 1.2 * WAIT_MAX_S + 0.2
     seen.repair_due(True, 600.0)
     seen.repair_due(False, 601.0)
     assert seen.repair_due(False, 601.5), "a match makes everything forgotten"
@@ -238,3 +241,59 @@ def test_a_wrong_sum_is_put_right_within_ten_minutes_and_read_of_once():
     (warning,) = warnings
     assert "memory" in warning
     assert not any(here.replica.sessions.table.sums.of_groups())
+
+
+def repairing(monkeypatch) -> Clocked:
+    """Return a node whose repair has just found that its peer lacks more than a page, and has more to compare. One
+    session fills the way to the peer."""
+    monkeypatch.setattr(sync, "PARTITIONS_PER_LIST", 3)
+    monkeypatch.setattr(sync, "SESSIONS_PER_PAGE", 1)
+    monkeypatch.setattr(replication, "PUSH_BYTES", 1)
+    monkeypatch.setattr(replication, "IN_FLIGHT_BYTES_MAX", 1)
+    one, other = pair()
+    for number in range(8):
+        write(one, bytes([number]) * 16)
+    rest(one, other)
+    hear(one, other)
+    for _ in range(2):  # the sums, then the first page
+        for message in one.says():
+            other.hears(message)
+        for message in other.says():
+            one.hears(message)
+    assert len(one.replica.sessions.outbounds[0].owed) > sync.SESSIONS_PER_PAGE
+    return one
+
+
+def lists(messages: list) -> int:
+    return sum(isinstance(message, SyncList) for message in messages)
+
+
+def test_a_repair_does_not_ask_on_while_the_peer_is_owed_more_than_a_page(monkeypatch):
+    """It finds a whole table faster than a peer takes it: the peer would be owed too much, collapse, be repaired anew,
+    again and again."""
+    one = repairing(monkeypatch)
+    for _ in range(3):
+        one.node.submit(Tick())
+    assert [type(message) for message in one.says()] == [Push]
+
+
+@pytest.mark.xfail(strict=True, reason="each tick forgets the question that is held (SessionProtocol._step)")
+def test_a_repair_asks_on_once_the_peer_has_taken_what_it_is_owed(monkeypatch):
+    """Whatever ticks meanwhile: asked again only when the question is overdue, a repair would move a page a second."""
+    one = repairing(monkeypatch)
+    one.node.submit(Tick())
+    (push,) = one.says()
+    one.hears(PushAck(push.sequence))
+    assert lists(one.says()) == 1
+
+
+def test_what_a_repair_asks_next_is_forgotten_with_its_link(monkeypatch):
+    """Over the new link it begins anew: an answer to the old question would stand for nothing that runs."""
+    one = repairing(monkeypatch)
+    one.node.submit(LinkClosed(1))
+    one.does()
+    one.linked(BOB, 2)
+    one.replica.sessions.outbounds[0].owed.clear()  # else the old question would still be held, and not be seen
+    one.waits(0.1)
+    said = one.says()
+    assert [type(message) for message in said if isinstance(message, SyncAsk | SyncList)] == [SyncAsk]

@@ -155,6 +155,23 @@ def test_a_session_that_expired_before_the_flush_is_not_sent():
     assert outbound.unacknowledged == 0
 
 
+def test_what_somebody_waits_for_is_sent_before_all_else_that_is_owed(monkeypatch):
+    """Behind all that a repair owes, a commit would wait to its bound."""
+    monkeypatch.setattr(replication, "PUSH_BYTES", 1)
+    sids = [bytes([number]) * 16 for number in range(4)]
+    held = table({sid: record((stamp(1), ALICE, {"a": b"1"}), sid=sid) for sid in sids})
+    outbound, waits = Outbound(), ticket()
+    for sid in sids[:3]:
+        outbound.lacks(sid, None)
+    outbound.wrote(empty_record(sids[3]), waits, 0.0)
+    first = outbound.flush(held, 0.0)
+    assert outbound.acknowledged(PushAck(first.sequence)) == {sids[3]: [waits]}
+    sent = [delta.sid for delta in first.deltas]
+    while push := outbound.flush(held, 0.0):
+        sent += [delta.sid for delta in push.deltas]
+    assert sent == [sids[3], *sids[:3]], "each once, the others in their order"
+
+
 def test_keys_count_against_a_pushs_size_too(monkeypatch):
     """A message of long keys alone could grow past what any peer takes, and its assertion end the node's thread."""
     monkeypatch.setattr(replication, "PUSH_BYTES", 1000)

@@ -1,13 +1,15 @@
 """What a node makes of its peers: when it has everything, and what it keeps for who is out of reach for a moment."""
 
+import pytest
+
 from gossipsess.model.delta import not_covered
 from gossipsess.model.record import RECORD_BYTES_MAX, VALUE_BYTES_MAX
 from gossipsess.protocol.effects import CloseLink, Warn
-from gossipsess.protocol.events import Accessed, Invalidate, LinkClosed, Rotate, Write
+from gossipsess.protocol.events import Accessed, Invalidate, LinkClosed, LinkOpened, Rotate, Write
 from gossipsess.protocol.outcomes import Confirmed, Gone
 from gossipsess.protocol.replica import ALONE_S
-from gossipsess.wire.messages import Push, Touch
-from tests.unit.machines import ALICE, BOB, CAROL, EPOCH_MS, SID, Clocked, exchange, record, registers, stamp
+from gossipsess.wire.messages import Hello, Push, Touch
+from tests.unit.machines import ALICE, BOB, CAROL, EPOCH_MS, SID, Clocked, exchange, member, record, registers, stamp
 
 
 def write(here: Clocked, confirm: int = 0, sid: bytes = SID, idle_ms: int = 60_000) -> None:
@@ -46,6 +48,20 @@ def test_newcomers_that_meet_nobody_else_have_everything_after_a_while():
     assert not synced(one)
     one.waits(0.01)
     assert synced(one)
+
+
+def test_a_live_member_without_a_link_keeps_a_node_unsynced_only_while_it_is_patient():
+    """A port that one firewall closes would make every id that nobody holds unknown, on all nodes, for ever. And in
+    the first seconds the link is about to come."""
+    here, there = Clocked(), Clocked(BOB).alone().linked(ALICE)
+    here.node.submit(LinkOpened(1, BOB, None))
+    here.hears(Hello(member(BOB), stamp(0), (member(CAROL, port=7951),)))
+    exchange(here, there)
+    assert CAROL in [one.node for one in here.replica.swim.view.live()]
+    here.waits(ALONE_S - 0.01)
+    assert not synced(here)
+    here.waits(0.01)
+    assert synced(here)
 
 
 def test_patience_does_not_make_up_for_a_peer_whose_sessions_have_not_come():
@@ -126,3 +142,38 @@ def test_a_session_does_not_rotate_to_an_id_that_is_taken():
     before = dict(here.node.records)
     assert here.node.submit(Rotate(SID, other, (), 0, lambda outcome: None)).outcome == Gone()
     assert here.node.records == before
+
+
+@pytest.mark.parametrize("sent", [False, True], ids=["owed", "in flight"])
+@pytest.mark.parametrize(
+    "end", [Invalidate(SID, 0, print), Rotate(SID, b"another-16-bytes", (), 0, print)], ids=["logout", "rotation"]
+)
+def test_a_commit_that_another_request_on_its_node_overtakes_with_an_end_is_gone(end, sent):
+    """The tombstone's acknowledgement would confirm it, and its response set the dead id's cookie again."""
+    one, other = pair()
+    exchange(one, other)
+    write(one)
+    one.waits(1.0)
+    exchange(one, other)
+    outcomes = []
+    one.node.submit(Write(SID, (("paid", b"1"),), 1, outcomes.append))
+    if sent:
+        one.waits(0.0)
+    one.node.submit(end)
+    one.waits(0.0)
+    exchange(one, other)
+    assert outcomes == [Gone()]
+    assert other.node.records[SID].tombstone or not sent
+
+
+def test_a_second_logout_does_not_end_the_wait_of_the_first():
+    """Both requests ended the session, and it is dead: neither has lost anything."""
+    one, other = pair()
+    exchange(one, other)
+    write(one)
+    outcomes = []
+    for _ in range(2):
+        one.node.submit(Invalidate(SID, 1, outcomes.append))
+    one.waits(0.0)
+    exchange(one, other)
+    assert outcomes == [Confirmed(1, 1)] * 2

@@ -7,10 +7,11 @@ import pytest
 from gossipsess import Confirmed, Degraded, Gone, SessionUnavailable
 from gossipsess.errors import SessionTooLarge
 from gossipsess.model.identity import is_session_id, sid_of
+from gossipsess.model.table import TOMBSTONE_MS
 from gossipsess.protocol.events import Abandon, Tick
 from gossipsess.store import ABSENT_FOR_S, ABSENT_MAX
 from gossipsess.wire.messages import Pull, PullAnswer
-from tests.unit.machines import BOB, EPOCH_MS, Clocked, exchange
+from tests.unit.machines import ALICE, BOB, EPOCH_MS, Clocked, exchange
 
 FOREIGN = "f" * 32
 TICK = Tick()
@@ -155,6 +156,42 @@ def test_a_node_that_has_not_met_the_others_yet_calls_nothing_absent():
 
 def asked(here: Clocked) -> list[Pull]:
     return [message for message in here.says() if isinstance(message, Pull) and message.request]
+
+
+def test_a_session_that_is_over_here_is_asked_for_where_a_later_access_may_be_known():
+    """A machine that was suspended has heard of none; by its own time alone it would log a busy user out."""
+    here, there = (Clocked(node, idle_timeout_s=60).alone() for node in (ALICE, BOB))
+    here.linked(BOB)
+    there.linked(ALICE)
+    session = here.store.create()
+    session["user"] = "kim"
+    here.store.commit(session)
+    here.node.submit(TICK)
+    exchange(here, there)
+    there.now_s += 50
+    there.store.load(session.cookie)
+    there.now_s = here.now_s = here.now_s + 80
+    assert session.record.sid in here.node.records, "over, but not dropped yet"
+    waiting = here.store.load(session.cookie)
+    assert isinstance(waiting, Future)
+    exchange(here, there)
+    again = waiting.result(0)
+    assert dict(again) == {"user": "kim"}
+    assert (again.stale, again.accessed_at) == (False, EPOCH_MS / 1000 + 50)
+
+
+@pytest.mark.parametrize("seconds", [0, TOMBSTONE_MS / 1000 + 1], ids=["fresh", "over itself, but not dropped yet"])
+def test_an_ended_session_is_absent_at_once_and_nobody_is_asked(seconds):
+    """No later access of it can be known anywhere."""
+    here = Clocked().alone()
+    session = stored(here, user="kim")
+    cookie = session.cookie
+    here.store.invalidate(session)
+    here.linked(BOB)
+    here.says()
+    here.now_s += seconds
+    assert here.store.load(cookie) is None
+    assert asked(here) == []
 
 
 def test_an_id_that_nobody_knows_is_not_asked_for_again_for_a_while():
