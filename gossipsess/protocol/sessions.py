@@ -669,7 +669,8 @@ class SessionProtocol:
             self._flush_when_due(peer, now_s)
         if peer.sync.both_ways and (step.owed or isinstance(step.message, Pull)):
             self.repaired += 1
-        peer.held = None
+        if step.message is not None:
+            peer.held = None
         outbound = peer.outbound
         if isinstance(step.message, SyncList) and len(outbound.owed) > sync.SESSIONS_PER_PAGE:
             peer.held = step.message  # what the peer is owed goes first, or writes would wait behind all of a repair

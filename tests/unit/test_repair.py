@@ -3,8 +3,6 @@
 import random
 from itertools import chain, pairwise, repeat
 
-import pytest
-
 from gossipsess.model.digest import PARTITIONS, SETTLE_S
 from gossipsess.protocol import replication, sync
 from gossipsess.protocol.effects import Notify, SendDatagram, Warn
@@ -277,7 +275,6 @@ def test_a_repair_does_not_ask_on_while_the_peer_is_owed_more_than_a_page(monkey
     assert [type(message) for message in one.says()] == [Push]
 
 
-@pytest.mark.xfail(strict=True, reason="each tick forgets the question that is held (SessionProtocol._step)")
 def test_a_repair_asks_on_once_the_peer_has_taken_what_it_is_owed(monkeypatch):
     """Whatever ticks meanwhile: asked again only when the question is overdue, a repair would move a page a second."""
     one = repairing(monkeypatch)

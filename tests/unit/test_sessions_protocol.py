@@ -3,6 +3,7 @@
 import pytest
 
 from gossipsess.model.delta import not_covered
+from gossipsess.model.member import Told
 from gossipsess.model.record import RECORD_BYTES_MAX, VALUE_BYTES_MAX
 from gossipsess.protocol.effects import CloseLink, Warn
 from gossipsess.protocol.events import Accessed, Invalidate, LinkClosed, LinkOpened, Rotate, Write
@@ -55,7 +56,7 @@ def test_a_live_member_without_a_link_keeps_a_node_unsynced_only_while_it_is_pat
     the first seconds the link is about to come."""
     here, there = Clocked(), Clocked(BOB).alone().linked(ALICE)
     here.node.submit(LinkOpened(1, BOB, None))
-    here.hears(Hello(member(BOB), stamp(0), (member(CAROL, port=7951),)))
+    here.hears(Hello(member(BOB), stamp(0), (Told(member(CAROL, port=7951)),)))
     exchange(here, there)
     assert CAROL in [one.node for one in here.replica.swim.view.live()]
     here.waits(ALONE_S - 0.01)
