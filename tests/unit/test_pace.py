@@ -109,15 +109,19 @@ def test_where_nothing_is_hot_there_is_no_beat():
     assert pace.beat_s <= 1.0
 
 
-def test_a_session_stays_hot_at_half_the_sends_and_cools_down_below():
-    """It is sent less often because it rests; were that enough to cool it, it would be hot every other second."""
-    for sends, rests in ((HOT_SENDS // 2, True), (HOT_SENDS // 2 - 1, False)):
-        pace = hot(0.0)
-        for number in range(sends):
-            pace.sent([SID], 1.0 + number / 100)
-        pace.sent([OTHER, SID], 2.0)  # the third second begins
+def test_a_session_cools_down_when_two_beats_go_by_without_it():
+    """It is sent less often because it rests; that alone does not cool it. One that is written now and then never waits."""
+    pace = hot(0.0)
+    now_s = 0.0
+    for _ in range(50):  # through several seconds
+        now_s += 1.9 * HOT_EVERY_S
+        pace.sent([OTHER, SID], now_s)
         pace.beat_s = 9.0
-        assert pace.rests(SID, 2.0) == rests, sends
+        assert pace.rests(SID, now_s + 0.01)
+    assert pace.rests(SID, now_s + 1.9 * HOT_EVERY_S)
+    assert not pace.rests(SID, now_s + 2.1 * HOT_EVERY_S)
+    pace.sent([SID], now_s + 2.1 * HOT_EVERY_S)
+    assert not pace.rests(SID, now_s + 2.1 * HOT_EVERY_S), "one send does not make it hot again"
 
 
 def test_a_session_that_is_written_all_the_time_leaves_twenty_times_a_second():
