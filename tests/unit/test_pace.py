@@ -110,7 +110,7 @@ def test_where_nothing_is_hot_there_is_no_beat():
 
 
 def test_a_session_cools_down_when_two_beats_go_by_without_it():
-    """It is sent less often because it rests; that alone does not cool it. One that is written now and then never waits."""
+    """It is sent less often because it rests; that alone does not cool it. One written now and then never waits."""
     pace = hot(0.0)
     now_s = 0.0
     for _ in range(50):  # through several seconds
