@@ -4,7 +4,7 @@
 # together. Where no other host is live, other nodes count. "all": every other holder. Alone it does not wait.
 # A deadline ends every wait as Degraded, never with a rollback: the write stands and is on its way.
 
-from gossipsess.model.identity import NodeId
+from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member
 from gossipsess.protocol.effects import Settle
 from gossipsess.protocol.events import Confirm, Waiter
@@ -14,9 +14,10 @@ from gossipsess.protocol.outcomes import Confirmed, Degraded, Gone
 class Ticket:
     """One write that somebody waits for."""
 
-    __slots__ = ("confirm", "deadline_s", "hosts", "nodes", "settled", "waiter")
+    __slots__ = ("confirm", "deadline_s", "hosts", "nodes", "settled", "sid", "waiter")
 
-    def __init__(self, waiter: Waiter, confirm: Confirm, deadline_s: float) -> None:
+    def __init__(self, sid: Sid, waiter: Waiter, confirm: Confirm, deadline_s: float) -> None:
+        self.sid = sid
         self.waiter = waiter
         self.confirm = confirm
         self.deadline_s = deadline_s
@@ -34,9 +35,9 @@ class Confirmations:
         self._open: dict[int, Ticket] = {}  # oldest first, and all wait equally long, so the first is due first
         self._count = 0
 
-    def open(self, waiter: Waiter, confirm: Confirm, now_s: float) -> Ticket:
+    def open(self, sid: Sid, waiter: Waiter, confirm: Confirm, now_s: float) -> Ticket:
         """Start a wait."""
-        ticket = Ticket(waiter, confirm, now_s + self.timeout_s)
+        ticket = Ticket(sid, waiter, confirm, now_s + self.timeout_s)
         self._count += 1
         self._open[self._count] = ticket
         return ticket
@@ -50,12 +51,14 @@ class Confirmations:
             ticket.hosts[peer.host] = None
         return self._settled(ticket) if self._enough(ticket, others) else []
 
-    def gone(self, ticket: Ticket) -> list[Settle]:
-        """End a wait whose session is dead."""
-        if ticket.settled:
-            return []
-        ticket.settled = True
-        return [Settle(ticket.waiter, Gone())]
+    def gone(self, sid: Sid) -> list[Settle]:
+        """End every wait for a session that is dead now, also one of which no peer is owed anything any more."""
+        settled: list[Settle] = []
+        for ticket in self._open.values():
+            if ticket.sid == sid and not ticket.settled:
+                ticket.settled = True
+                settled.append(Settle(ticket.waiter, Gone()))
+        return settled
 
     def holders_changed(self, others: tuple[Member, ...]) -> list[Settle]:
         """Settle what waits for members that are no more."""

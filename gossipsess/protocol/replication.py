@@ -244,13 +244,6 @@ class Outbound:
             return now_s
         return max(now_s, self._pace.beat_s) if self.resting and self._has_room else None
 
-    def tickets_of(self, sid: Sid) -> list[Ticket]:
-        """Return the tickets of a session, whether its write is owed or in flight."""
-        tickets = list(self.waiting.get(sid, ()))
-        for flight in self._flights.values():
-            tickets += flight.tickets.get(sid, ())
-        return tickets
-
     @property
     def can_flush(self) -> bool:
         """There is something to send now, and room for it."""

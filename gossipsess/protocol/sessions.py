@@ -542,7 +542,7 @@ class SessionProtocol:
         if not others:
             return Degraded(0, 0) if self._abandoned and confirm != 0 else Confirmed(0, 0)
         waits = confirm != 0
-        ticket = self._confirmations.open(waiter, confirm, now_s) if waits else None
+        ticket = self._confirmations.open(before.sid, waiter, confirm, now_s) if waits else None
         self._owe(before, others, ticket, now_s if waits else now_s + FLUSH_DELAY_S)
         return None if waits else Confirmed(0, 0)
 
@@ -586,9 +586,7 @@ class SessionProtocol:
         return len(ended)
 
     def _died(self, sid: Sid) -> None:
-        for peer in self._peers.values():
-            for ticket in peer.outbound.tickets_of(sid):
-                self._outbox += self._confirmations.gone(ticket)
+        self._outbox += self._confirmations.gone(sid)
 
     def _flush(self, peer: _Peer, now_s: float) -> None:
         if peer.link is None:

@@ -424,7 +424,7 @@ def an_old_acknowledgement_confirms_the_newest_write(patch: pytest.MonkeyPatch) 
         flight = self._flights.get(ack.sequence)
         sids = list(flight.debts) if flight is not None else []
         held = real(self, ack)
-        return {sid: [*held.get(sid, ()), *self.tickets_of(sid)] for sid in {**held, **dict.fromkeys(sids)}}
+        return {sid: [*held.get(sid, ()), *tickets_of(self, sid)] for sid in {**held, **dict.fromkeys(sids)}}
 
     patch.setattr(Outbound, "acknowledged", acknowledged)
 

@@ -3,14 +3,17 @@
 import random
 
 from gossipsess.model.clock import stamp_at
+from gossipsess.model.identity import Sid
 from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, Record, empty_record
 from gossipsess.model.table import register_value
 from gossipsess.node import Node
+from gossipsess.protocol.confirmation import Ticket
 from gossipsess.protocol.effects import Send, Settle
 from gossipsess.protocol.events import DialFailed, LinkClosed, LinkOpened, Received, Tick
 from gossipsess.protocol.memory import MEMORY_LIMIT_MB, MIB
 from gossipsess.protocol.replica import Replica, Settings
+from gossipsess.protocol.replication import Outbound
 from gossipsess.store import SessionStore
 from gossipsess.tokens import Tokens
 from gossipsess.wire.messages import Hello
@@ -113,3 +116,9 @@ def exchange(one: Clocked, other: Clocked, link: int = 1) -> None:
         said = [(other, message) for message in one.says()] + [(one, message) for message in other.says()]
         for hearer, message in said:
             hearer.hears(message, link)
+
+
+def tickets_of(outbound: Outbound, sid: Sid) -> list[Ticket]:
+    """Return the tickets of a session, whether its write is owed or in flight."""
+    flights = outbound._flights.values()
+    return [*outbound.waiting.get(sid, ()), *(ticket for flight in flights for ticket in flight.tickets.get(sid, ()))]

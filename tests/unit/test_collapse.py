@@ -13,7 +13,7 @@ from gossipsess.protocol.outcomes import Degraded
 from gossipsess.protocol.replica import Settings
 from gossipsess.protocol.replication import FLUSH_DELAY_S, LAG_MAX_S, RESEND_AFTER_S, Outbound
 from gossipsess.wire.messages import Gap, Push, PushAck, SyncAsk, SyncSums
-from tests.unit.machines import ALICE, BOB, SID, Clocked, exchange, record, registers, stamp
+from tests.unit.machines import ALICE, BOB, SID, Clocked, exchange, record, registers, stamp, tickets_of
 
 FIRST = record((stamp(1), ALICE, {"a": b"1"}))
 SECOND = FIRST.written([("b", b"2")], stamp(2), ALICE)
@@ -34,7 +34,7 @@ def table(records: dict[bytes, Record]) -> Table:
 
 
 def ticket() -> Ticket:
-    return Ticket(print, 1, 9.0)
+    return Ticket(SID, print, 1, 9.0)
 
 
 def collapsed() -> Outbound:
@@ -68,7 +68,7 @@ def test_a_peer_that_is_owed_too_many_sessions_has_collapsed(monkeypatch, sent):
         assert flush_at_s == float("inf"), "nothing is to be flushed"
     assert outbound.collapsed
     assert not outbound.owed
-    assert not any(outbound.tickets_of(one) for one in held), "their waits end by themselves"
+    assert not any(tickets_of(outbound, one) for one in held), "their waits end by themselves"
 
 
 def test_as_many_as_may_be_owed_collapse_nothing(monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 from gossipsess.protocol.confirmation import Confirmations
 from gossipsess.protocol.effects import Settle
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Gone
-from tests.unit.machines import member
+from tests.unit.machines import SID, member
 
 HERE = "here"
 NAMES = {"a": HERE, "b": HERE, "x": "hx", "y": "hx", "z": "hz"}
@@ -39,7 +39,7 @@ def others(names: str):
 def test_a_wait_ends_with_the_holder_that_makes_it_enough(confirm, live, acks, settles_at):
     """Two copies in one machine die together, so hosts count; and nobody waits for hosts that do not exist."""
     confirmations = Confirmations(HERE, 0.25)
-    ticket = confirmations.open(print, confirm, 0.0)
+    ticket = confirmations.open(SID, print, confirm, 0.0)
     for number, name in enumerate(acks, start=1):
         settled = confirmations.held_by(ticket, node(name), others(live))
         assert bool(settled) == (number == settles_at), name
@@ -50,7 +50,7 @@ def test_a_wait_ends_with_the_holder_that_makes_it_enough(confirm, live, acks, s
 def test_one_holder_that_says_it_twice_is_one():
     """Pushes are sent again."""
     confirmations = Confirmations(HERE, 0.25)
-    ticket = confirmations.open(print, 2, 0.0)
+    ticket = confirmations.open(SID, print, 2, 0.0)
     assert not confirmations.held_by(ticket, node("x"), others("xz"))
     assert not confirmations.held_by(ticket, node("x"), others("xz"))
 
@@ -58,7 +58,7 @@ def test_one_holder_that_says_it_twice_is_one():
 def test_a_wait_ends_at_its_deadline_and_says_how_many_hold_it():
     """The write stands; only its confirmation is missing."""
     confirmations = Confirmations(HERE, 0.25)
-    ticket = confirmations.open(print, 2, 10.0)
+    ticket = confirmations.open(SID, print, 2, 10.0)
     confirmations.held_by(ticket, node("x"), others("xz"))
     assert confirmations.next_deadline() == 10.25
     assert confirmations.timeout(10.24) == []
@@ -70,10 +70,10 @@ def test_a_wait_ends_at_its_deadline_and_says_how_many_hold_it():
 def test_a_wait_ends_once_whatever_comes_after():
     """The waiter is a future; a second outcome would be an error in the node's thread."""
     confirmations = Confirmations(HERE, 0.25)
-    ticket = confirmations.open(print, 1, 0.0)
+    ticket = confirmations.open(SID, print, 1, 0.0)
     assert confirmations.held_by(ticket, node("x"), others("xz"))
     assert confirmations.held_by(ticket, node("z"), others("xz")) == []
-    assert confirmations.gone(ticket) == []
+    assert confirmations.gone(SID) == []
     assert confirmations.holders_changed(others("x")) == []
     assert confirmations.timeout(99.0) == []
 
@@ -81,8 +81,8 @@ def test_a_wait_ends_once_whatever_comes_after():
 def test_a_holder_that_dies_is_not_waited_for():
     """Nor must it end a wait that others still can."""
     confirmations = Confirmations(HERE, 0.25)
-    both = confirmations.open("both".__len__, 2, 0.0)
-    every = confirmations.open("every".__len__, "all", 0.0)
+    both = confirmations.open(SID, "both".__len__, 2, 0.0)
+    every = confirmations.open(SID, "every".__len__, "all", 0.0)
     confirmations.held_by(both, node("x"), others("xz"))
     assert confirmations.holders_changed(others("xz")) == []
     assert confirmations.holders_changed(others("x")) == [Settle(both.waiter, Confirmed(1, 1))]
@@ -92,16 +92,26 @@ def test_a_holder_that_dies_is_not_waited_for():
 def test_a_wait_for_a_dead_session_ends_as_gone():
     """The logout came between the write and its confirmation."""
     confirmations = Confirmations(HERE, 0.25)
-    ticket = confirmations.open(print, 1, 0.0)
-    assert confirmations.gone(ticket) == [Settle(print, Gone())]
+    ticket = confirmations.open(SID, print, 1, 0.0)
+    assert confirmations.gone(SID) == [Settle(print, Gone())]
     assert confirmations.held_by(ticket, node("x"), others("x")) == []
+
+
+def test_only_the_waits_of_that_session_end_as_gone():
+    """One of whose write no peer is owed anything any more, too: it was confirmed by some, or given up for the others."""
+    confirmations = Confirmations(HERE, 0.25)
+    confirmations.open(SID, "one".__len__, "all", 0.0)
+    other = confirmations.open(b"another-16-bytes", "other".__len__, "all", 0.0)
+    (settled,) = confirmations.gone(SID)
+    assert settled.outcome == Gone()
+    assert not other.settled
 
 
 def test_a_holder_that_has_died_since_holds_nothing():
     """Counted, it would stand for the one holder that is left, which has acknowledged nothing."""
     for mine, live, dead, left in ((HERE, "xz", "x", "z"), (HERE, "ab", "a", "b")):
         confirmations = Confirmations(mine, 0.25)
-        ticket = confirmations.open(print, 2, 0.0)
+        ticket = confirmations.open(SID, print, 2, 0.0)
         assert confirmations.held_by(ticket, node(dead), others(live)) == []
         assert confirmations.holders_changed(others(left)) == []
         assert confirmations.held_by(ticket, node(left), others(left)) != []

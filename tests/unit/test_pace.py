@@ -65,7 +65,7 @@ def hot(now_s: float = 0.0) -> Pace:
 
 
 def ticket() -> Ticket:
-    return Ticket(print, 1, 9.0)
+    return Ticket(SID, print, 1, 9.0)
 
 
 def test_a_session_rests_once_it_was_sent_twenty_times_within_a_second():

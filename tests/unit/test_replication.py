@@ -8,7 +8,7 @@ from gossipsess.protocol import replication
 from gossipsess.protocol.confirmation import Ticket
 from gossipsess.protocol.replication import RESEND_AFTER_S, Outbound
 from gossipsess.wire.messages import Gap, Push, PushAck
-from tests.unit.machines import ALICE, EPOCH_MS, SID, record, registers, stamp
+from tests.unit.machines import ALICE, EPOCH_MS, SID, record, registers, stamp, tickets_of
 
 OTHER = b"another-16-bytes"
 FIRST = record((stamp(1), ALICE, {"a": b"1"}))
@@ -27,7 +27,7 @@ def table(records: dict) -> Table:
 
 
 def ticket() -> Ticket:
-    return Ticket(print, 1, 9.0)
+    return Ticket(SID, print, 1, 9.0)
 
 
 def test_changes_of_one_session_coalesce_until_the_flush():
@@ -112,9 +112,9 @@ def test_a_lost_link_owes_again_what_was_on_it():
     outbound.wrote(FIRST, gave_up, 0.0)
     outbound.flush(table({SID: SECOND}), 0.0)
     outbound.link_down()
-    assert outbound.tickets_of(SID) == [waits]
+    assert tickets_of(outbound, SID) == [waits]
     push = outbound.flush(table({SID: SECOND}), 1.0)
-    assert outbound.tickets_of(SID) == [waits]
+    assert tickets_of(outbound, SID) == [waits]
     assert outbound.acknowledged(PushAck(push.sequence)) == {SID: [waits]}
 
 
@@ -209,7 +209,7 @@ def test_a_session_that_has_expired_is_owed_no_more_nor_its_waits_kept():
     outbound.wrote(FIRST, ticket(), 0.0)
     outbound.forget(SID)
     assert outbound.unacknowledged == 0
-    assert outbound.tickets_of(SID) == []
+    assert tickets_of(outbound, SID) == []
 
 
 def test_waits_that_are_over_are_not_kept_for_a_peer_that_takes_nothing():
@@ -219,4 +219,4 @@ def test_waits_that_are_over_are_not_kept_for_a_peer_that_takes_nothing():
         waits = ticket()
         outbound.wrote(FIRST, waits, 0.0)
         waits.settled = True
-    assert outbound.tickets_of(SID) == [waits]
+    assert tickets_of(outbound, SID) == [waits]
