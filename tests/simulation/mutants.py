@@ -39,6 +39,7 @@ from gossipsess.protocol.views import Views
 from gossipsess.sim import process
 from gossipsess.sim.process import node_id
 from gossipsess.wire.messages import PullAnswer, Push, PushAck
+from tests.unit.machines import tickets_of
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 

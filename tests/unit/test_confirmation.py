@@ -98,7 +98,7 @@ def test_a_wait_for_a_dead_session_ends_as_gone():
 
 
 def test_only_the_waits_of_that_session_end_as_gone():
-    """One of whose write no peer is owed anything any more, too: it was confirmed by some, or given up for the others."""
+    """Also one of whose write no peer is owed anything any more: confirmed by some, given up for the others."""
     confirmations = Confirmations(HERE, 0.25)
     confirmations.open(SID, "one".__len__, "all", 0.0)
     other = confirmations.open(b"another-16-bytes", "other".__len__, "all", 0.0)
