@@ -96,6 +96,7 @@ class Checker:
         self._writes: dict[Sid, dict[Dot, Wrote]] = {}
         self._origin_last: dict[NodeId, Stamp] = {}
         self._held_since: dict[tuple[NodeId, Sid], float] = {}
+        self._newest: dict[tuple[NodeId, Sid], Stamp] = {}  # the last write of a session that a process knew of
         self._changed_s: dict[tuple[NodeId, Sid], float] = {}  # by the process's own clock
         self._ended: dict[tuple[NodeId, Sid], Record] = {}  # what a process held last of a session that ended there
         self._waits: dict[Waiter, _Wait] = {}
@@ -335,6 +336,7 @@ class Checker:
                 if elsewhere and before is not None and before.entries:
                     self._cluster.counts["revoked elsewhere"] += self._logins.ended(sid, record.tombstone)
                 seen[sid] = record
+                self._newest[process.node, sid] = record.newest
                 self._ended.pop((process.node, sid), None)
                 if before is None or before.state_hash != record.state_hash:
                     self._changed_s[process.node, sid] = process.clock(self._cluster.now_s)
@@ -476,7 +478,9 @@ class Checker:
         if wrote.values is None:
             return time_ms_of(wrote.stamp) + table_module.TOMBSTONE_MS <= time_ms
         writes = [one for one in self._writes[wrote.sid].values() if one.values is not None]
-        last_ms = max(time_ms_of(one.stamp) for one in writes)
+        # Of a later write those may know nothing who stood still, or were apart, while all who knew of it have died.
+        known = [self._newest.get((one.node, wrote.sid), 0) for one in self._cluster.live]
+        last_ms = max(time_ms_of(stamp) for stamp in known)
         absolutes = [one.values[ABSOLUTE] for one in writes if one.values is not None and ABSOLUTE in one.values]
         absolute_ms = max(int.from_bytes(value or b"", "big") for value in absolutes)
         return min(absolute_ms, last_ms + self._cluster.scenario.idle_ms) <= time_ms
