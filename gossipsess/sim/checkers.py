@@ -502,7 +502,8 @@ class Checker:
     def _confirmed(self, process: Process, wrote: Wrote, outcome: Confirmed | Degraded) -> None:
         holders = [one for one in self._holders(wrote) if one is not process]
         # Between an acknowledgement and its arrival a session may have come to its end, and been dropped.
-        counted = [one for one in self._cluster.live if holds(self._ended.get((one.node, wrote.sid)), wrote)] + holders
+        ran = self._cluster.processes
+        counted = [*holders, *(one for one in ran if holds(self._ended.get((one.node, wrote.sid)), wrote))]
         nodes, hosts = len(counted), len({one.host for one in counted if one.host != process.host})
         enough = nodes >= outcome.nodes and hosts >= outcome.hosts
         must(enough, "{} says {} of {}, but {} nodes hold it", process, outcome, wrote, nodes)
