@@ -1,7 +1,8 @@
 # Digest: sums of state hashes, which let two nodes find what differs without listing what does not.
 #
-# Partition   a session's is the first 12 bits of its sid, 4,096 in 64 groups of 64: a tree of two levels, so that one
-#             session of 100,000 is found by three short messages. A partition's sum is the sum of its records' hashes.
+# Leaf        a session's is the first 12 bits of its sid, 4,096 in 64 groups of 64: a tree of two levels, so that one
+#             session of 100,000 is found by three short messages. A leaf's sum is the sum of its records' hashes.
+# USERS       one leaf more, a group of its own: the revocations of users, which every node holds wherever sessions are.
 # Settled     the sum over all sessions that did not change in the last `SETTLE_S`. While a cluster is written to, a
 #             delta is always on its way and no two nodes are ever equal; what has settled is equal, or it is wrong.
 # Why sums and not exclusive ors: nothing cancels. Why modulo 2**48: sums are most of what a repair sends, and a hash is
@@ -12,10 +13,13 @@
 from typing import Final
 
 from gossipsess.model.identity import Sid
+from gossipsess.model.revocation import is_user_sid
 
-GROUPS: Final = 64
-GROUP_PARTITIONS: Final = 64
-PARTITIONS: Final = GROUPS * GROUP_PARTITIONS
+GROUP_LEAVES: Final = 64
+USERS: Final = 64 * GROUP_LEAVES
+"""The leaf of revocations."""
+LEAVES: Final = USERS + 1
+GROUPS: Final = 65
 SUM_BYTES: Final = 6
 SUM_MASK: Final = (1 << 8 * SUM_BYTES) - 1
 SETTLE_S: Final = 3.0
@@ -23,9 +27,14 @@ SETTLE_S: Final = 3.0
 sent again; a real difference is noticed that much later."""
 
 
-def partition_of(sid: Sid) -> int:
-    """Return the partition of a session, 0 .. `PARTITIONS` - 1."""
-    return sid[0] << 4 | sid[1] >> 4
+def leaf_of(sid: Sid) -> int:
+    """Return the leaf of a session, 0 .. `LEAVES` - 1."""
+    return USERS if is_user_sid(sid) else sid[0] << 4 | sid[1] >> 4
+
+
+def leaves_in(group: int) -> int:
+    """Return how many leaves a group, 0 .. `GROUPS` - 1, has."""
+    return min(GROUP_LEAVES, LEAVES - group * GROUP_LEAVES)
 
 
 def short_hash(state_hash: int) -> int:
@@ -33,8 +42,8 @@ def short_hash(state_hash: int) -> int:
     return state_hash & SUM_MASK
 
 
-class PartitionSums:
-    """The sums of one table: of each partition, of each group, and of what has settled.
+class LeafSums:
+    """The sums of one table: of each leaf, of each group, and of what has settled.
 
     Times are seconds on the caller's monotonic clock: wall clocks differ, and one that is set must settle nothing.
     """
@@ -42,7 +51,7 @@ class PartitionSums:
     __slots__ = ("_sums", "_total", "_unsettled", "_unsettled_sum")
 
     def __init__(self) -> None:
-        self._sums = [0] * PARTITIONS
+        self._sums = [0] * LEAVES
         self._total = 0
         self._unsettled: dict[Sid, tuple[float, int]] = {}  # (when it changed, its hash), by that time
         self._unsettled_sum = 0
@@ -52,8 +61,8 @@ class PartitionSums:
         change = new_hash - old_hash
         if not change:
             return  # only claims have moved
-        partition = sid[0] << 4 | sid[1] >> 4
-        self._sums[partition] = (self._sums[partition] + change) & SUM_MASK
+        leaf = leaf_of(sid)
+        self._sums[leaf] = (self._sums[leaf] + change) & SUM_MASK
         self._total = (self._total + change) & SUM_MASK
         before = self._unsettled.pop(sid, None)
         if before is not None:
@@ -79,14 +88,14 @@ class PartitionSums:
                 del self._unsettled[sid]
         return (self._total - self._unsettled_sum) & SUM_MASK
 
-    def put_right(self, partition: int, true_sum: int) -> bool:
-        """Take over a partition's sum as added up anew; return whether anything was wrong.
+    def put_right(self, leaf: int, true_sum: int) -> bool:
+        """Take over a leaf's sum as added up anew; return whether anything was wrong.
 
-        With the last partition the total is added up too.
+        With the last leaf the total is added up too.
         """
-        wrong = self._sums[partition] != true_sum
-        self._sums[partition] = true_sum
-        if wrong or partition == PARTITIONS - 1:
+        wrong = self._sums[leaf] != true_sum
+        self._sums[leaf] = true_sum
+        if wrong or leaf == LEAVES - 1:
             total = sum(self._sums) & SUM_MASK
             wrong = wrong or total != self._total
             self._total = total
@@ -94,12 +103,12 @@ class PartitionSums:
 
     def of_groups(self) -> tuple[int, ...]:
         """Return the sum of each group."""
-        return tuple([sum(self.of_partitions(group)) & SUM_MASK for group in range(GROUPS)])
+        return tuple([sum(self.of_leaves(group)) & SUM_MASK for group in range(GROUPS)])
 
-    def of_partitions(self, group: int) -> tuple[int, ...]:
-        """Return the sum of each partition of a group."""
-        first = group * GROUP_PARTITIONS
-        return tuple(self._sums[first : first + GROUP_PARTITIONS])
+    def of_leaves(self, group: int) -> tuple[int, ...]:
+        """Return the sum of each leaf of a group."""
+        first = group * GROUP_LEAVES
+        return tuple(self._sums[first : first + GROUP_LEAVES])
 
-    def __getitem__(self, partition: int) -> int:
-        return self._sums[partition]
+    def __getitem__(self, leaf: int) -> int:
+        return self._sums[leaf]

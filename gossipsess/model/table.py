@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from gossipsess.errors import SessionTooLarge, WireError
 from gossipsess.model.clock import COUNTER_BITS, Stamp
 from gossipsess.model.delta import Applied, Delta, apply
-from gossipsess.model.digest import PARTITIONS, SUM_MASK, PartitionSums, partition_of
+from gossipsess.model.digest import LEAVES, SUM_MASK, LeafSums, leaf_of
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import (
     ABSOLUTE,
@@ -85,18 +85,18 @@ class Table:
 
     def __init__(self) -> None:
         self.records: dict[Sid, Record] = {}
-        self.sums = PartitionSums()
+        self.sums = LeafSums()
         self.revocations = 0
         """How many of the records are tombstones of users, and no sessions."""
         self.overwrites = 0
         """Writes of one key at the same moment, of which merges have kept the later one."""
         self.bytes = 0
         """What all records cost in memory, roughly."""
-        self._partitions: list[dict[Sid, None]] = [{} for _ in range(PARTITIONS)]
+        self._leaves: list[dict[Sid, None]] = [{} for _ in range(LEAVES)]
         self._accesses: dict[Sid, int] = {}
         self._owners = Owners()
         self._checks: list[tuple[int, Sid]] = []  # a heap: (when to look at the deadline, sid)
-        self._rechecked = 0  # the partition that comes next
+        self._rechecked = 0  # the leaf that comes next
 
     def get(self, sid: Sid) -> Record:
         """Return the record held, or the empty one."""
@@ -206,9 +206,9 @@ class Table:
             self._drop(record, now_s)
             yield record
 
-    def in_partition(self, partition: int) -> Iterable[Sid]:
-        """Return the sids held in a partition, in the order they came."""
-        return self._partitions[partition]
+    def in_leaf(self, leaf: int) -> Iterable[Sid]:
+        """Return the sids held in a leaf, in the order they came."""
+        return self._leaves[leaf]
 
     def _revoked(self, old: Record | None, new: Record) -> Record | None:
         """Return the tombstone of a record to be taken in whose login a revocation has ended; None where none has."""
@@ -221,15 +221,15 @@ class Table:
             return None
         return dead_record(new.sid, login.stamp)
 
-    def recheck(self, partitions: int, now_s: float) -> int:
-        """Compute hashes and sums of the next partitions anew, and put right what is wrong; return how much was.
+    def recheck(self, leaves: int, now_s: float) -> int:
+        """Compute hashes and sums of the next leaves anew, and put right what is wrong; return how much was.
 
         What is added to and taken from for months must not rest on never having been wrong.
         """
         wrong = 0
-        for _ in range(partitions):
+        for _ in range(leaves):
             total = 0
-            for sid in self._partitions[self._rechecked]:
+            for sid in self._leaves[self._rechecked]:
                 record = self.records[sid]
                 true = recounted(record)
                 if true is not record:
@@ -237,7 +237,7 @@ class Table:
                     self._replace(record, true, now_s)
                 total += true.state_hash
             wrong += self.sums.put_right(self._rechecked, total & SUM_MASK)
-            self._rechecked = (self._rechecked + 1) % PARTITIONS
+            self._rechecked = (self._rechecked + 1) % LEAVES
         return wrong
 
     def _replace(self, old: Record | None, new: Record, now_s: float) -> None:
@@ -246,7 +246,7 @@ class Table:
         self.bytes += held_bytes(new) - (held_bytes(old) if old is not None else 0)
         self.sums.replace(sid, old.state_hash if old is not None else 0, new.state_hash, now_s)
         if old is None:
-            self._partitions[partition_of(sid)][sid] = None
+            self._leaves[leaf_of(sid)][sid] = None
             heappush(self._checks, (self.life(new).ends_ms, sid))
             self.revocations += is_user_sid(sid)
         elif new.tombstone and not old.tombstone:
@@ -261,7 +261,7 @@ class Table:
         sid = record.sid
         del self.records[sid]
         self.bytes -= held_bytes(record)
-        del self._partitions[partition_of(sid)][sid]
+        del self._leaves[leaf_of(sid)][sid]
         self._accesses.pop(sid, None)
         self.sums.replace(sid, record.state_hash, 0, now_s)
         self._owners.changed(sid, user_entry(record), None)

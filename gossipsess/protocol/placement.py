@@ -6,7 +6,14 @@
 # Of the holders of a partition one is its announcer: it tells its subscribers of what ends by time as the node that
 # did it, so that of all the processes that notice one cleans up.
 
+from gossipsess.model.digest import leaf_of
+from gossipsess.model.identity import Sid
 from gossipsess.model.member import Member
+
+
+def partition_of(sid: Sid) -> int:
+    """Return the partition of a session: four leaves of the table's sums."""
+    return leaf_of(sid) >> 2
 
 
 class Placement:

@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 from gossipsess.model import digest as digests
 from gossipsess.model.clock import HybridClock, Stamp
 from gossipsess.model.delta import Applied, Delta
-from gossipsess.model.digest import partition_of
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member, Told
 from gossipsess.model.record import CREATED, Record, empty_record
@@ -37,7 +36,7 @@ from gossipsess.protocol.fence import Fence
 from gossipsess.protocol.fetch import Fetches, satisfies
 from gossipsess.protocol.memory import MemoryLimit
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
-from gossipsess.protocol.placement import Placement
+from gossipsess.protocol.placement import Placement, partition_of
 from gossipsess.protocol.repair import Comparison
 from gossipsess.protocol.replication import FLUSH_DELAY_S, Outbound
 from gossipsess.wire.messages import (
@@ -61,8 +60,8 @@ SYNC_AGAIN_S: Final = 3.0
 """After a member died or left, a second sync follows this much later: what it had told others may still have been on
 their way to each other at the first."""
 RECHECKED_AT_ONCE: Final = 8
-"""Partitions whose hashes and sums are computed anew each second: all of them within nine minutes. At 100,000 sessions
-that is some 200 records, a few milliseconds."""
+"""Leaves of the table whose hashes and sums are computed anew each second: all of them within nine minutes. At 100,000
+sessions that is some 200 records, a few milliseconds."""
 
 
 class Written(NamedTuple):

@@ -1,7 +1,7 @@
 # Sync: come to hold everything that one peer holds; a repair also gives the peer what it lacks.
 #
-#   SyncAsk -> SyncSums    the sums of all groups; the partition sums of those that differ
-#   SyncList -> SyncPage   some of the partitions that differ; the sessions in as many of them as fit a page
+#   SyncAsk -> SyncSums    the sums of all groups; the leaf sums of those that differ
+#   SyncList -> SyncPage   some of the leaves that differ; the sessions in as many of them as fit a page
 #   Pull -> Push           what is not held here, or differs; when all of it has come, the next SyncList
 #
 # One procedure for a joiner, which pulls everything, and for repair, where one session of very many differs. One
@@ -15,16 +15,16 @@
 from typing import Final, NamedTuple
 
 from gossipsess.model.delta import Delta
-from gossipsess.model.digest import GROUP_PARTITIONS, short_hash
+from gossipsess.model.digest import GROUP_LEAVES, short_hash
 from gossipsess.model.identity import Sid
 from gossipsess.model.record import Claims
 from gossipsess.model.table import Table
 from gossipsess.wire.messages import Gap, Pull, SyncAsk, SyncList, SyncPage, SyncSums
 
-PARTITIONS_PER_LIST: Final = 128
-"""Partitions asked for at a time. What a page does not answer is sent again: 256 bytes at most."""
+LEAVES_PER_LIST: Final = 128
+"""Leaves asked for at a time. What a page does not answer is sent again: 256 bytes at most."""
 SESSIONS_PER_PAGE: Final = 256
-"""A page ends after the partition that reaches this. At 2 KB a session the page's records make half a megabyte."""
+"""A page ends after the leaf that reaches this. At 2 KB a session the page's records make half a megabyte."""
 ASK_AGAIN_S: Final = 1.0
 UNEQUAL_MAX: Final = 4096
 """Sessions remembered as unequal, some 700 KB. Nearly all are equal the next time; the rest waits its turn."""
@@ -52,7 +52,7 @@ class Sync:
         """The one that runs is a repair."""
         self._again: bool | None = None  # another one follows: whether both ways
         self._round = 0
-        self._differing: list[int] | None = None  # partitions not yet compared; None until the sums have come
+        self._differing: list[int] | None = None  # leaves not yet compared; None until the sums have come
         self._answered = 0  # how many of them the page at hand is about
         self._page_synced = False
         self._missing: dict[Sid, bool] = {}  # what was pulled and has not come; whether as a whole
@@ -77,15 +77,15 @@ class Sync:
         self._due_s = None
 
     def sums(self, sums: SyncSums, table: Table, now_s: float) -> Step:
-        """Take the sums of what differs, and begin with its partitions."""
+        """Take the sums of what differs, and begin with its leaves."""
         if not self.running or sums.round != self._round or self._differing is not None:
             return Step()  # an answer to an ask that was repeated meanwhile
         self._page_synced = sums.synced
         self._differing = [
-            partition
+            leaf
             for group, theirs in sums.groups
-            for partition, total in enumerate(theirs, group * GROUP_PARTITIONS)
-            if table.sums[partition] != total
+            for leaf, total in enumerate(theirs, group * GROUP_LEAVES)
+            if table.sums[leaf] != total
         ]
         return self._next(table, now_s)
 
@@ -161,7 +161,7 @@ class Sync:
         self._round += 1
         self._answered = 0
         self._due_s = now_s + ASK_AGAIN_S
-        return Step(SyncList(self._round, tuple(self._differing[:PARTITIONS_PER_LIST])))
+        return Step(SyncList(self._round, tuple(self._differing[:LEAVES_PER_LIST])))
 
     def _next(self, table: Table, now_s: float) -> Step:
         assert self._differing is not None, "the sums have come"
@@ -179,22 +179,22 @@ class Sync:
         assert self._differing, "a page was asked for"
         listed = dict(page.sessions)
         answered = self._differing[: page.answered]
-        return tuple([(sid, None) for p in answered for sid in table.in_partition(p) if sid not in listed])
+        return tuple([(sid, None) for p in answered for sid in table.in_leaf(p) if sid not in listed])
 
 
 def answer(ask: SyncAsk, table: Table, synced: bool) -> SyncSums:
-    """Return the partition sums of the groups in which this node and a peer differ."""
+    """Return the leaf sums of the groups in which this node and a peer differ."""
     groups = enumerate(zip(table.sums.of_groups(), ask.groups, strict=True))
-    differing = tuple([(group, table.sums.of_partitions(group)) for group, (mine, theirs) in groups if mine != theirs])
+    differing = tuple([(group, table.sums.of_leaves(group)) for group, (mine, theirs) in groups if mine != theirs])
     return SyncSums(ask.round, differing, synced)
 
 
 def listing(asked: SyncList, table: Table, synced: bool) -> SyncPage:
-    """Return the page of sessions that answers a peer's list; at least one partition is answered."""
+    """Return the page of sessions that answers a peer's list; at least one leaf is answered."""
     sessions: list[tuple[Sid, int]] = []
     answered = 0
-    for partition in asked.partitions:
-        sessions += [(sid, short_hash(table.records[sid].state_hash)) for sid in table.in_partition(partition)]
+    for leaf in asked.leaves:
+        sessions += [(sid, short_hash(table.records[sid].state_hash)) for sid in table.in_leaf(leaf)]
         answered += 1
         if len(sessions) >= SESSIONS_PER_PAGE:
             break

@@ -5,7 +5,7 @@
 #   forward only    no key goes back, no tombstone ends early, no dead session comes back;
 #   nothing invented  each entry is a write that a request made, with its value;
 #   bookkeeping     the state hash is the sum over the entries; `covered` is true only if they are covered; and, now
-#                    and then, each partition's sum is that of its records, the settled one that of those at rest;
+#                    and then, each leaf's sum is that of its records, the settled one that of those at rest;
 #   clocks          no stamp lies further ahead of a node's own time than it says it accepts;
 #   expiry          no session is dropped before its time, nor while a linked node knows of a later access;
 #   revocation      who knows a user to be revoked holds no session with an earlier login, however often it was
@@ -30,7 +30,7 @@ from gossipsess.model import digest
 from gossipsess.model import record as record_module
 from gossipsess.model import table as table_module
 from gossipsess.model.clock import AHEAD_MS_MAX, Stamp, time_ms_of
-from gossipsess.model.digest import PARTITIONS, SUM_MASK, partition_of
+from gossipsess.model.digest import LEAVES, SUM_MASK, leaf_of
 from gossipsess.model.identity import NodeId, Sid, short
 from gossipsess.model.record import ABSOLUTE, HASH_MASK, IDLE, RESERVED, Claims, Record, entry_mark
 from gossipsess.protocol import expiry
@@ -66,7 +66,7 @@ WAIT_SLACK_S: Final = 0.001
 LINKED_FOR_S: Final = 1.0
 """A node whose link has been up this long when a request asks is one of those that are asked."""
 SUMS_EVERY: Final = 500
-"""Events between two recomputations of one process's partition sums."""
+"""Events between two recomputations of one process's leaf sums."""
 TOLD_WITHIN_S: Final = 1.0
 """Beyond the time until a batch leaves: so much later an access is known to every node with a link, on which nothing is
 lost or held up."""
@@ -486,15 +486,15 @@ class Checker:
         return min(absolute_ms, last_ms + self._cluster.scenario.idle_ms) <= time_ms
 
     def _check_sums(self, process: Process) -> None:
-        sums, settled = [0] * PARTITIONS, 0
+        sums, settled = [0] * LEAVES, 0
         kept = process.replica.sessions.table.sums
         now_s = process.clock(self._cluster.now_s)
         for sid, record in process.records.items():
-            sums[partition_of(sid)] += record.state_hash
+            sums[leaf_of(sid)] += record.state_hash
             if self._changed_s[process.node, sid] + digest.SETTLE_S <= now_s:
                 settled += record.state_hash
-        for partition, total in enumerate(sums):
-            must(kept[partition] == total & SUM_MASK, "{}: wrong sum of partition {}", process, partition)
+        for leaf, total in enumerate(sums):
+            must(kept[leaf] == total & SUM_MASK, "{}: wrong sum of leaf {}", process, leaf)
         must(kept.settled(now_s) == settled & SUM_MASK, "{}: wrong sum of what has settled", process)
         cost = sum(table_module.held_bytes(record) for record in process.records.values())
         must(process.replica.sessions.table.bytes == cost, "{}: wrong account of memory", process)

@@ -47,7 +47,7 @@ KNOBS: Final = {
     "beacon_fast_for_s": Knob("gossipsess.protocol.discovery", "BEACON_FAST_FOR_S", 0.1, 2.0),
     "sessions_per_page": Knob("gossipsess.protocol.sync", "SESSIONS_PER_PAGE", 1, 2, whole=True),
     "in_flight_bytes": Knob("gossipsess.protocol.replication", "IN_FLIGHT_BYTES_MAX", 100, 4_000, whole=True),
-    "partitions_per_list": Knob("gossipsess.protocol.sync", "PARTITIONS_PER_LIST", 1, 3, whole=True),
+    "leaves_per_list": Knob("gossipsess.protocol.sync", "LEAVES_PER_LIST", 1, 3, whole=True),
     "push_bytes": Knob("gossipsess.protocol.replication", "PUSH_BYTES", 1, 400, whole=True),
     "dirty_max": Knob("gossipsess.protocol.replication", "DIRTY_MAX", 2, 4, whole=True),
     "lag_max_s": Knob("gossipsess.protocol.replication", "LAG_MAX_S", 0.3, 2.0),

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import cbor2
 
 from gossipsess.errors import DecodeError
-from gossipsess.model.digest import GROUP_PARTITIONS, GROUPS, PARTITIONS, SUM_BYTES
+from gossipsess.model.digest import GROUPS, LEAVES, SUM_BYTES, leaves_in
 from gossipsess.model.identity import NODE_ID_BYTES, SID_BYTES, NodeId, Sid
 from gossipsess.model.member import Address, Member, MemberState, Told
 from gossipsess.wire.delta_codec import (
@@ -56,7 +56,7 @@ U16: Final = 2**16 - 1
 U32: Final = 2**32 - 1
 U64: Final = 2**64 - 1
 HASH_BYTES: Final = 16
-_PARTITION: Final = Struct(">H")
+_LEAF: Final = Struct(">H")
 _LISTED: Final = Struct(f">{SID_BYTES}s{SUM_BYTES}s")
 _NESTING_MAX: Final = 4
 """Arrays in arrays, fields of newer versions included."""
@@ -327,7 +327,7 @@ _KINDS: Final[dict[int, _Kind]] = {
     ),
     26: _Kind(
         SyncList,
-        lambda m: [m.round, _packed(_PARTITION, [(partition,) for partition in m.partitions])],
+        lambda m: [m.round, _packed(_LEAF, [(leaf,) for leaf in m.leaves])],
         lambda f: _sync_list(f),
     ),
     27: _Kind(TouchAck, lambda m: [m.sequence], lambda f: TouchAck(f.number(U64))),
@@ -342,20 +342,24 @@ _NUMBER_OF: Final = {kind.message: number for number, kind in _KINDS.items()}
 
 def _sync_sums(fields: _Fields) -> SyncSums:
     sync_round, synced = fields.number(U32), fields.flag()
-    groups = fields.many(lambda each: (each.number(GROUPS - 1), _sums(each, GROUP_PARTITIONS)), most=GROUPS)
-    return SyncSums(sync_round, groups, synced)
+    return SyncSums(sync_round, fields.many(_group_sums, most=GROUPS), synced)
+
+
+def _group_sums(fields: _Fields) -> tuple[int, tuple[int, ...]]:
+    group = fields.number(GROUPS - 1)
+    return group, _sums(fields, leaves_in(group))
 
 
 def _sync_list(fields: _Fields) -> SyncList:
     sync_round = fields.number(U32)
-    partitions = tuple([partition for (partition,) in _unpacked(fields, _PARTITION, PARTITIONS)])
-    if any(partition >= PARTITIONS for partition in partitions):
-        raise DecodeError("there is no such partition")
-    return SyncList(sync_round, partitions)
+    leaves = tuple([leaf for (leaf,) in _unpacked(fields, _LEAF, LEAVES)])
+    if any(leaf >= LEAVES for leaf in leaves):
+        raise DecodeError("there is no such leaf")
+    return SyncList(sync_round, leaves)
 
 
 def _sync_page(fields: _Fields) -> SyncPage:
-    sync_round, answered, synced = fields.number(U32), fields.number(PARTITIONS), fields.flag()
+    sync_round, answered, synced = fields.number(U32), fields.number(LEAVES), fields.flag()
     listed = _unpacked(fields, _LISTED, MESSAGE_BYTES_MAX)
     sessions = tuple([(sid, int.from_bytes(state_hash, "big")) for sid, state_hash in listed])
     return SyncPage(sync_round, answered, sessions, synced)

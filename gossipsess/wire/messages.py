@@ -126,7 +126,7 @@ class PullAnswer(NamedTuple):
 
 
 class SyncAsk(NamedTuple):
-    """In which groups of partitions do you hold other sessions than I do? Answered by `SyncSums`."""
+    """In which groups of leaves do you hold other sessions than I do? Answered by `SyncSums`."""
 
     round: int
     """Counts the questions of one asker to one peer; an answer to an earlier one is not taken."""
@@ -135,29 +135,29 @@ class SyncAsk(NamedTuple):
 
 
 class SyncSums(NamedTuple):
-    """The answerer's partition sums in each group whose sums differ; none where all is equal."""
+    """The answerer's leaf sums in each group whose sums differ; none where all is equal."""
 
     round: int
     groups: tuple[tuple[int, tuple[int, ...]], ...]
-    """(group, the sum of each of its partitions); all of them are 33 KB, which is one frame."""
+    """(group, the sum of each of its leaves); all of them are 33 KB, which is one frame."""
     synced: bool
     """The sender has everything itself."""
 
 
 class SyncList(NamedTuple):
-    """Which sessions do you hold in these partitions? Answered by `SyncPage`."""
+    """Which sessions do you hold in these leaves? Answered by `SyncPage`."""
 
     round: int
-    partitions: tuple[int, ...]
+    leaves: tuple[int, ...]
     """Bounded by the asker."""
 
 
 class SyncPage(NamedTuple):
-    """The answerer's sessions in the first partitions of a `SyncList`."""
+    """The answerer's sessions in the first leaves of a `SyncList`."""
 
     round: int
     answered: int
-    """How many of the listed partitions; the rest is to be asked for again."""
+    """How many of the listed leaves; the rest is to be asked for again."""
     sessions: tuple[tuple[Sid, int], ...]
     """(sid, state hash, cut to 48 bits)"""
     synced: bool

@@ -3,7 +3,7 @@
 import pytest
 
 from gossipsess import SessionUnavailable
-from gossipsess.model.digest import partition_of
+from gossipsess.model.digest import leaf_of
 from gossipsess.protocol import sync
 from gossipsess.waiting import blocking
 from tests.network.nodes import all_linked, committed, eventually, loaded, static
@@ -43,10 +43,10 @@ def test_two_requests_that_change_different_keys_both_keep_their_change(cluster)
 
 def test_a_joiner_has_every_session_when_it_is_ready_and_serves_misses_before(start, monkeypatch):
     """An open port means ready; and a balancer that does not wait for it must not log anybody out."""
-    monkeypatch.setattr(sync, "PARTITIONS_PER_LIST", 16)  # a slow join: there is time to look at it
+    monkeypatch.setattr(sync, "LEAVES_PER_LIST", 16)  # a slow join: there is time to look at it
     holder = start()
     sessions = [committed(holder, confirm=0, number=number) for number in range(5_000)]
-    last = max(sessions, key=lambda session: partition_of(session.record.sid))
+    last = max(sessions, key=lambda session: leaf_of(session.record.sid))
     sid = last.record.sid
 
     joiner = start(discovery=static(holder))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gossipsess.errors import DecodeError
 from gossipsess.model.delta import Delta
-from gossipsess.model.digest import GROUP_PARTITIONS, GROUPS, PARTITIONS, SUM_MASK
+from gossipsess.model.digest import GROUPS, LEAVES, SUM_MASK, leaves_in
 from gossipsess.model.member import Member, MemberState, Told
 from gossipsess.wire.codec import U16, U32, U64, decode_untrusted, encode
 from gossipsess.wire.frame import MESSAGE_BYTES_MAX
@@ -62,8 +62,10 @@ deltas = st.one_of(
     st.builds(lambda sid, h, stamp: Delta(sid, {}, 0, {}, h, (), stamp), sids, hashes, stamps),
 )
 
-assert GROUPS == GROUP_PARTITIONS
 sums = st.lists(u48, min_size=3, max_size=3).map(lambda some: tuple(some) + (0,) * (GROUPS - 3))
+group_sums = st.integers(0, GROUPS - 1).flatmap(
+    lambda group: st.tuples(st.just(group), u48.map(lambda one: (one,) * leaves_in(group)))
+)
 
 
 def several(strategy):
@@ -85,9 +87,9 @@ KINDS = {
     Pull: st.builds(Pull, u64, several(gaps)),
     PullAnswer: st.builds(PullAnswer, u64, st.booleans(), st.booleans()),
     SyncAsk: st.builds(SyncAsk, u32, sums),
-    SyncSums: st.builds(SyncSums, u32, several(st.tuples(st.integers(0, GROUPS - 1), sums)), st.booleans()),
-    SyncList: st.builds(SyncList, u32, several(st.integers(0, PARTITIONS - 1))),
-    SyncPage: st.builds(SyncPage, u32, st.integers(0, PARTITIONS), several(st.tuples(sids, u48)), st.booleans()),
+    SyncSums: st.builds(SyncSums, u32, several(group_sums), st.booleans()),
+    SyncList: st.builds(SyncList, u32, several(st.integers(0, LEAVES - 1))),
+    SyncPage: st.builds(SyncPage, u32, st.integers(0, LEAVES), several(st.tuples(sids, u48)), st.booleans()),
     Touch: st.builds(Touch, u64, several(st.tuples(sids, u64))),
     TouchAck: st.builds(TouchAck, u64),
     Bye: st.builds(Bye),

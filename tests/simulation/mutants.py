@@ -15,7 +15,7 @@ from gossipsess.model import record as record_module
 from gossipsess.model import table as table_module
 from gossipsess.model.clock import HybridClock, Stamp
 from gossipsess.model.delta import Applied, Delta, apply, not_covered
-from gossipsess.model.digest import PartitionSums, short_hash
+from gossipsess.model.digest import LeafSums, short_hash
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import HASH_MASK, Record, covers, dead_record, empty_record
 from gossipsess.model.revocation import login_of, user_entry
@@ -289,29 +289,29 @@ def tombstones_end_early(patch: pytest.MonkeyPatch) -> None:
 
 
 def sums_keep_what_has_ended(patch: pytest.MonkeyPatch) -> None:
-    """A partition's sum still counts a record that was dropped."""
-    real = PartitionSums.replace
+    """A leaf's sum still counts a record that was dropped."""
+    real = LeafSums.replace
 
-    def replace(self: PartitionSums, sid: Sid, old_hash: int, new_hash: int, now_s: float) -> None:
+    def replace(self: LeafSums, sid: Sid, old_hash: int, new_hash: int, now_s: float) -> None:
         real(self, sid, old_hash if new_hash else 0, new_hash, now_s)
 
-    patch.setattr(PartitionSums, "replace", replace)
+    patch.setattr(LeafSums, "replace", replace)
 
 
 def sums_forget_a_change(patch: pytest.MonkeyPatch) -> None:
-    """A partition's sum counts a record as it was first."""
-    real = PartitionSums.replace
+    """A leaf's sum counts a record as it was first."""
+    real = LeafSums.replace
 
-    def replace(self: PartitionSums, sid: Sid, old_hash: int, new_hash: int, now_s: float) -> None:
+    def replace(self: LeafSums, sid: Sid, old_hash: int, new_hash: int, now_s: float) -> None:
         if not (old_hash and new_hash):
             real(self, sid, old_hash, new_hash, now_s)
 
-    patch.setattr(PartitionSums, "replace", replace)
+    patch.setattr(LeafSums, "replace", replace)
 
 
 def what_moves_counts_as_settled(patch: pytest.MonkeyPatch) -> None:
     """The digest is that of everything: where there are writes, no two nodes ever agree."""
-    patch.setattr(PartitionSums, "settled", lambda self, now_s: self._total)
+    patch.setattr(LeafSums, "settled", lambda self, now_s: self._total)
 
 
 def a_repair_only_pulls(patch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from gossipsess.errors import DecodeError
 from gossipsess.model.delta import changes_since, not_covered
-from gossipsess.model.digest import GROUP_PARTITIONS, GROUPS, PARTITIONS, SUM_MASK
+from gossipsess.model.digest import GROUPS, LEAVES, SUM_MASK, leaves_in
 from gossipsess.model.record import CLAIMS_MAX, dead_record
 from gossipsess.wire.codec import TEXT_CHARACTERS_MAX, U32, U64, decode_untrusted, encode
 from gossipsess.wire.delta_codec import KEY_CHARACTERS_MAX, VALUE_BYTES_MAX, packed_claims
@@ -54,14 +54,14 @@ def test_what_is_not_a_list_with_a_kind_is_refused(data):
         ((GOSSIP, 1, ALICE, 0, 0, b"10.0.0.1", 1, "n", "h"), "text"),
         ((GOSSIP, 1, ALICE, 0, 0, "shop", 1, "n", "h"), "IP address"),
         ((GOSSIP, 1, ALICE, 0, 0, "fe80::1%\0", 1, "n", "h"), "IP address"),
-        ((SYNC_ASK, 1, bytes(6 * GROUPS - 1)), "384 bytes"),
+        ((SYNC_ASK, 1, bytes(6 * GROUPS - 1)), "390 bytes"),
         ((SYNC_SUMS, 1, True, GROUPS + 1), "number"),
         ((SYNC_SUMS, 1, True, 1, GROUPS, bytes(384)), "number"),
         ((SYNC_SUMS, 1, True, 1, 0, bytes(378)), "384 bytes"),
         ((SYNC_LIST, 1, bytes(3)), "not whole"),
-        ((SYNC_LIST, 1, bytes(2 * PARTITIONS + 2)), "too long"),
-        ((SYNC_LIST, 1, PARTITIONS.to_bytes(2, "big")), "no such partition"),
-        ((SYNC_PAGE, 1, PARTITIONS + 1, True, b""), "number"),
+        ((SYNC_LIST, 1, bytes(2 * LEAVES + 2)), "too long"),
+        ((SYNC_LIST, 1, LEAVES.to_bytes(2, "big")), "no such leaf"),
+        ((SYNC_PAGE, 1, LEAVES + 1, True, b""), "number"),
         ((SYNC_PAGE, 1, 1, True, bytes(23)), "not whole"),
         ((SYNC_PAGE, 1, 1, True, []), "missing"),
         ((PUSH_ACK, 1, 1, SID, b"x", bytes(16)), "claims"),
@@ -162,7 +162,7 @@ def test_a_small_change_is_a_small_message():
 
 def test_the_sums_of_everything_fit_one_frame():
     """A joiner's first answer; in two frames it would stand in the way of more deltas than one push does."""
-    groups = tuple((group, (SUM_MASK,) * GROUP_PARTITIONS) for group in range(GROUPS))
+    groups = tuple((group, (SUM_MASK,) * leaves_in(group)) for group in range(GROUPS))
     assert len(encode(SyncSums(U32, groups, True))) <= PIECE_BYTES_MAX
 
 

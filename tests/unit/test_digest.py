@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from gossipsess.model.digest import GROUPS, PARTITIONS, SETTLE_S, SUM_MASK, PartitionSums, partition_of
+from gossipsess.model.digest import GROUPS, LEAVES, SETTLE_S, SUM_MASK, USERS, LeafSums, leaf_of, leaves_in
+from gossipsess.model.revocation import user_sid
 from gossipsess.model.table import Table
 from tests.unit.machines import ALICE, SID, registers, stamp
 
@@ -19,13 +20,13 @@ def held(changed: dict[bytes, float]) -> Table:
     return table
 
 
-def test_partitions_are_the_first_twelve_bits_and_groups_the_first_six():
+def test_leaves_are_the_first_twelve_bits_and_groups_the_first_six():
     """Nodes that cut them differently would never find what differs."""
-    assert partition_of(bytes([0xAB, 0xCD]) + bytes(14)) == 0xABC
-    sums = PartitionSums()
+    assert leaf_of(bytes([0xAB, 0xCD]) + bytes(14)) == 0xABC
+    sums = LeafSums()
     sums.replace(bytes([0xAB, 0xCD]) + bytes(14), 0, 7, 0.0)
     assert sums[0xABC] == 7
-    assert sums.of_partitions(0xAB >> 2)[0xABC % 64] == 7
+    assert sums.of_leaves(0xAB >> 2)[0xABC % 64] == 7
     assert [group for group in range(GROUPS) if sums.of_groups()[group]] == [0xAB >> 2]
 
 
@@ -70,7 +71,7 @@ def test_the_settled_digest_is_that_of_the_records_at_rest_after_any_history():
 
 
 def recheck_all(table: Table) -> int:
-    return sum(table.recheck(8, 99.0) for _ in range(PARTITIONS // 8))
+    return sum(table.recheck(8, 99.0) for _ in range(LEAVES // 8 + 1))
 
 
 def test_computing_everything_anew_changes_nothing_where_nothing_is_wrong():
@@ -92,7 +93,7 @@ def test_a_wrong_hash_or_sum_is_put_right(what):
     record = table.records[SID]
     match what:
         case "sum":
-            table.sums._sums[partition_of(SID)] ^= 1
+            table.sums._sums[leaf_of(SID)] ^= 1
         case "total":
             table.sums._total ^= 1
         case "hash":
@@ -109,3 +110,12 @@ def test_a_wrong_hash_or_sum_is_put_right(what):
     }
     assert table.sums.of_groups() == right.sums.of_groups()
     assert table.sums.settled(200.0) == right.sums.settled(200.0)
+
+
+def test_revocations_have_a_leaf_of_their_own():
+    """Every node holds them, wherever sessions are placed: compared with a session's leaf, some nodes never would."""
+    sums, user = LeafSums(), user_sid("kim")
+    sums.replace(user, 0, 9, 0.0)
+    assert leaf_of(user) == USERS
+    assert (sums[USERS], sums.of_groups()[-1], sums.of_leaves(GROUPS - 1)) == (9, 9, (9,))
+    assert sum(leaves_in(group) for group in range(GROUPS)) == LEAVES

@@ -3,7 +3,7 @@
 import random
 from itertools import chain, pairwise, repeat
 
-from gossipsess.model.digest import PARTITIONS, SETTLE_S
+from gossipsess.model.digest import LEAVES, SETTLE_S
 from gossipsess.protocol import replication, sync
 from gossipsess.protocol.effects import Notify, SendDatagram, Warn
 from gossipsess.protocol.events import LinkClosed, Tick, Watch, Write
@@ -229,12 +229,12 @@ def test_a_repair_that_finds_nothing_pulls_and_gives_nothing():
 def test_a_wrong_sum_is_put_right_within_ten_minutes_and_read_of_once():
     """It runs beside everything else; who runs the machine should know that it happened, not how often."""
     here = Clocked().alone()
-    here.replica.sessions.table.sums._sums[PARTITIONS - 1] ^= 1
+    here.replica.sessions.table.sums._sums[LEAVES - 1] ^= 1
     here.replica.sessions.table.sums._sums[5] ^= 1
     warnings = []
     for _ in range(600):
         warnings += [effect.text for effect in here.waits(1.0).does() if isinstance(effect, Warn)]
-    assert PARTITIONS / RECHECKED_AT_ONCE <= 600
+    assert LEAVES / RECHECKED_AT_ONCE <= 600
     assert here.replica.sessions.put_right == 2
     (warning,) = warnings
     assert "memory" in warning
@@ -244,7 +244,7 @@ def test_a_wrong_sum_is_put_right_within_ten_minutes_and_read_of_once():
 def repairing(monkeypatch) -> Clocked:
     """Return a node whose repair has just found that its peer lacks more than a page, and has more to compare. One
     session fills the way to the peer."""
-    monkeypatch.setattr(sync, "PARTITIONS_PER_LIST", 3)
+    monkeypatch.setattr(sync, "LEAVES_PER_LIST", 3)
     monkeypatch.setattr(sync, "SESSIONS_PER_PAGE", 1)
     monkeypatch.setattr(replication, "PUSH_BYTES", 1)
     monkeypatch.setattr(replication, "IN_FLIGHT_BYTES_MAX", 1)

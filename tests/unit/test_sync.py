@@ -3,10 +3,10 @@
 import pytest
 
 from gossipsess.model.delta import not_covered
-from gossipsess.model.digest import GROUPS, partition_of
+from gossipsess.model.digest import GROUPS, leaf_of
 from gossipsess.model.table import Table
 from gossipsess.protocol import sync
-from gossipsess.protocol.sync import ASK_AGAIN_S, PARTITIONS_PER_LIST, Sync, answer, listing
+from gossipsess.protocol.sync import ASK_AGAIN_S, LEAVES_PER_LIST, Sync, answer, listing
 from gossipsess.wire.messages import Pull, SyncAsk, SyncList, SyncPage, SyncSums
 from tests.unit.machines import ALICE, BOB, EPOCH_MS, registers, stamp
 
@@ -80,7 +80,7 @@ def test_afterwards_everything_the_peer_holds_is_held(mine, theirs, pulled, both
     assert kinds.count(SyncAsk) == 1
     lists = kinds.count(SyncList)
     assert lists == {0: 0, 1: 1}.get(pulled, lists)
-    assert lists <= 2 + pulled / PARTITIONS_PER_LIST + pulled / 256
+    assert lists <= 2 + pulled / LEAVES_PER_LIST + pulled / 256
 
 
 def test_what_only_this_node_holds_stays_and_is_not_given():
@@ -95,7 +95,7 @@ def test_what_only_this_node_holds_stays_and_is_not_given():
 def test_a_repair_makes_both_equal_whoever_lacks_what(monkeypatch, per_page, per_list):
     """Of the two only one runs it: sessions that one lacks, and such of which each has a part, on pages of any size."""
     monkeypatch.setattr(sync, "SESSIONS_PER_PAGE", per_page)
-    monkeypatch.setattr(sync, "PARTITIONS_PER_LIST", per_list)
+    monkeypatch.setattr(sync, "LEAVES_PER_LIST", per_list)
     table, other = table_of(range(80)), table_of(range(40, 120))
     shared = list(table_of(range(40, 60)).records)
     for number, name in enumerate(shared):
@@ -134,28 +134,28 @@ def test_what_stays_unequal_is_asked_for_as_a_whole_the_next_time():
     assert claims[1] is None
 
 
-def test_a_page_ends_after_the_partition_that_fills_it(monkeypatch):
-    """A partition that was cut in two could never be compared."""
+def test_a_page_ends_after_the_leaf_that_fills_it(monkeypatch):
+    """A leaf that was cut in two could never be compared."""
     monkeypatch.setattr(sync, "SESSIONS_PER_PAGE", 3)
     theirs = table_of(range(20_000))
     page = listing(SyncList(1, (0, 1, 2)), theirs, True)
     assert page.answered == 1
-    assert len(page.sessions) == len(list(theirs.in_partition(0))) >= 3
+    assert len(page.sessions) == len(list(theirs.in_leaf(0))) >= 3
 
 
-def test_an_answer_names_only_groups_that_differ_and_a_list_only_partitions():
+def test_an_answer_names_only_groups_that_differ_and_a_list_only_leaves():
     """Nearly all agree in a healthy cluster."""
     mine, theirs = table_of(range(10_000)), table_of(range(10_000))
     name = next(iter(theirs.records))
     theirs.kill(name, stamp(1), 0.0)
     sums = answer(SyncAsk(1, mine.sums.of_groups()), theirs, True)
-    assert [group for group, _ in sums.groups] == [partition_of(name) >> 6]
+    assert [group for group, _ in sums.groups] == [leaf_of(name) >> 6]
     _, listed = begun(mine, theirs)
-    assert listed.partitions == (partition_of(name),)
+    assert listed.leaves == (leaf_of(name),)
 
 
 def test_sums_that_do_not_come_are_asked_for_again_and_late_ones_ignored():
-    """Both taken, the sync would begin with its partitions twice."""
+    """Both taken, the sync would begin with its leaves twice."""
     table, theirs = table_of(range(0)), table_of(range(10))
     asker = Sync()
     first = asker.start(table, 0.0).message
@@ -168,11 +168,11 @@ def test_sums_that_do_not_come_are_asked_for_again_and_late_ones_ignored():
 
 
 def test_a_page_that_does_not_come_is_asked_for_again_and_a_late_one_ignored():
-    """Both pages taken, the sync would skip partitions and call itself complete."""
+    """Both pages taken, the sync would skip leaves and call itself complete."""
     table, theirs = table_of(range(0)), table_of(range(10))
     asker, first = begun(table, theirs)
     second = asker.timeout(table, ASK_AGAIN_S).message
-    assert (second.partitions, second.round) == (first.partitions, first.round + 1)
+    assert (second.leaves, second.round) == (first.leaves, first.round + 1)
     assert asker.page(listing(first, theirs, True), table, 1.0).message is None
     assert asker.page(listing(second, theirs, True), table, 1.0).message is not None
 
@@ -186,7 +186,7 @@ def test_records_that_do_not_come_are_asked_for_again_from_the_same_place():
     table.merge(delta, NOW_MS, 0.0)
     assert asker.merged(delta, table, 0.0).message is None
     again = asker.timeout(table, ASK_AGAIN_S).message
-    assert again.partitions == listed.partitions
+    assert again.leaves == listed.leaves
     pull_again = asker.page(listing(again, theirs, True), table, 1.0).message
     assert {gap.sid for gap in pull_again.wanted} == {gap.sid for gap in pull.wanted} - {delta.sid}
 
@@ -238,7 +238,7 @@ def test_a_stopped_sync_begins_from_the_front_and_takes_no_late_page():
     assert asker.page(page, table, 0.0).message is None
     ask = asker.start(table, 1.0).message
     assert isinstance(ask, SyncAsk)
-    assert asker.sums(answer(ask, theirs, True), table, 1.0).message.partitions == listed.partitions
+    assert asker.sums(answer(ask, theirs, True), table, 1.0).message.leaves == listed.leaves
 
 
 @pytest.mark.parametrize("answered", [0, 4000])

@@ -4,7 +4,7 @@ import pytest
 
 from gossipsess.errors import SessionTooLarge
 from gossipsess.model.delta import not_covered
-from gossipsess.model.digest import partition_of
+from gossipsess.model.digest import leaf_of
 from gossipsess.model.record import IDLE, SESSION_BYTES_MAX, empty_record
 from gossipsess.model.table import TOMBSTONE_MS, Table, register_value, touch_grain_ms
 from tests.unit.machines import ALICE, BOB, EPOCH_MS, SID, record, registers, stamp
@@ -35,8 +35,8 @@ def test_an_idle_session_ends_after_its_timeout_and_the_grain():
     assert expired(table, 64_999) == []
     assert expired(table, 65_000) == [SID]
     assert SID not in table.records
-    assert table.sums[partition_of(SID)] == 0
-    assert list(table.in_partition(partition_of(SID))) == []
+    assert table.sums[leaf_of(SID)] == 0
+    assert list(table.in_leaf(leaf_of(SID))) == []
 
 
 def test_a_touch_and_a_write_each_put_the_end_off():
