@@ -9,7 +9,6 @@ import math
 import random
 from typing import Final, NamedTuple
 
-from gossipsess.model import digest as digests
 from gossipsess.model.clock import HybridClock, Stamp
 from gossipsess.model.delta import Applied, Delta
 from gossipsess.model.identity import NodeId, Sid
@@ -17,9 +16,9 @@ from gossipsess.model.member import Member, Told
 from gossipsess.model.record import CREATED, Record, empty_record
 from gossipsess.model.revocation import is_user_sid, rotated_value
 from gossipsess.model.table import Table
-from gossipsess.protocol import sync
-from gossipsess.protocol.confirmation import Confirmations, Ticket
-from gossipsess.protocol.effects import ChangeKind, Effect, Notify, Send, Warn
+from gossipsess.protocol.antientropy import AntiEntropy
+from gossipsess.protocol.confirmation import Confirmations
+from gossipsess.protocol.effects import ChangeKind, Effect, Notify, Warn
 from gossipsess.protocol.events import (
     Accessed,
     Confirm,
@@ -31,17 +30,16 @@ from gossipsess.protocol.events import (
     Watch,
     Write,
 )
-from gossipsess.protocol.expiry import Accesses, Expiry
+from gossipsess.protocol.expiry import Expiry
 from gossipsess.protocol.fence import Fence
 from gossipsess.protocol.fetch import Fetches, satisfies
 from gossipsess.protocol.memory import MemoryLimit
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
+from gossipsess.protocol.peers import Peers
 from gossipsess.protocol.placement import Placement, partition_of
-from gossipsess.protocol.repair import Comparison
-from gossipsess.protocol.replication import FLUSH_DELAY_S, Outbound
+from gossipsess.protocol.replication import FLUSH_DELAY_S
 from gossipsess.wire.messages import (
     Gap,
-    LinkMessage,
     Pull,
     PullAnswer,
     Push,
@@ -56,9 +54,6 @@ from gossipsess.wire.messages import (
 
 DEAD_MAX: Final = 1024
 """Dead members remembered. They are doubted for as long as a version token of theirs may come."""
-SYNC_AGAIN_S: Final = 3.0
-"""After a member died or left, a second sync follows this much later: what it had told others may still have been on
-their way to each other at the first."""
 RECHECKED_AT_ONCE: Final = 8
 """Leaves of the table whose hashes and sums are computed anew each second: all of them within nine minutes. At 100,000
 sessions that is some 200 records, a few milliseconds."""
@@ -73,30 +68,6 @@ class Written(NamedTuple):
     """None: `Settle` will tell."""
     ended: int = 0
     """How many sessions of a revoked user were held here."""
-
-
-class _Peer:
-    """A live member as the data sees it. `link` is None while there is none."""
-
-    __slots__ = ("accesses", "compared_from_s", "comparison", "held", "link", "member", "outbound", "sync")
-
-    def __init__(self, member: Member, comparison: Comparison) -> None:
-        self.member = member
-        self.link: int | None = None
-        self.outbound = Outbound()
-        self.accesses = Accesses()
-        self.sync = sync.Sync()
-        self.held: SyncList | None = None
-        """The next question of the sync, while the peer is still owed much."""
-        self.comparison = comparison
-        self.compared_from_s = -math.inf
-
-    def moves(self, now_s: float) -> None:
-        """Note that a sync of either side runs: what it moves has settled on both sides only later.
-
-        Half as long again as that takes, since the last of it may still be on its way.
-        """
-        self.compared_from_s = now_s + 1.5 * digests.SETTLE_S
 
 
 class SessionProtocol:
@@ -117,31 +88,20 @@ class SessionProtocol:
         self.table = Table()
         self.clock = clock
         self.memory = MemoryLimit(memory_limit_bytes)
-        self.synced = False
-        """Everything that live members held when this node met them is held here."""
-        self.repairs = 0
-        """Repairs begun because digests differed."""
-        self.repaired = 0
-        """How often one of them found something to pull or to give."""
+        self.peers = Peers(self.table, outbox)
         self.put_right = 0
         """Hashes and sums that were found wrong when computed anew. A bug, or the machine's memory."""
-        self.flush_at_s: float | None = None
-        """When what peers are owed is sent; None while they are owed nothing."""
         self.fenced = 0
         """Sessions that came from a peer apart for too long and were ended: a logout of theirs may be forgotten."""
         self._myself = myself.node
         self._placement = placement
         self._outbox = outbox
-        self._rng = rng
-        self._peers: dict[NodeId, _Peer] = {}
         self._confirmations = Confirmations(myself.host, confirm_timeout_s)
         self._fetches = Fetches()
         self._expiry = Expiry(now_s)
         self._fence = Fence(clock.time_ms(now_s))
-        self._sync_all_at_s: float | None = None
+        self.anti_entropy = AntiEntropy(self._myself, self.peers, self.table, self._fence, clock=clock, rng=rng)
         self._abandoned = False
-        self._patient = True
-        """While it starts: a member that has everything may still turn up."""
         self._dead: dict[NodeId, None] = {}  # members that died, oldest first
         self._watched = False
 
@@ -231,7 +191,7 @@ class SessionProtocol:
         if isinstance(begun, Found):
             return begun
         for node in others:
-            self._send(self._peers[node], begun)
+            self.peers.send(self.peers[node], begun)
         return None
 
     def accessed(self, event: Accessed, now_s: float) -> None:
@@ -248,9 +208,10 @@ class SessionProtocol:
         """A member is live; its link may not be up yet."""
         was_dead = member.node in self._dead
         self._dead.pop(member.node, None)
-        peer = self._peers.get(member.node)
+        peer = self.peers.get(member.node)
         if peer is None:
-            peer = self._peers[member.node] = _Peer(member, self._comparison(member.node))
+            peer = self.anti_entropy.new_peer(member)
+            self.peers.add(peer)
             if was_dead:
                 # It may hold sessions as they were. Accesses since are no part of the state, so no sync brings them.
                 peer.accesses.owe(self.table.accesses)
@@ -261,22 +222,18 @@ class SessionProtocol:
         """A member died or left: what is owed to it is void, and what only some heard from it is repaired."""
         if died:
             self._note_dead(node)
-        peer = self._peers.pop(node, None)
+        peer = self.peers.remove(node)
         if peer is None:
             return  # known by hearsay only
         self._fence.link_down(node, self.clock.time_ms(now_s))
         others = tuple(member for member in self._placement.holders(0) if member.node != self._myself)
         self._outbox += self._confirmations.holders_changed(others)
         self._outbox += self._fetches.holder_lost(node, self.table.records, died=died, synced=self.synced)
-        # Also after a leave: what it had pulled from a member that is no more, it may have shown to some only.
-        self._sync_all(now_s)
-        self._sync_all_at_s = now_s + SYNC_AGAIN_S
-        if not self.synced:
-            self._look_whether_synced()
+        self.anti_entropy.peer_lost(now_s)
 
     def link_up(self, node: NodeId, link: int, since_ms: int, now_s: float) -> None:
         """A link to a live member, the lineage of whose data began at `since_ms`, is in use."""
-        peer = self._peers[node]
+        peer = self.peers[node]
         if peer.link == link:
             return  # its Hello came twice
         peer.link = link
@@ -285,18 +242,15 @@ class SessionProtocol:
         peer.outbound.link_up()
         peer.accesses.link_down()
         for pull in self._fetches.unanswered_by(node, self.table.records):
-            self._send(peer, pull)
-        peer.sync.stop()
-        peer.held = None
-        peer.comparison = self._comparison(node)
-        self._step(peer, peer.sync.start(self.table, now_s, both_ways=peer.outbound.unrepaired), now_s)
-        self._flush_when_due(peer, now_s)
-        self._tell(peer, now_s)
+            self.peers.send(peer, pull)
+        self.anti_entropy.link_up(peer, now_s)
+        self.peers.flush_when_due(peer, now_s)
+        self.peers.tell_accesses(peer, now_s)
 
     def link_down(self, node: NodeId, now_s: float) -> None:
         """The link to a member is lost."""
         self._fence.link_down(node, self.clock.time_ms(now_s))
-        peer = self._peers.get(node)
+        peer = self.peers.get(node)
         if peer is not None:
             peer.link = None
             peer.outbound.link_down()
@@ -305,17 +259,15 @@ class SessionProtocol:
 
     def abandon(self, now_s: float) -> None:
         """End every wait, and owe nobody anything: no message comes or goes any more."""
-        self.synced = self.synced and not self._peers  # what they hold can be asked of nobody any more
-        self._abandoned = bool(self._peers) or self._abandoned
-        self._peers.clear()
-        self.flush_at_s = None
+        self.anti_entropy.synced = self.synced and not self.peers  # what they hold can be asked of nobody any more
+        self._abandoned = bool(self.peers) or self._abandoned
+        self.peers.clear()
         self._outbox += self._confirmations.timeout(math.inf)
         self._outbox += self._fetches.timeout(self.table.records, math.inf)
 
     def waited_long_enough(self) -> None:
         """Nobody was met who has everything, for as long as one waits: what can be had now is everything there is."""
-        self._patient = False
-        self._look_whether_synced()
+        self.anti_entropy.waited_long_enough()
 
     # --- what peers say -----------------------------------------------------------------------------------
 
@@ -325,7 +277,7 @@ class SessionProtocol:
         Raises:
             ClockAhead: a stamp lies too far in the future. Nothing of the push was taken in.
         """
-        peer = self._peers[node]
+        peer = self.peers[node]
         self._hear_stamps(message, now_s)
         time_ms = self.clock.time_ms(now_s)
         records = self.table.records
@@ -352,28 +304,27 @@ class SessionProtocol:
                 self._outbox += self._fetches.merged(record)
                 if self._watched:
                     self._notify_merged(before, record)
-            if peer.sync.running:
-                self._step(peer, peer.sync.merged(delta, self.table, now_s), now_s)
-        self._look_whether_one(node, peer, now_s)
+            self.anti_entropy.merged(peer, delta, now_s)
+        self.anti_entropy.look_whether_done(peer, now_s)
         # A tombstone that the peer lacks goes before the acknowledgement, so that its commit hears of it first.
-        self._flush(peer, now_s)
-        self._send(peer, PushAck(message.sequence, tuple(gaps), tuple(over)))
+        self.peers.flush(peer, now_s)
+        self.peers.send(peer, PushAck(message.sequence, tuple(gaps), tuple(over)))
 
     def push_ack(self, node: NodeId, message: PushAck, now_s: float) -> None:
         """Confirm what a peer holds, and owe it what it lacks."""
-        peer = self._peers[node]
+        peer = self.peers[node]
         had_collapsed = peer.outbound.collapsed
         for sid, tickets in peer.outbound.acknowledged(message).items():
             others = self._others(sid)
             for ticket in tickets:
                 self._outbox += self._confirmations.held_by(ticket, peer.member, others)
         if had_collapsed:
-            self._resync(peer, now_s)
-        self._flush(peer, now_s)
+            self.anti_entropy.resync(peer, now_s)
+        self.peers.flush(peer, now_s)
 
     def pull(self, node: NodeId, message: Pull, now_s: float) -> None:
         """Send what a peer wants; its request's verdict goes after the records."""
-        peer = self._peers[node]
+        peer = self.peers[node]
         held = False
         for gap in message.wanted:
             record = self.table.records.get(gap.sid)
@@ -381,11 +332,11 @@ class SessionProtocol:
                 held = True
                 if record.state_hash != gap.state_hash:
                     peer.outbound.lacks(gap.sid, gap.claims)
-        self._flush(peer, now_s)
+        self.peers.flush(peer, now_s)
         if message.request:
             while peer.link is not None and peer.outbound.can_flush and peer.outbound.owes(message.wanted):
-                self._flush(peer, now_s)
-            self._send(peer, PullAnswer(message.request, held, self.synced))
+                self.peers.flush(peer, now_s)
+            self.peers.send(peer, PullAnswer(message.request, held, self.synced))
 
     def pull_answer(self, node: NodeId, message: PullAnswer, now_s: float) -> None:
         """Take one holder's verdict on a session that a request waits for."""
@@ -394,80 +345,63 @@ class SessionProtocol:
     def sync_ask(self, node: NodeId, message: SyncAsk, now_s: float) -> None:
         """Show a peer where its sessions and this node's differ."""
         self._drop_ended(now_s)
-        peer = self._peers[node]
-        peer.moves(now_s)
-        self._send(peer, sync.answer(message, self.table, self.synced))
+        self.anti_entropy.show_sums(self.peers[node], message, now_s)
 
     def sync_list(self, node: NodeId, message: SyncList, now_s: float) -> None:
         """Show a peer what it may lack."""
-        peer = self._peers[node]
-        peer.moves(now_s)
-        self._send(peer, sync.listing(message, self.table, self.synced))
+        self.anti_entropy.show_page(self.peers[node], message, now_s)
 
     def sync_sums(self, node: NodeId, message: SyncSums, now_s: float) -> None:
         """Ask for what differs."""
-        peer = self._peers[node]
-        self._step(peer, peer.sync.sums(message, self.table, now_s), now_s)
-        self._look_whether_one(node, peer, now_s)  # where all is equal the sync has ended
+        self.anti_entropy.sums(self.peers[node], message, now_s)
 
     def sync_page(self, node: NodeId, message: SyncPage, now_s: float) -> None:
         """Pull what a page shows missing here; of what is over nothing is offered."""
         self._drop_ended(now_s)
-        peer = self._peers[node]
-        self._step(peer, peer.sync.page(message, self.table, now_s), now_s)
-        self._look_whether_one(node, peer, now_s)
+        self.anti_entropy.page(self.peers[node], message, now_s)
 
     def heard_digest(self, node: NodeId, digest: int, now_s: float) -> None:
         """Compare a peer's settled digest with this node's, and repair a difference that stands."""
-        peer = self._peers.get(node)
-        if peer is None or peer.link is None or not self.synced or peer.sync.running or now_s < peer.compared_from_s:
-            return
-        if peer.comparison.repair_due(digest == self.digest(now_s), now_s):
-            self.repairs += 1
-            self._step(peer, peer.sync.start(self.table, now_s, both_ways=True), now_s)
+        peer = self.peers.get(node)
+        if peer is not None and self.anti_entropy.compares(peer, now_s):
+            self.anti_entropy.compared(peer, equal=digest == self.digest(now_s), now_s=now_s)
 
     def touch(self, node: NodeId, message: Touch, now_s: float) -> None:
         """Take over when sessions were last used elsewhere."""
         latest_ms = self.clock.time_ms(now_s)
         for sid, time_ms in message.accesses:
             self.table.touch(sid, min(time_ms, latest_ms))
-        self._send(self._peers[node], TouchAck(message.sequence))
+        self.peers.send(self.peers[node], TouchAck(message.sequence))
 
     def touch_ack(self, node: NodeId, message: TouchAck, now_s: float) -> None:
         """Tell a peer of the next accesses, if more have gathered than one message holds."""
-        peer = self._peers[node]
+        peer = self.peers[node]
         peer.accesses.acknowledged(message)
-        self._tell(peer, now_s)
+        self.peers.tell_accesses(peer, now_s)
 
     # --- time ---------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float:
         """Return when `timeout` has work to do at the latest."""
-        deadlines = [
+        deadlines = (
             self._expiry.next_deadline(),
-            self.flush_at_s,
+            self.peers.next_deadline(),
             self._confirmations.next_deadline(),
             self._fetches.next_deadline(),
-            self._sync_all_at_s,
-        ]
-        for peer in self._peers.values():
-            if peer.link is not None:
-                deadlines.append(peer.outbound.next_resend_s())
-                deadlines.append(peer.sync.next_deadline())
+            self.anti_entropy.next_deadline(),
+        )
         return min(due_s for due_s in deadlines if due_s is not None)
 
     def timeout(self, now_s: float) -> None:
         """Do whatever is due."""
-        if self._sync_all_at_s is not None and self._sync_all_at_s <= now_s:
-            self._sync_all_at_s = None
-            self._sync_all(now_s)
-        for peer in self._peers.values():
+        self.anti_entropy.timeout(now_s)
+        for peer in self.peers:
             peer.outbound.timeout(now_s, linked=peer.link is not None)
             if peer.link is not None:
-                self._flush_when_due(peer, now_s)
-                self._step(peer, peer.sync.timeout(self.table, now_s), now_s)
+                self.peers.flush_when_due(peer, now_s)
+                self.anti_entropy.ask_again(peer, now_s)
         if self.flush_at_s is not None and self.flush_at_s <= now_s:
-            self.flush(now_s)
+            self.peers.flush_all(now_s)
         self._outbox += self._confirmations.timeout(now_s)
         if self._expiry.next_deadline() <= now_s:
             self.tell_accesses(now_s)
@@ -479,16 +413,14 @@ class SessionProtocol:
 
     def flush(self, now_s: float) -> None:
         """Send every peer one Push of what it is owed; what does not fit goes with the next."""
-        self.flush_at_s = None
-        for peer in self._peers.values():
-            self._flush(peer, now_s)
+        self.peers.flush_all(now_s)
 
     def tell_accesses(self, now_s: float) -> None:
         """Tell every peer when sessions were last used."""
         accesses = self._expiry.gathered(now_s)
-        for peer in self._peers.values():
+        for peer in self.peers:
             peer.accesses.owe(accesses)
-            self._tell(peer, now_s)
+            self.peers.tell_accesses(peer, now_s)
 
     def digest(self, now_s: float) -> int:
         """Return the sum, 48 bits, over all sessions that have settled; what has ended by now is dropped before."""
@@ -515,14 +447,19 @@ class SessionProtocol:
         )
 
     @property
-    def unacknowledged(self) -> int:
-        """How many session states are not known to be held by a peer that should hold them."""
-        return sum(outbound.unacknowledged for outbound in self.outbounds)
+    def synced(self) -> bool:
+        """Everything that live members held when this node met them is held here."""
+        return self.anti_entropy.synced
 
     @property
-    def outbounds(self) -> tuple[Outbound, ...]:
-        """What each live peer is owed, and what is on its way to it."""
-        return tuple([peer.outbound for peer in self._peers.values()])
+    def flush_at_s(self) -> float | None:
+        """When what peers are owed is sent; None while they are owed nothing."""
+        return self.peers.flush_at_s
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many session states are not known to be held by a peer that should hold them."""
+        return self.peers.unacknowledged
 
     # --- inside -------------------------------------------------------------------------------------------
 
@@ -542,12 +479,8 @@ class SessionProtocol:
             return Degraded(0, 0) if self._abandoned and confirm != 0 else Confirmed(0, 0)
         waits = confirm != 0
         ticket = self._confirmations.open(before.sid, waiter, confirm, now_s) if waits else None
-        self._owe(before, others, ticket, now_s if waits else now_s + FLUSH_DELAY_S)
+        self.peers.owe(before, others, ticket, now_s if waits else now_s + FLUSH_DELAY_S)
         return None if waits else Confirmed(0, 0)
-
-    def _owe(self, before: Record, others: tuple[Member, ...], ticket: Ticket | None, due_s: float) -> None:
-        for member in others:
-            self._flush_at(self._peers[member.node].outbound.wrote(before, ticket, due_s))
 
     def _merge(self, node: NodeId, delta: Delta, time_ms: int, now_s: float) -> Applied:
         sid = delta.sid
@@ -555,7 +488,7 @@ class SessionProtocol:
             return self.table.merge(delta, time_ms, now_s)
         self.fenced += 1
         record = self.table.kill(sid, self.clock.tick(now_s, max(delta.after.values(), default=0)), now_s)
-        self._owe(empty_record(sid), self._others(sid), None, now_s)
+        self.peers.owe(empty_record(sid), self._others(sid), None, now_s)
         return Applied(record, gap=False)
 
     def _hear_stamps(self, message: Push, now_s: float) -> None:
@@ -587,56 +520,9 @@ class SessionProtocol:
     def _died(self, sid: Sid) -> None:
         self._outbox += self._confirmations.gone(sid)
 
-    def _flush(self, peer: _Peer, now_s: float) -> None:
-        if peer.link is None:
-            return
-        push = peer.outbound.flush(self.table, now_s)
-        if push is not None:
-            self._outbox.append(Send(peer.link, push))
-        if peer.held is not None and len(peer.outbound.owed) <= sync.SESSIONS_PER_PAGE:
-            question, peer.held = peer.held, None
-            self._send(peer, question)
-        self._flush_when_due(peer, now_s)
-
-    def _flush_when_due(self, peer: _Peer, now_s: float) -> None:
-        due_s = peer.outbound.next_flush_s(now_s)
-        if due_s is not None:
-            self._flush_at(due_s)
-
-    def _flush_at(self, due_s: float) -> None:
-        if due_s < (math.inf if self.flush_at_s is None else self.flush_at_s):
-            self.flush_at_s = due_s
-
-    def _resync(self, peer: _Peer, now_s: float) -> None:
-        """Repair what was given up when a peer collapsed: it takes data again."""
-        self._step(peer, peer.sync.start(self.table, now_s, both_ways=True), now_s)
-
-    def _sync_all(self, now_s: float) -> None:
-        for peer in self._peers.values():
-            if peer.link is not None:
-                self._step(peer, peer.sync.start(self.table, now_s), now_s)
-
-    def _look_whether_synced(self) -> None:
-        peers = self._peers.values()
-        if self._patient:
-            self.synced = self.synced or (
-                any(peer.sync.peer_synced for peer in peers) and all(peer.sync.completed for peer in peers)
-            )
-        elif all(peer.sync.completed for peer in peers if peer.link is not None):
-            self.synced = True  # who is live and cannot be linked is asked by each fetch all the same
-
-    def _look_whether_one(self, node: NodeId, peer: _Peer, now_s: float) -> None:
-        if peer.sync.completed:
-            self._fence.synced(node, self.clock.time_ms(now_s))
-
-    def _comparison(self, node: NodeId) -> Comparison:
-        return Comparison(first=self._myself < node, rng=self._rng)
-
     def _drop_ended(self, now_s: float) -> None:
         for record in self.table.expired(self.clock.time_ms(now_s), now_s):
-            for peer in self._peers.values():
-                peer.outbound.forget(record.sid)
-                peer.accesses.forget(record.sid)
+            self.peers.forget(record.sid)
             if self._watched and not record.tombstone:
                 announcer = self._placement.announcer(partition_of(record.sid))
                 self._notify("expired", record.sid, remote=announcer.node != self._myself)
@@ -656,39 +542,6 @@ class SessionProtocol:
         if len(self._dead) >= DEAD_MAX:
             del self._dead[next(iter(self._dead))]
         self._dead[node] = None
-
-    def _step(self, peer: _Peer, step: sync.Step, now_s: float) -> None:
-        if peer.sync.running:
-            peer.moves(now_s)
-        for sid, claims in step.owed:
-            peer.outbound.lacks(sid, claims)
-        if step.owed:
-            self._flush_when_due(peer, now_s)
-        if peer.sync.both_ways and (step.owed or isinstance(step.message, Pull)):
-            self.repaired += 1
-        if step.message is not None:
-            peer.held = None
-        outbound = peer.outbound
-        if isinstance(step.message, SyncList) and len(outbound.owed) > sync.SESSIONS_PER_PAGE:
-            peer.held = step.message  # what the peer is owed goes first, or writes would wait behind all of a repair
-            return
-        if step.message is not None:
-            self._send(peer, step.message)
-            return
-        if outbound.unrepaired and not outbound.collapsed and not peer.sync.running:
-            outbound.repaired()
-        if peer.sync.completed and not self.synced:
-            self._look_whether_synced()
-
-    def _send(self, peer: _Peer, message: LinkMessage) -> None:
-        if peer.link is not None:
-            self._outbox.append(Send(peer.link, message))
-
-    def _tell(self, peer: _Peer, now_s: float) -> None:
-        if peer.link is not None:
-            touch = peer.accesses.batch(self.table, now_s)
-            if touch is not None:
-                self._send(peer, touch)
 
     def _notify(self, kind: ChangeKind, sid: Sid, *, remote: bool) -> None:
         self._outbox.append(Notify(kind, sid, remote))

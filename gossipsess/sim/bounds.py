@@ -116,7 +116,7 @@ class Bounds:
 
     def _check_backlog(self, process: Process) -> None:
         most = replication.IN_FLIGHT_BYTES_MAX
-        for outbound in process.replica.sessions.outbounds:
+        for outbound in (peer.outbound for peer in process.replica.sessions.peers):
             owed = (*outbound.owed, *outbound.resting)
             most_owed = replication.DIRTY_MAX + replication.ASKED_MAX
             must(len(owed) <= most_owed, "{} remembers {} sessions owed", process, len(owed))

@@ -422,7 +422,7 @@ class Checker:
         return True
 
     def _count_repairs(self, process: Process) -> None:
-        sessions = process.replica.sessions
+        sessions = process.replica.sessions.anti_entropy
         begun, found = self._repairs.get(process.node, (0, 0))
         if (sessions.repairs, sessions.repaired) != (begun, found):
             self._cluster.counts["digest mismatches"] += sessions.repairs - begun

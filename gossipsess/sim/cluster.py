@@ -221,7 +221,7 @@ class Cluster(World):
         if process.forgets_to_tell and isinstance(event, Write | Invalidate):
             process.forgets_to_tell = False
             self.note(f"{process.label} tells nobody of that")
-            for peer in process.replica.sessions._peers.values():  # no rule of the machine does this, so none is called
+            for peer in process.replica.sessions.peers:  # no rule of the machine does this, so none is called
                 peer.outbound.forget(event.sid)
         if self.trace is not None:
             self._trace(process, event, answer)

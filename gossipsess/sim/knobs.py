@@ -34,7 +34,7 @@ KNOBS: Final = {
     "repair_other_after_s": Knob("gossipsess.protocol.repair", "OTHER_AFTER_S", 0.5, 3.0),
     "repair_wait_s": Knob("gossipsess.protocol.repair", "WAIT_S", 0.05, 0.5),
     "repair_wait_max_s": Knob("gossipsess.protocol.repair", "WAIT_MAX_S", 0.5, 3.0),
-    "sync_again_s": Knob("gossipsess.protocol.sessions", "SYNC_AGAIN_S", 0.05, 0.5),
+    "sync_again_s": Knob("gossipsess.protocol.antientropy", "SYNC_AGAIN_S", 0.05, 0.5),
     "touch_every_s": Knob("gossipsess.protocol.expiry", "EVERY_S", 0.05, 0.3),
     "touch_again_s": Knob("gossipsess.protocol.expiry", "AGAIN_AFTER_S", 0.05, 0.3),
     "resend_after_s": Knob("gossipsess.protocol.replication", "RESEND_AFTER_S", 0.05, 0.3),

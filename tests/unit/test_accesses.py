@@ -248,7 +248,7 @@ def test_a_peer_that_died_and_is_back_is_told_of_all_that_were_used():
     here.does()
     here.hears(TouchAck(1))
     here.loses()
-    assert not here.replica.sessions.outbounds
+    assert not here.replica.sessions.peers
     here.waits(5.0)
     here.does()
     revived = here.replica.swim.view.get(BOB)._replace(incarnation=9)
@@ -277,7 +277,7 @@ def test_a_session_that_expires_is_owed_to_no_peer_any_more():
     here.now_s += 0.5
     here.node.submit(Accessed(SID))
     here.waits(EVERY_S)
-    peer = here.replica.sessions._peers[BOB]
+    peer = here.replica.sessions.peers[BOB]
     assert peer.accesses._owed == {SID: EPOCH_MS + 500}
     here.waits(2.0)
     assert SID not in here.node.records

@@ -343,8 +343,7 @@ def pair() -> tuple[Clocked, Clocked]:
 
 
 def outbound_of(here: Clocked) -> Outbound:
-    (outbound,) = here.replica.sessions.outbounds
-    return outbound
+    return here.replica.sessions.peers[BOB].outbound
 
 
 def overwhelmed(here: Clocked, monkeypatch) -> Outbound:
@@ -449,7 +448,7 @@ def test_a_sync_that_ends_while_it_takes_nothing_repairs_nothing(monkeypatch):
     """It was begun for another reason, and compared what has changed since."""
     one, _ = pair()
     outbound = overwhelmed(one, monkeypatch)
-    one.replica.sessions._sync_all(one.now_s)
+    one.replica.sessions.anti_entropy._sync_all(one.now_s)
     one.hears(SyncSums(ask_of(one).round, (), True))
     one.waits(0.1)
     assert outbound.unrepaired

@@ -54,7 +54,7 @@ def write(here: Clocked, sid: bytes = SID, key: str = "a") -> None:
     begins = () if sid in here.node.records else tuple(registers().items())
     written = here.node.submit(Write(sid, (*begins, (key, b"1")), 0, lambda outcome: None))
     assert written.outcome == Confirmed(0, 0)
-    for peer in here.replica.sessions._peers.values():
+    for peer in here.replica.sessions.peers:
         peer.outbound.forget(sid)
 
 
@@ -114,8 +114,8 @@ def test_a_session_that_one_of_two_lacks_is_repaired_by_the_smaller_id_in_either
         settle(one, other)
         assert SID in other.node.records
         assert SID in one.node.records
-        assert (one.replica.sessions.repairs, other.replica.sessions.repairs) == (1, 0)
-        assert one.replica.sessions.repaired >= 1
+        assert (one.replica.sessions.anti_entropy.repairs, other.replica.sessions.anti_entropy.repairs) == (1, 0)
+        assert one.replica.sessions.anti_entropy.repaired >= 1
 
 
 def test_two_states_of_which_neither_has_all_become_one():
@@ -159,7 +159,7 @@ def test_after_a_repair_both_are_quiet():
         hear(one, other, 1)
         hear(other, one, 1)
         assert not [message for here in (one, other) for message in here.says()]
-    assert (one.replica.sessions.repairs, other.replica.sessions.repairs) == (1, 0)
+    assert (one.replica.sessions.anti_entropy.repairs, other.replica.sessions.anti_entropy.repairs) == (1, 0)
 
 
 def test_a_peer_that_is_still_pulling_is_not_repaired():
@@ -183,7 +183,7 @@ def test_nobody_repairs_before_it_has_everything_or_without_a_link():
         one, other = pair()
         write(other)
         rest(one, other)
-        one.replica.sessions.synced = ready
+        one.replica.sessions.anti_entropy.synced = ready
         hear(one, other)
         assert asks(one) == ready
     one, other = pair()
@@ -191,7 +191,7 @@ def test_nobody_repairs_before_it_has_everything_or_without_a_link():
     write(other)
     rest(one, other)
     hear(one, other, 5)
-    assert one.replica.sessions.repairs == 0
+    assert one.replica.sessions.anti_entropy.repairs == 0
 
 
 def test_a_session_that_is_over_is_neither_pulled_nor_given_and_ends_once():
@@ -207,7 +207,7 @@ def test_a_session_that_is_over_is_neither_pulled_nor_given_and_ends_once():
     one.waits(1.0)
     done = one.does()
     assert [effect.kind for effect in done if isinstance(effect, Notify)] == ["expired"]
-    assert one.replica.sessions.repairs == 0
+    assert one.replica.sessions.anti_entropy.repairs == 0
 
 
 def test_a_repair_that_finds_nothing_pulls_and_gives_nothing():
@@ -223,7 +223,7 @@ def test_a_repair_that_finds_nothing_pulls_and_gives_nothing():
     assert sums.groups == ()
     one.hears(sums)
     assert not [message for message in one.says() if isinstance(message, Pull | Push)]
-    assert one.replica.sessions.repaired == 0
+    assert one.replica.sessions.anti_entropy.repaired == 0
 
 
 def test_a_wrong_sum_is_put_right_within_ten_minutes_and_read_of_once():
@@ -258,7 +258,7 @@ def repairing(monkeypatch) -> Clocked:
             other.hears(message)
         for message in other.says():
             one.hears(message)
-    assert len(one.replica.sessions.outbounds[0].owed) > sync.SESSIONS_PER_PAGE
+    assert len(next(iter(one.replica.sessions.peers)).outbound.owed) > sync.SESSIONS_PER_PAGE
     return one
 
 
@@ -290,7 +290,8 @@ def test_what_a_repair_asks_next_is_forgotten_with_its_link(monkeypatch):
     one.node.submit(LinkClosed(1))
     one.does()
     one.linked(BOB, 2)
-    one.replica.sessions.outbounds[0].owed.clear()  # else the old question would still be held, and not be seen
+    # Else the old question would still be held, and not be seen.
+    next(iter(one.replica.sessions.peers)).outbound.owed.clear()
     one.waits(0.1)
     said = one.says()
     assert [type(message) for message in said if isinstance(message, SyncAsk | SyncList)] == [SyncAsk]
