@@ -10,6 +10,7 @@
 # Every change costs two dict operations and some additions.
 # Not here: what is done about a difference (protocol/sync.py).
 
+from itertools import compress
 from typing import Final
 
 from gossipsess.model.identity import Sid
@@ -48,13 +49,14 @@ class LeafSums:
     Times are seconds on the caller's monotonic clock: wall clocks differ, and one that is set must settle nothing.
     """
 
-    __slots__ = ("_sums", "_total", "_unsettled", "_unsettled_sum")
+    __slots__ = ("_sums", "_total", "_unsettled", "_unsettled_sum", "_unsettled_sums")
 
     def __init__(self) -> None:
         self._sums = [0] * LEAVES
         self._total = 0
         self._unsettled: dict[Sid, tuple[float, int]] = {}  # (when it changed, its hash), by that time
         self._unsettled_sum = 0
+        self._unsettled_sums = [0] * LEAVES  # the same, of each leaf
 
     def replace(self, sid: Sid, old_hash: int, new_hash: int, now_s: float) -> None:
         """Account for one record that changed; 0 stands for no record. Without a state nothing is left to settle."""
@@ -67,12 +69,17 @@ class LeafSums:
         before = self._unsettled.pop(sid, None)
         if before is not None:
             self._unsettled_sum -= before[1]
+            self._unsettled_sums[leaf] -= before[1]
         if new_hash:
             self._unsettled[sid] = (now_s, new_hash)
             self._unsettled_sum += new_hash
+            self._unsettled_sums[leaf] += new_hash
 
-    def settled(self, now_s: float) -> int:
-        """Return the sum over the sessions that have settled, 48 bits."""
+    def settled(self, now_s: float, shared: bytes = b"") -> int:
+        """Return the sum over the sessions that have settled, 48 bits.
+
+        `shared`: one byte for each leaf, 0 for those that do not count; empty: all count.
+        """
         due: list[
             Sid
         ] = []  # taken out afterwards: each search for a dict's first key passes the places of the old ones
@@ -81,11 +88,14 @@ class LeafSums:
                 break
             due.append(sid)
             self._unsettled_sum -= state_hash
+            self._unsettled_sums[leaf_of(sid)] -= state_hash
         if len(due) == len(self._unsettled):
             self._unsettled, self._unsettled_sum = {}, 0
         else:
             for sid in due:
                 del self._unsettled[sid]
+        if shared:
+            return (sum(compress(self._sums, shared)) - sum(compress(self._unsettled_sums, shared))) & SUM_MASK
         return (self._total - self._unsettled_sum) & SUM_MASK
 
     def put_right(self, leaf: int, true_sum: int) -> bool:

@@ -2,7 +2,14 @@
 #
 # confirm=k waits until min(k, other live hosts) other hosts hold the write: two copies in one machine die
 # together. Where no other host is live, other nodes count. "all": every other holder. Alone it does not wait.
+# Any member that has the write counts, holder or not: what it keeps is not given up before the holders have it.
 # A deadline ends every wait as Degraded, never with a rollback: the write stands and is on its way.
+# Hedge: a wait that has not ended after a fifth of its time may be one for a slow holder. It is then tried with the
+# member that would hold the session next, whose host then counts as well.
+
+from collections.abc import Callable
+from math import inf
+from typing import Final
 
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member
@@ -10,19 +17,24 @@ from gossipsess.protocol.effects import Settle
 from gossipsess.protocol.events import Confirm, Waiter
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Gone
 
+HEDGE_AFTER: Final = 0.2
+"""The part of a wait after which it is hedged. Earlier: more writes are sent to three; later: less time is left."""
+
 
 class Ticket:
     """One write that somebody waits for."""
 
-    __slots__ = ("confirm", "deadline_s", "hosts", "nodes", "settled", "sid", "waiter")
+    __slots__ = ("confirm", "deadline_s", "nodes", "settled", "sid", "tried", "waiter")
 
     def __init__(self, sid: Sid, waiter: Waiter, confirm: Confirm, deadline_s: float) -> None:
         self.sid = sid
         self.waiter = waiter
         self.confirm = confirm
         self.deadline_s = deadline_s
-        self.hosts: dict[str, None] = {}
-        self.nodes: dict[NodeId, None] = {}
+        self.nodes: dict[NodeId, str] = {}
+        """Who holds the write, and its host."""
+        self.tried: dict[NodeId, str] = {}
+        """Who was sent it."""
         self.settled = False
 
 
@@ -32,24 +44,32 @@ class Confirmations:
     def __init__(self, my_host: str, timeout_s: float) -> None:
         self.my_host = my_host
         self.timeout_s = timeout_s
+        self._live: dict[NodeId, str] = {}  # other live members and their hosts
+        self._other_hosts = 0
         self._open: dict[int, Ticket] = {}  # oldest first, and all wait equally long, so the first is due first
+        self._to_hedge: dict[int, Ticket] = {}  # those whose time to hedge has not come
         self._count = 0
 
-    def open(self, sid: Sid, waiter: Waiter, confirm: Confirm, now_s: float) -> Ticket:
-        """Start a wait."""
+    @property
+    def other_hosts(self) -> int:
+        """How many other hosts are live."""
+        return self._other_hosts
+
+    def open(self, sid: Sid, waiter: Waiter, confirm: Confirm, now_s: float, *, hedge: bool = False) -> Ticket:
+        """Start a wait. `hedge`: there are members that were not sent the write, and may be."""
         ticket = Ticket(sid, waiter, confirm, now_s + self.timeout_s)
         self._count += 1
         self._open[self._count] = ticket
+        if hedge:
+            self._to_hedge[self._count] = ticket
         return ticket
 
-    def held_by(self, ticket: Ticket, peer: Member, others: tuple[Member, ...]) -> list[Settle]:
-        """Note that a peer holds the write."""
+    def held_by(self, ticket: Ticket, peer: Member, holders: tuple[Member, ...]) -> list[Settle]:
+        """Note that a peer holds the write. `holders`: the other holders of the session."""
         if ticket.settled:
             return []
-        ticket.nodes[peer.node] = None
-        if peer.host != self.my_host:
-            ticket.hosts[peer.host] = None
-        return self._settled(ticket) if self._enough(ticket, others) else []
+        ticket.nodes[peer.node] = peer.host
+        return self._settled(ticket) if self._enough(ticket, holders) else []
 
     def gone(self, sid: Sid) -> list[Settle]:
         """End every wait for a session that is dead now, also one of which no peer is owed anything any more."""
@@ -60,48 +80,74 @@ class Confirmations:
                 settled.append(Settle(ticket.waiter, Gone()))
         return settled
 
-    def holders_changed(self, others: tuple[Member, ...]) -> list[Settle]:
-        """Settle what waits for members that are no more."""
+    def view_changed(self, live: tuple[Member, ...], holders: Callable[[Sid], tuple[Member, ...]]) -> list[Settle]:
+        """Take over the other live members; settle what waits for members that are no more.
+
+        `holders`: the other holders of a session.
+        """
+        self._live = {member.node: member.host for member in live}
+        self._other_hosts = len(dict.fromkeys(host for host in self._live.values() if host != self.my_host))
         settled: list[Settle] = []
         for ticket in self._open.values():
-            if not ticket.settled and self._enough(ticket, others):
+            if not ticket.settled and self._enough(ticket, holders(ticket.sid)):
                 settled += self._settled(ticket)
         return settled
 
     def next_deadline(self) -> float | None:
-        """Return when the oldest wait ends."""
-        self._forget_settled()
-        return next((ticket.deadline_s for ticket in self._open.values()), None)
+        """Return when the oldest wait ends, or is to be hedged."""
+        _forget_settled(self._open)
+        _forget_settled(self._to_hedge)
+        ends_s = next((ticket.deadline_s for ticket in self._open.values()), inf)
+        hedge_s = next((self._hedge_s(ticket) for ticket in self._to_hedge.values()), inf)
+        due_s = min(ends_s, hedge_s)
+        return due_s if due_s < inf else None
+
+    def hedges(self, now_s: float) -> list[Ticket]:
+        """Return the waits that it is time to hedge, each once."""
+        due: list[Ticket] = []
+        for number, ticket in list(self._to_hedge.items()):
+            if self._hedge_s(ticket) > now_s:
+                break
+            del self._to_hedge[number]
+            if not ticket.settled:
+                due.append(ticket)
+        return due
 
     def timeout(self, now_s: float) -> list[Settle]:
         """End every wait that is due."""
         late: list[Settle] = []
-        self._forget_settled()
+        _forget_settled(self._open)
         for ticket in self._open.values():
             if ticket.deadline_s > now_s:
                 break
             if not ticket.settled:
                 ticket.settled = True
-                late.append(Settle(ticket.waiter, Degraded(len(ticket.hosts), len(ticket.nodes))))
+                late.append(Settle(ticket.waiter, Degraded(self._hosts_of(ticket.nodes), len(ticket.nodes))))
         return late
 
-    def _enough(self, ticket: Ticket, others: tuple[Member, ...]) -> bool:
+    def _enough(self, ticket: Ticket, holders: tuple[Member, ...]) -> bool:
         if ticket.confirm == "all":
-            return all(member.node in ticket.nodes for member in others)
-        holding = [member for member in others if member.node in ticket.nodes]  # who has died since holds nothing
-        hosts = {member.host for member in others if member.host != self.my_host}
-        if hosts:
-            held = {member.host for member in holding if member.host != self.my_host}
-            return len(held) >= min(ticket.confirm, len(hosts))
-        return len(holding) >= min(ticket.confirm, len(others))
+            return all(member.node in ticket.nodes for member in holders)
+        # Who has died since holds nothing.
+        holding = {node: host for node, host in ticket.nodes.items() if node in self._live}
+        if self._other_hosts:
+            return self._hosts_of(holding) >= min(ticket.confirm, self._other_hosts)
+        return len(holding) >= min(ticket.confirm, len(self._live))
+
+    def _hosts_of(self, nodes: dict[NodeId, str]) -> int:
+        return len(dict.fromkeys(host for host in nodes.values() if host != self.my_host))
 
     def _settled(self, ticket: Ticket) -> list[Settle]:
         ticket.settled = True
-        return [Settle(ticket.waiter, Confirmed(len(ticket.hosts), len(ticket.nodes)))]
+        return [Settle(ticket.waiter, Confirmed(self._hosts_of(ticket.nodes), len(ticket.nodes)))]
 
-    def _forget_settled(self) -> None:
-        while self._open:
-            first = next(iter(self._open))
-            if not self._open[first].settled:
-                return
-            del self._open[first]
+    def _hedge_s(self, ticket: Ticket) -> float:
+        return ticket.deadline_s - (1 - HEDGE_AFTER) * self.timeout_s
+
+
+def _forget_settled(tickets: dict[int, Ticket]) -> None:
+    while tickets:
+        first = next(iter(tickets))
+        if not tickets[first].settled:
+            return
+        del tickets[first]

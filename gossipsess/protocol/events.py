@@ -131,6 +131,10 @@ class Tick(NamedTuple):
     """What the machine's wall clock says, Unix milliseconds; None where nobody looked."""
 
 
+class Drain(NamedTuple):
+    """This node will leave: from now on it holds nothing, and hands over what only it has."""
+
+
 class Leave(NamedTuple):
     """This node is about to stop: tell the others."""
 
@@ -153,6 +157,7 @@ Event = (
     | Received
     | ReceivedDatagram
     | Tick
+    | Drain
     | Leave
     | Abandon
 )

@@ -21,6 +21,7 @@ from gossipsess.protocol.events import (
     Abandon,
     Accessed,
     DialFailed,
+    Drain,
     Event,
     Fetch,
     Invalidate,
@@ -151,6 +152,8 @@ class Replica:
                 self._dial_failed(event, now_s)
             case Watch():
                 self.sessions.watch(event, now_s)
+            case Drain():
+                self._drain(now_s)
             case Leave():
                 self._leave(now_s)
             case Abandon():
@@ -395,6 +398,13 @@ class Replica:
             self._tell_members(peer, now_s, reply=True)
         self._dial_due(now_s)
         self.sessions.timeout(now_s)
+
+    def _drain(self, now_s: float) -> None:
+        self._route(self.swim.drain(now_s), now_s)
+        self._place(now_s)
+        # Over the links too, ahead of what is handed over: who is a holder now must know it.
+        for peer in self._links.in_use():
+            self._tell_members(peer, now_s, reply=False)
 
     def _leave(self, now_s: float) -> None:
         self.sessions.tell_accesses(now_s)

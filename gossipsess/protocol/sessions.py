@@ -96,6 +96,7 @@ class SessionProtocol:
         self._myself = myself.node
         self._placement = placement
         self._outbox = outbox
+        self._recipients = Recipients(myself, placement, self.peers)
         self._confirmations = Confirmations(myself.host, confirm_timeout_s)
         self._fetches = Fetches()
         self._expiry = Expiry(now_s)
@@ -137,7 +138,7 @@ class SessionProtocol:
         record = self.table.kill(event.sid, self.clock.tick(now_s, before.newest), now_s)
         if not before.tombstone:
             self._died(event.sid)
-        outcome = self._replicate(before, event.confirm, event.waiter, now_s)
+        outcome = self._end(before, event.confirm, event.waiter, now_s)
         if self._watched and not before.tombstone:
             self._notify("invalidated", event.sid, remote=False)
         return Written(record, outcome)
@@ -160,7 +161,7 @@ class SessionProtocol:
             return written
         self.table.kill(event.sid, died_at, now_s)
         self._died(event.sid)
-        self._replicate(before, 0, event.waiter, now_s)  # only the new record is waited for
+        self._end(before, 0, event.waiter, now_s)  # only the new record is waited for
         if self._watched:
             self._notify("invalidated", event.sid, remote=False)
         return written
@@ -173,7 +174,7 @@ class SessionProtocol:
         before = self.table.get(event.sid)
         record = self.table.kill(event.sid, self.clock.tick(now_s, before.newest), now_s)
         ended = self._end_sessions_of(event.sid, now_s, remote=False)
-        return Written(record, self._replicate(before, event.confirm, event.waiter, now_s), ended)
+        return Written(record, self._end(before, event.confirm, event.waiter, now_s), ended)
 
     def fetch(self, event: Fetch, now_s: float) -> Found | None:
         """Ask the other holders for a session, or for writes to it that are missing here.
@@ -214,7 +215,7 @@ class SessionProtocol:
             self.peers.add(peer)
             if was_dead:
                 # It may hold sessions as they were. Accesses since are no part of the state, so no sync brings them.
-                peer.accesses.owe(self.table.accesses)
+                peer.accesses.owe(self._shared(self.table.accesses, member.node))
         else:
             peer.member = member
 
@@ -226,8 +227,6 @@ class SessionProtocol:
         if peer is None:
             return  # known by hearsay only
         self._fence.link_down(node, self.clock.time_ms(now_s))
-        others = tuple(member for member in self._placement.holders(0) if member.node != self._myself)
-        self._outbox += self._confirmations.holders_changed(others)
         self._outbox += self._fetches.holder_lost(node, self.table.records, died=died, synced=self.synced)
         self.anti_entropy.peer_lost(now_s)
 
@@ -315,9 +314,9 @@ class SessionProtocol:
         peer = self.peers[node]
         had_collapsed = peer.outbound.collapsed
         for sid, tickets in peer.outbound.acknowledged(message).items():
-            others = self._others(sid)
+            holders = self._others(sid)
             for ticket in tickets:
-                self._outbox += self._confirmations.held_by(ticket, peer.member, others)
+                self._outbox += self._confirmations.held_by(ticket, peer.member, holders)
         if had_collapsed:
             self.anti_entropy.resync(peer, now_s)
         self.peers.flush(peer, now_s)
@@ -402,6 +401,8 @@ class SessionProtocol:
                 self.anti_entropy.ask_again(peer, now_s)
         if self.flush_at_s is not None and self.flush_at_s <= now_s:
             self.peers.flush_all(now_s)
+        for ticket in self._confirmations.hedges(now_s):
+            self._owe(empty_record(ticket.sid), self._recipients.hedge(ticket), ticket, now_s)
         self._outbox += self._confirmations.timeout(now_s)
         if self._expiry.next_deadline() <= now_s:
             self.tell_accesses(now_s)
@@ -416,10 +417,10 @@ class SessionProtocol:
         self.peers.flush_all(now_s)
 
     def tell_accesses(self, now_s: float) -> None:
-        """Tell every peer when sessions were last used."""
+        """Tell the other holders when sessions were last used."""
         accesses = self._expiry.gathered(now_s)
         for peer in self.peers:
-            peer.accesses.owe(accesses)
+            peer.accesses.owe(self._shared(accesses, peer.member.node))
             self.peers.tell_accesses(peer, now_s)
 
     def digest(self, now_s: float) -> int:
@@ -464,8 +465,14 @@ class SessionProtocol:
     # --- inside -------------------------------------------------------------------------------------------
 
     def _others(self, sid: Sid) -> tuple[Member, ...]:
-        holders = self._placement.holders(partition_of(sid))
-        return tuple([member for member in holders if member.node != self._myself])
+        return self._placement.others(partition_of(sid))
+
+    def _shared(self, accesses: Mapping[Sid, int], node: NodeId) -> Mapping[Sid, int]:
+        """Return the accesses to sessions that a node holds."""
+        layout = self._placement.layout
+        if layout.all_to_all:
+            return accesses
+        return {sid: time_ms for sid, time_ms in accesses.items() if layout.holds(node, partition_of(sid))}
 
     def _admit(self, now_s: float) -> None:
         if self.memory.is_met(self.table.bytes):
@@ -474,13 +481,36 @@ class SessionProtocol:
             self.memory.admit(self.table.bytes)
 
     def _replicate(self, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Confirmed | Degraded | None:
-        others = self._others(before.sid)
-        if not others:
+        members = self._recipients.of_write(before.sid, confirm, self._confirmations.other_hosts)
+        hedge = len(members) < len(self.peers) and confirm != 0
+        return self._send(before, members, confirm, waiter, now_s, hedge=hedge)
+
+    def _end(self, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Confirmed | Degraded | None:
+        """Send a tombstone to everybody: copies that were fetched for a read may be anywhere."""
+        return self._send(before, tuple([peer.member for peer in self.peers]), confirm, waiter, now_s, hedge=False)
+
+    def _send(
+        self,
+        before: Record,
+        members: tuple[Member, ...],
+        confirm: Confirm,
+        waiter: Waiter,
+        now_s: float,
+        *,
+        hedge: bool,
+    ) -> Confirmed | Degraded | None:
+        if not members:
             return Degraded(0, 0) if self._abandoned and confirm != 0 else Confirmed(0, 0)
-        waits = confirm != 0
-        ticket = self._confirmations.open(before.sid, waiter, confirm, now_s) if waits else None
-        self.peers.owe(before, others, ticket, now_s if waits else now_s + FLUSH_DELAY_S)
-        return None if waits else Confirmed(0, 0)
+        if confirm == 0:
+            self.peers.owe(before, members, None, now_s + FLUSH_DELAY_S)
+            return Confirmed(0, 0)
+        ticket = self._confirmations.open(before.sid, waiter, confirm, now_s, hedge=hedge)
+        self._owe(before, members, ticket, now_s)
+        return None
+
+    def _owe(self, before: Record, members: tuple[Member, ...], ticket: Ticket, now_s: float) -> None:
+        ticket.tried.update({member.node: member.host for member in members})
+        self.peers.owe(before, members, ticket, now_s)
 
     def _merge(self, node: NodeId, delta: Delta, time_ms: int, now_s: float) -> Applied:
         sid = delta.sid

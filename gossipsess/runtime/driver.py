@@ -36,6 +36,7 @@ from gossipsess.protocol.events import (
     Abandon,
     DialFailed,
     Event,
+    Drain,
     Leave,
     LinkClosed,
     LinkOpened,
@@ -62,8 +63,10 @@ UNKNOWN_KIND = "unknown kind"
 WALL_MOVED_S = 0.5
 """When the wall clock has moved this much against the monotonic one, the node hears of it before anything else: its
 machine was suspended, or somebody has set the time."""
+DRAIN_S = 10.0
+"""How long a leaving node hands over, at most, what the others do not hold yet."""
 LEAVE_S = 0.5
-"""How long a leaving node waits for its last messages to go out."""
+"""How long it then waits for what it has sent to be acknowledged, and for its last messages to go out."""
 NOT_SENT = (OSError, ValueError)
 """What sending to an address raises. The second where Python refuses it: IDNA takes no scope of over 63 letters."""
 FAILED_PAUSE_S = 0.1
@@ -129,9 +132,13 @@ class Driver:
                 nursery.start_soon(self._pump)
                 started()
                 await self._leaving.wait()
+                self._tell([Drain()])
                 # Who has heard of the leave closes the link, and takes in no more of what is on its way.
+                with trio.move_on_after(DRAIN_S):
+                    while self._left_to(lambda sessions: sessions.surplus.securing):  # noqa: ASYNC110  # as below
+                        await trio.sleep(0.01)
                 with trio.move_on_after(LEAVE_S):
-                    while self._unacknowledged():  # noqa: ASYNC110  # as below
+                    while self._left_to(lambda sessions: sessions.unacknowledged):  # noqa: ASYNC110  # as below
                         await trio.sleep(0.005)
                 self._tell([Leave()])
                 with trio.move_on_after(LEAVE_S):
@@ -162,9 +169,9 @@ class Driver:
     def _has_unsent(self) -> bool:
         return self.node.has_effects or any(not link.is_idle for link in self._links.values())
 
-    def _unacknowledged(self) -> int:
+    def _left_to(self, count: Callable[[SessionProtocol], int]) -> int:
         with self.node.locked() as replica:
-            return replica.sessions.unacknowledged
+            return count(replica.sessions)
 
     def close_sockets(self) -> None:
         """Close everything without a word; for a child process, whose copies they are."""

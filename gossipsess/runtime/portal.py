@@ -9,11 +9,11 @@ from contextlib import suppress
 
 import trio
 
-from gossipsess.runtime.driver import Driver
+from gossipsess.runtime.driver import DRAIN_S, LEAVE_S, Driver
 
 log = logging.getLogger("gossipsess")
 
-CLOSE_S = 2.0
+CLOSE_S = DRAIN_S + 2 * LEAVE_S + 1.0
 """How long the process waits at its end for the thread to say goodbye."""
 
 
