@@ -181,7 +181,7 @@ class NodeService:
             now_s=now_s,
         )
         if self.sockets is None:
-            replica.sessions.waited_long_enough()
+            replica.sessions.waited_long_enough(now_s)
         return replica
 
     def _address(self) -> Address:

@@ -90,7 +90,9 @@ class SessionStore:
                 if not record.contains(origin, stamp):
                     break
             else:
-                return self._opened(name, record, token if dots else "", time_ms)
+                sessions = self._node.replica.sessions
+                if sessions.is_current(sid, tokened=bool(dots), now_s=self._node.now()):
+                    return self._opened(name, record, token if dots else "", time_ms)
         elif record is None and not dots and self._known_absent(sid):
             return None
         return self._fetched(name, sid, token if dots else "", dots)

@@ -30,6 +30,7 @@ EVERYTHING: Final = (1 << PARTITIONS) - 1
 """The scope of all partitions."""
 USERS_SCOPE: Final = 1 << USERS // PARTITION_LEAVES
 """The scope of the revocations alone, which is part of every sync."""
+_FLAGS: Final = bytes.maketrans(b"01", b"\0\1")
 _GROUP_PARTITIONS: Final = GROUP_LEAVES // PARTITION_LEAVES
 _WHOLE_GROUP: Final = (1 << _GROUP_PARTITIONS) - 1
 SUM_BYTES: Final = 6
@@ -52,6 +53,15 @@ def leaves_in(group: int) -> int:
 def in_scope(leaf: int, scope: int) -> bool:
     """Say whether a leaf, 0 .. `LEAVES` - 1, belongs to one of the partitions of a scope."""
     return bool(scope >> leaf // PARTITION_LEAVES & 1)
+
+
+def leaf_flags(scope: int) -> bytes:
+    """Return a byte for each leaf: 1 where it belongs to one of the partitions of a scope, else 0."""
+    bits = format(scope, f"0{PARTITIONS}b")[::-1].encode("ascii").translate(_FLAGS)
+    flags = bytearray(PARTITION_LEAVES * PARTITIONS)
+    for leaf in range(PARTITION_LEAVES):
+        flags[leaf::PARTITION_LEAVES] = bits
+    return bytes(flags[:LEAVES])
 
 
 def short_hash(state_hash: int) -> int:

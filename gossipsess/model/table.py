@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from gossipsess.errors import SessionTooLarge, WireError
 from gossipsess.model.clock import COUNTER_BITS, Stamp
 from gossipsess.model.delta import Applied, Delta, apply
-from gossipsess.model.digest import LEAVES, SUM_MASK, LeafSums, leaf_of
+from gossipsess.model.digest import LEAVES, PARTITION_LEAVES, SUM_MASK, LeafSums, leaf_of
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import (
     ABSOLUTE,
@@ -39,7 +39,6 @@ ENTRY_OVERHEAD_BYTES: Final = 260
 and the table's own books. Measured with tracemalloc in CPython 3.11 for records that came from a peer, of 3 to 33
 entries; one written here costs about a quarter less, since its keys are shared."""
 
-PARTITION_LEAVES: Final = 4
 """Leaves that are held together: a partition is what placement gives to one set of nodes."""
 
 

@@ -1,82 +1,202 @@
-# Anti-entropy: this node comes to hold what its peers hold, whatever was lost on the way.
+# Anti-entropy: this node comes to hold what it is to hold, and its peers what they are to hold of what is here.
 #
-# In:    links that come up, members that are no more, digests in probes, the messages of syncs.
-# Out:   questions and answers, through the peers; `synced`: everything is here.
+# In:    layouts, links that come up, members that are no more, digests in probes, the messages of syncs and offers.
+# Out:   questions and answers, through the peers; `synced`: what is to be here is here.
 # When:  a sync runs with each peer when a link comes up; with all when a member is no more, at once and once again;
-#        with one whose settled digest differs, or that takes data again after it had collapsed.
-# Not here: how a sync asks (sync.py), when a difference is one (repair.py), what old sessions are refused (fence.py).
+#        with one whose settled digest differs, or that takes data again after it had collapsed. What a node is to hold
+#        and may not hold yet it pulls from one peer after the other.
+# Compared are the partitions that both are to hold, under layouts that are equal; anything else may differ.
+# Not here: how a sync asks (sync.py), what is missing (gains.py), what others are to hold (surplus.py), when a difference
+# is one (repair.py), what old sessions are refused (fence.py).
 
 import random
 from typing import Final
 
 from gossipsess.model.clock import HybridClock
 from gossipsess.model.delta import Delta
-from gossipsess.model.identity import NodeId
+from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member
+from gossipsess.model.record import Record
 from gossipsess.model.table import Table
 from gossipsess.protocol import sync
 from gossipsess.protocol.fence import Fence
+from gossipsess.protocol.gains import Gains
+from gossipsess.protocol.offers import answer
 from gossipsess.protocol.peers import Peer, Peers
+from gossipsess.protocol.placement import Layout, Placement, partition_of
 from gossipsess.protocol.repair import Comparison
-from gossipsess.wire.messages import Pull, SyncAsk, SyncList, SyncPage, SyncSums
+from gossipsess.protocol.surplus import Step as SurplusStep
+from gossipsess.protocol.surplus import Surplus
+from gossipsess.wire.messages import Have, Held, Pull, SyncAsk, SyncList, SyncPage, SyncSums
 
 SYNC_AGAIN_S: Final = 3.0
 """After a member died or left, a second sync follows this much later: what it had told others may still have been on
 their way to each other at the first."""
+INCOMPARABLE: Final = 1 << 48
+"""A digest that says nothing: its sender has gained partitions, and is still pulling them."""
 
 
 class AntiEntropy:
-    """The syncs of one node, and what they have come to."""
+    """The syncs and offers of one node, and what they have come to."""
 
     def __init__(
-        self, myself: NodeId, peers: Peers, table: Table, fence: Fence, *, clock: HybridClock, rng: random.Random
+        self,
+        myself: Member,
+        placement: Placement,
+        peers: Peers,
+        table: Table,
+        fence: Fence,
+        *,
+        clock: HybridClock,
+        rng: random.Random,
+        now_s: float,
     ) -> None:
-        self.synced = False
-        """Everything that live members held when this node met them is held here."""
         self.repairs = 0
         """Repairs begun because digests differed."""
         self.repaired = 0
         """How often one of them found something to pull or to give."""
-        self._myself = myself
+        self.gains = Gains(myself.node, placement.layout, now_s)
+        self.surplus = Surplus(myself.node, now_s)
+        self._myself = myself.node
+        self._placement = placement
         self._peers = peers
         self._table = table
         self._fence = fence
         self._clock = clock
         self._rng = rng
         self._sync_all_at_s: float | None = None
-        self._patient = True
-        """While it starts: a member that has everything may still turn up."""
+        self._cut_off = False
+        self._heard_end_from: dict[Sid, NodeId] = {}  # tombstones of sessions that others hold, and who told of them
+
+    @property
+    def synced(self) -> bool:
+        """Everything that live members held when this node met them, and that it is to hold, is held here."""
+        return self.gains.started and not self._cut_off
+
+    def is_synced(self, partition: int) -> bool:
+        """Say whether everything that there is of a partition is held here, so that what is not here does not exist."""
+        return self.synced and not self.gains.unsynced >> partition & 1
 
     # --- peers come and go --------------------------------------------------------------------------------
 
     def new_peer(self, member: Member) -> Peer:
         """Return a peer for a member that is live now."""
+        self.gains.peer_live(member.node)
         return Peer(member, self._comparison(member.node))
 
     def link_up(self, peer: Peer, now_s: float) -> None:
-        """A link is in use: look at all that the peer holds."""
+        """A link is in use: look at all that the peer holds of what is to be held here."""
+        node = peer.member.node
         peer.sync.stop()
-        peer.comparison = self._comparison(peer.member.node)
-        self._step(peer, peer.sync.start(self._table, now_s, both_ways=peer.outbound.unrepaired), now_s)
+        peer.held = None
+        peer.comparison = self._comparison(node)
+        self.gains.link_up(node)
+        self.surplus.link_up(node)
+        scope = self.gains.held & ~self.gains.unshown(node)  # what it has not shown at all is asked for in its turn
+        if scope:
+            self._step(peer, peer.sync.start(self._table, now_s, scope), now_s)
+        if peer.outbound.unrepaired:
+            self.resync(peer, now_s)
+        self._go_on(now_s)
 
-    def peer_lost(self, now_s: float) -> None:
+    def link_down(self, peer: Peer, now_s: float) -> None:
+        """The link is lost."""
+        peer.sync.stop()
+        self.gains.link_down(peer.member.node)
+        self.surplus.peer_lost(peer.member.node, now_s)
+
+    def peer_lost(self, node: NodeId, now_s: float) -> None:
         """A member died or left: what only some had heard from it must come to all."""
+        self.gains.peer_gone(node)
+        self.surplus.peer_lost(node, now_s)
+        for sid in [sid for sid, teller in self._heard_end_from.items() if teller == node]:
+            del self._heard_end_from[sid]
+            self.surplus.received(sid, now_s)
         # Also after a leave: what it had pulled from a member that is no more, it may have shown to some only.
         self._sync_all(now_s)
         self._sync_all_at_s = now_s + SYNC_AGAIN_S
-        if not self.synced:
-            self._look_whether_synced()
+        self._go_on(now_s)
+
+    def layout_changed(self, before: Layout, now_s: float) -> None:
+        """Sessions are placed otherwise than `before`."""
+        after = self._placement.layout
+        # Who died may come back in place, and who leaves hands over by itself.
+        grace = any(member.is_eligible and not after.is_eligible(member.node) for member in before.live)
+        self.gains.layout_changed(after, now_s, grace=grace)
+        leaving = not after.is_eligible(self._myself)
+        self.surplus.layout_changed(before, after, self._table, now_s, at_once=leaving)
+        self._go_on(now_s)
 
     def resync(self, peer: Peer, now_s: float) -> None:
         """Repair what was given up when a peer collapsed: it takes data again."""
-        self._step(peer, peer.sync.start(self._table, now_s, both_ways=True), now_s)
+        node = peer.member.node
+        self._step(peer, peer.sync.start(self._table, now_s, self._shared(node), both_ways=True), now_s)
+        self.surplus.offer_to(node, self._placement.layout, self._table, now_s)
 
-    def waited_long_enough(self) -> None:
+    def waited_long_enough(self, now_s: float) -> None:
         """Nobody was met who has everything, for as long as one waits: what can be had now is everything there is."""
-        self._patient = False
-        self._look_whether_synced()
+        self.gains.waited_long_enough()
+        self._go_on(now_s)
+
+    def cut_off(self) -> None:
+        """No message comes or goes any more; what others hold can be asked of nobody."""
+        self._cut_off = bool(self._peers) or self._cut_off
+
+    # --- copies of what others hold -----------------------------------------------------------------------
+
+    def received(self, node: NodeId, record: Record, now_s: float, *, asked: bool) -> None:
+        """A peer's push brought this record. `asked`: a request here had asked that peer for it."""
+        layout, partition = self._placement.layout, partition_of(record.sid)
+        if layout.holds(self._myself, partition) or (asked and layout.holds(node, partition)):
+            return
+        if record.tombstone:
+            self._heard_end_from[record.sid] = node  # it tells the holders by itself, unless it dies
+        else:
+            self.surplus.received(record.sid, now_s)
+
+    def wrote(self, sid: Sid, now_s: float, *, created: bool) -> None:
+        """A request here wrote a session."""
+        if not self._placement.layout.holds(self._myself, partition_of(sid)):
+            (self.surplus.validated if created else self.surplus.used)(sid, now_s)
+
+    def used(self, sid: Sid, now_s: float) -> None:
+        """A request here used a session."""
+        if not self._placement.layout.holds(self._myself, partition_of(sid)):
+            self.surplus.used(sid, now_s)
+
+    def validated(self, sid: Sid, now_s: float) -> None:
+        """A holder has just confirmed the copy held here."""
+        if not self._placement.layout.holds(self._myself, partition_of(sid)):
+            self.surplus.validated(sid, now_s)
+
+    def forget(self, sid: Sid) -> None:
+        """A session is over."""
+        self._heard_end_from.pop(sid, None)
+        self.surplus.forget(sid)
+
+    def have(self, peer: Peer, message: Have, now_s: float) -> None:
+        """Say what is held here of the sessions that a peer offers."""
+        holder = self._placement.layout.holds(self._myself, message.partition)
+        held, owed = answer(message, self._table, holder=holder)
+        for sid, claims in owed:
+            peer.outbound.lacks(sid, claims)
+        self._peers.flush(peer, now_s)
+        self._peers.send(peer, held)
+
+    def held(self, peer: Peer, message: Held, now_s: float) -> None:
+        """Give a holder what it lacks; drop here what all holders hold."""
+        layout = self._placement.layout
+        self._surplus_step(self.surplus.held(peer.member.node, message, layout, self._table, now_s), now_s)
 
     # --- digests ------------------------------------------------------------------------------------------
+
+    def digest(self, node: NodeId | None, now_s: float) -> int:
+        """Return what a node is shown in probes: the sum of 48 bits over all settled sessions that both are to hold."""
+        layout = self._placement.layout
+        if node is None or self.gains.unsynced & self._shared(node):
+            return INCOMPARABLE
+        shared = b"" if layout.all_to_all and layout.is_eligible(node) else layout.shared_leaves(self._myself, node)
+        return self._table.sums.settled(now_s, shared)
 
     def compares(self, peer: Peer, now_s: float) -> bool:
         """Say whether the peer's digest is to be compared with this node's now."""
@@ -86,7 +206,8 @@ class AntiEntropy:
         """Repair a difference of digests that stands."""
         if peer.comparison.repair_due(equal, now_s):
             self.repairs += 1
-            self._step(peer, peer.sync.start(self._table, now_s, both_ways=True), now_s)
+            shared = self._shared(peer.member.node)
+            self._step(peer, peer.sync.start(self._table, now_s, shared, both_ways=True), now_s)
 
     # --- what peers say -----------------------------------------------------------------------------------
 
@@ -116,25 +237,26 @@ class AntiEntropy:
             self._step(peer, peer.sync.merged(delta, self._table, now_s), now_s)
 
     def look_whether_done(self, peer: Peer, now_s: float) -> None:
-        """Note where a sync has ended that all the peer holds has been looked at."""
-        if peer.sync.completed:
+        """Note where syncs have ended that all the peer holds has been looked at."""
+        if peer.sync.completed and not self.gains.unshown(peer.member.node):
             self._fence.synced(peer.member.node, self._clock.time_ms(now_s))
 
     # --- time ---------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
         """Return when `timeout` has work to do."""
-        deadlines = [self._sync_all_at_s]
+        deadlines = [self._sync_all_at_s, self.gains.next_deadline(), self.surplus.next_deadline()]
         for peer in self._peers:
             if peer.link is not None:
                 deadlines.append(peer.sync.next_deadline())
         return min((due_s for due_s in deadlines if due_s is not None), default=None)
 
     def timeout(self, now_s: float) -> None:
-        """Begin the second sync with all where it is due."""
+        """Do what is due, beyond asking peers again."""
         if self._sync_all_at_s is not None and self._sync_all_at_s <= now_s:
             self._sync_all_at_s = None
             self._sync_all(now_s)
+        self._go_on(now_s)
 
     def ask_again(self, peer: Peer, now_s: float) -> None:
         """Ask a peer again for what did not come in time."""
@@ -142,14 +264,42 @@ class AntiEntropy:
 
     # --- inside -------------------------------------------------------------------------------------------
 
+    def _shared(self, node: NodeId) -> int:
+        """Return what both this node and another are to hold."""
+        return self.gains.held & self._placement.layout.partitions_of(node)
+
     def _sync_all(self, now_s: float) -> None:
         for peer in self._peers:
             if peer.link is not None:
-                self._step(peer, peer.sync.start(self._table, now_s), now_s)
+                shared = self._shared(peer.member.node) & ~self.gains.unshown(peer.member.node)
+                self._step(peer, peer.sync.start(self._table, now_s, shared), now_s)
+
+    def _go_on(self, now_s: float) -> None:
+        """Ask for what is missing next, and offer what others may lack."""
+        linked = [peer.member.node for peer in self._peers if peer.link is not None]
+        while (pull := self.gains.next_pull(linked, now_s)) is not None:
+            peer = self._peers[pull[0]]
+            self._step(peer, peer.sync.start(self._table, now_s, pull[1]), now_s)
+        self._surplus_step(self.surplus.timeout(now_s, self._placement.layout, self._table), now_s)
+
+    def _surplus_step(self, step: SurplusStep, now_s: float) -> None:
+        for node, sid, claims in step.owed:
+            peer = self._peers.get(node)
+            if peer is not None:
+                peer.outbound.lacks(sid, claims)
+                self._peers.flush_when_due(peer, now_s)
+        for sid in step.dropped:
+            self._peers.forget(sid)
+            self._heard_end_from.pop(sid, None)
+        for node, have in step.asks:
+            self._peers.send(self._peers[node], have)
 
     def _step(self, peer: Peer, step: sync.Step, now_s: float) -> None:
         if peer.sync.running:
             peer.moves(now_s)
+            self.gains.advanced(peer.member.node, peer.sync.share, now_s)
+        if step.shown:
+            self.gains.shown(peer.member.node, step.shown, started=peer.sync.peer_synced)
         for sid, claims in step.owed:
             peer.outbound.lacks(sid, claims)
         if step.owed:
@@ -161,22 +311,12 @@ class AntiEntropy:
         outbound = peer.outbound
         if isinstance(step.message, SyncList) and len(outbound.owed) > sync.SESSIONS_PER_PAGE:
             peer.held = step.message  # what the peer is owed goes first, or writes would wait behind all of a repair
-            return
-        if step.message is not None:
+        elif step.message is not None:
             self._peers.send(peer, step.message)
-            return
-        if outbound.unrepaired and not outbound.collapsed and not peer.sync.running:
+        if step.message is None and outbound.unrepaired and not outbound.collapsed and not peer.sync.running:
             outbound.repaired()
-        if peer.sync.completed and not self.synced:
-            self._look_whether_synced()
-
-    def _look_whether_synced(self) -> None:
-        if self._patient:
-            self.synced = self.synced or (
-                any(peer.sync.peer_synced for peer in self._peers) and all(peer.sync.completed for peer in self._peers)
-            )
-        elif all(peer.sync.completed for peer in self._peers if peer.link is not None):
-            self.synced = True  # who is live and cannot be linked is asked by each fetch all the same
+        if step.shown:
+            self._go_on(now_s)
 
     def _comparison(self, node: NodeId) -> Comparison:
         return Comparison(first=self._myself < node, rng=self._rng)

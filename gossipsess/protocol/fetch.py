@@ -191,6 +191,10 @@ class Fetches:
             return Step((), (self._end(answer.request, found),), sids)
         return Step(tuple(self._go_on(answer.request, held_here, now_s)), (), sids)
 
+    def asked(self, peer: NodeId, sid: Sid) -> bool:
+        """Say whether a peer was asked for a session, and has not answered yet."""
+        return any(self._waiting[request].awaits(peer) for request in self._of_sid.get(sid, ()))
+
     def merged(self, record: Record) -> list[Settle]:
         """A state of this session came in: end the waits that it satisfies.
 

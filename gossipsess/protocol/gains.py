@@ -150,6 +150,11 @@ class Gains:
         self._come |= scope & self._holdings.partitions_of(node)
         self._look()
 
+    def unshown(self, node: NodeId) -> int:
+        """Return the partitions of which a live member has not shown yet what it holds."""
+        donor = self._donors.get(node)
+        return donor.unshown if donor is not None else 0
+
     def waited_long_enough(self) -> None:
         """Nobody who is past its start was met for as long as one waits: what can be had now is everything."""
         self._patient = False

@@ -61,6 +61,9 @@ class Peers:
     def __iter__(self) -> Iterator[Peer]:
         return iter(self._of.values())
 
+    def __contains__(self, node: object) -> bool:
+        return node in self._of
+
     def __len__(self) -> int:
         return len(self._of)
 

@@ -23,7 +23,7 @@ from hashlib import blake2b
 from struct import Struct
 from typing import Final, Literal, NamedTuple
 
-from gossipsess.model.digest import USERS, leaf_of
+from gossipsess.model.digest import USERS, leaf_flags, leaf_of
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member, MemberState
 
@@ -72,12 +72,14 @@ class Layout:
         """32 bits: who is live, who leaves, the mode and the rules. Nodes with equal tags place alike."""
         # Where all leave at the same time, their sessions stay where they are.
         self._eligible = tuple([member for member in live if member.is_eligible]) or live
+        self._nodes = {member.node: None for member in self._eligible}
         self._copies = min(1 + rules.secondaries, len(self._eligible))
         self._columns = () if all_to_all else tuple([_column(member.name) for member in self._eligible])
         # Worked out on demand. Two threads may do so at the same time, and come to the same.
         self._holders: dict[int, tuple[Member, ...]] = {}
         self._candidates_after: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._partitions: dict[NodeId, int] | None = None
+        self._shared: dict[tuple[NodeId, NodeId], bytes] = {}
 
     def holders(self, partition: int) -> tuple[Member, ...]:
         """Return the members that hold a partition, the primary first; of `EVERYWHERE`, all live ones.
@@ -96,6 +98,18 @@ class Layout:
     def holds(self, node: NodeId, partition: int) -> bool:
         """Say whether a node is a holder of a partition."""
         return any(member.node == node for member in self.holders(partition))
+
+    def is_eligible(self, node: NodeId) -> bool:
+        """Say whether sessions are placed on a node."""
+        return node in self._nodes
+
+    def shared_leaves(self, one: NodeId, other: NodeId) -> bytes:
+        """Return a byte for each leaf of a table's sums: 1 where both nodes hold it, else 0."""
+        pair = (one, other) if one < other else (other, one)
+        shared = self._shared.get(pair)
+        if shared is None:
+            shared = self._shared[pair] = leaf_flags(self.partitions_of(one) & self.partitions_of(other))
+        return shared
 
     def ranking(self, partition: int) -> tuple[Member, ...]:
         """Return all eligible members: the holders of a partition, then the others as they would come next.

@@ -46,6 +46,8 @@ from gossipsess.protocol.views import Views
 from gossipsess.wire.messages import (
     Beacon,
     Bye,
+    Have,
+    Held,
     Hello,
     Members,
     Ping,
@@ -162,8 +164,8 @@ class Replica:
             case Leave():
                 self._leave(now_s)
             case Abandon():
-                self.placement.view_changed((self.swim.myself,), (), now_s)
                 self.sessions.abandon(now_s)
+                self._place((self.swim.myself,), now_s)
         return None
 
     def next_deadline(self) -> float:
@@ -220,6 +222,10 @@ class Replica:
                     self._route(self.swim.heard_members(members, now_s), now_s)
                     if reply and self._views.exchange(node, now_s):
                         self._tell_members(node, now_s, reply=False)
+                case Have():
+                    self.sessions.have(node, message, now_s)
+                case Held():
+                    self.sessions.held(node, message, now_s)
                 case TouchAck():
                     self.sessions.touch_ack(node, message, now_s)
                 case Bye():
@@ -353,7 +359,8 @@ class Replica:
             linked = self._links.of(event.sender) is not None
             if isinstance(message, Ping | ProbeAck) and linked:
                 self._heard_view(event.sender, message.view, now_s)
-                self.sessions.heard_digest(event.sender, message.digest, now_s)
+                if message.view == self.placement.layout.tag:  # else they need not hold the same
+                    self.sessions.heard_digest(event.sender, message.digest, now_s)
 
     def _heard_view(self, peer: NodeId, view: int, now_s: float) -> None:
         if self._views.heard(peer, view, self.placement.layout.tag, now_s):
@@ -369,7 +376,8 @@ class Replica:
         """Pass effects on, probes with the digest; and tell the other parts of members that came or went."""
         for effect in effects:
             if isinstance(effect, SendDatagram) and isinstance(effect.message, Ping | ProbeAck):
-                told = effect.message._replace(view=self.placement.layout.tag, digest=self.sessions.digest(now_s))
+                digest = self.sessions.digest(self._asked_by(effect), now_s)
+                told = effect.message._replace(view=self.placement.layout.tag, digest=digest)
                 effect = effect._replace(message=told)
             self.outbox.append(effect)
             if isinstance(effect, MemberChanged):
@@ -377,9 +385,9 @@ class Replica:
 
     def _member_changed(self, member: Member, before: MemberState | None, now_s: float) -> None:
         live = (*self.swim.view.live(), self.swim.myself)
-        self.placement.view_changed(live, self.swim.view.ended(), now_s)
         if member.is_live:
             self.sessions.member_live(member)
+            self._place(live, now_s)
             self._links.wanted(member.node, now_s)
             self._dial_due(now_s)
             return
@@ -389,14 +397,28 @@ class Replica:
             self.outbox.append(CloseLink(link))
         died = member.state is MemberState.DEAD
         self.sessions.member_gone(member.node, died=died, now_s=now_s)
+        self._place(live, now_s)
+
+    def _place(self, live: tuple[Member, ...], now_s: float) -> None:
+        before = self.placement.layout
+        if self.placement.view_changed(live, self.swim.view.ended(), now_s):
+            self.sessions.layout_changed(before, now_s)
+
+    def _asked_by(self, probe: SendDatagram) -> NodeId | None:
+        """Return who gets a probe or its answer; None for somebody who is no member."""
+        if isinstance(probe.message, Ping):
+            return probe.message.target
+        return next((member.node for member in self.swim.view.live() if member.address == probe.address), None)
 
     # --- time ---------------------------------------------------------------------------------------------
 
     def _tick(self, now_s: float) -> None:
         if self._patient_until_s is not None and self._patient_until_s <= now_s:
             self._patient_until_s = None
-            self.sessions.waited_long_enough()
-        self.placement.timeout(now_s)
+            self.sessions.waited_long_enough(now_s)
+        before = self.placement.layout
+        if self.placement.timeout(now_s):
+            self.sessions.layout_changed(before, now_s)
         self._route(self.swim.timeout(now_s), now_s)
         self._route(self._discovery.timeout(now_s), now_s)
         peer = self._views.timeout(self._links.in_use(), now_s)
@@ -407,7 +429,7 @@ class Replica:
 
     def _drain(self, now_s: float) -> None:
         self._route(self.swim.drain(now_s), now_s)
-        self._place(now_s)
+        self._place((*self.swim.view.live(), self.swim.myself), now_s)
         # Over the links too, ahead of what is handed over: who is a holder now must know it.
         for peer in self._links.in_use():
             self._tell_members(peer, now_s, reply=False)

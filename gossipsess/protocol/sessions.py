@@ -7,6 +7,7 @@
 
 import math
 import random
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from gossipsess.model.clock import HybridClock, Stamp
@@ -16,8 +17,8 @@ from gossipsess.model.member import Member, Told
 from gossipsess.model.record import CREATED, Record, empty_record
 from gossipsess.model.revocation import is_user_sid, rotated_value
 from gossipsess.model.table import Table
-from gossipsess.protocol.antientropy import AntiEntropy
-from gossipsess.protocol.confirmation import Confirmations
+from gossipsess.protocol.antientropy import INCOMPARABLE, AntiEntropy
+from gossipsess.protocol.confirmation import Confirmations, Ticket
 from gossipsess.protocol.effects import ChangeKind, Effect, Notify, Warn
 from gossipsess.protocol.events import (
     Accessed,
@@ -32,14 +33,18 @@ from gossipsess.protocol.events import (
 )
 from gossipsess.protocol.expiry import Expiry
 from gossipsess.protocol.fence import Fence
-from gossipsess.protocol.fetch import Fetches, satisfies
+from gossipsess.protocol.fetch import Candidates, Fetches, satisfies
+from gossipsess.protocol.fetch import Step as FetchStep
 from gossipsess.protocol.memory import MemoryLimit
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
 from gossipsess.protocol.peers import Peers
-from gossipsess.protocol.placement import Placement, partition_of
+from gossipsess.protocol.placement import Layout, Placement, partition_of
+from gossipsess.protocol.recipients import Recipients
 from gossipsess.protocol.replication import FLUSH_DELAY_S
 from gossipsess.wire.messages import (
     Gap,
+    Have,
+    Held,
     Pull,
     PullAnswer,
     Push,
@@ -54,6 +59,11 @@ from gossipsess.wire.messages import (
 
 DEAD_MAX: Final = 1024
 """Dead members remembered. They are doubted for as long as a version token of theirs may come."""
+UNTOKENED_S: Final = 1.0
+"""How long a copy that a holder has confirmed is served without asking again to a client that shows no token. Longer:
+what others wrote is seen later, and a logout that did not get here."""
+TOKENED_S: Final = 10.0
+"""The same, where the copy contains all that the client's token names: that client has seen nothing newer."""
 RECHECKED_AT_ONCE: Final = 8
 """Leaves of the table whose hashes and sums are computed anew each second: all of them within nine minutes. At 100,000
 sessions that is some 200 records, a few milliseconds."""
@@ -101,7 +111,9 @@ class SessionProtocol:
         self._fetches = Fetches()
         self._expiry = Expiry(now_s)
         self._fence = Fence(clock.time_ms(now_s))
-        self.anti_entropy = AntiEntropy(self._myself, self.peers, self.table, self._fence, clock=clock, rng=rng)
+        self.anti_entropy = AntiEntropy(
+            myself, placement, self.peers, self.table, self._fence, clock=clock, rng=rng, now_s=now_s
+        )
         self._abandoned = False
         self._dead: dict[NodeId, None] = {}  # members that died, oldest first
         self._watched = False
@@ -127,6 +139,7 @@ class SessionProtocol:
             return Written(before, Gone())
         stamp = self.clock.tick(now_s, before.newest)
         record = self.table.write(event.sid, event.changes, stamp, self._myself, now_s)
+        self.anti_entropy.wrote(event.sid, now_s, created=begins)
         outcome = self._replicate(before, event.confirm, event.waiter, now_s)
         if self._watched:
             self._notify("changed" if before.entries else "created", event.sid, remote=False)
@@ -182,22 +195,58 @@ class SessionProtocol:
         Returns what is known at once; None where `Settle` will tell.
         """
         self._drop_ended(now_s)  # what is over by this node's time may be in use elsewhere
-        if satisfies(self.table.records.get(event.sid), event.dots):
+        records = self.table.records
+        contained = satisfies(records.get(event.sid), event.dots)
+        holders = tuple([member.node for member in self._others(event.sid)])
+        if contained and (not holders or self.is_current(event.sid, tokened=bool(event.dots), now_s=now_s)):
             return Found.FRESH
-        others = tuple([member.node for member in self._others(event.sid)])
-        record = self.table.get(event.sid)
         # A writer that died, or is only out of reach, may have told nobody who is left.
-        doubtful = any(origin in self._dead for origin, _ in event.dots) or not (others or self.synced)
-        begun = self._fetches.start(event.sid, event.dots, event.waiter, record, others, doubtful=doubtful, now_s=now_s)
+        doubtful = any(origin in self._dead for origin, _ in event.dots) or not (holders or self.synced)
+        begun = self._fetches.start(
+            event.sid,
+            event.dots,
+            event.waiter,
+            self._candidates(event, holders),
+            records,
+            now_s,
+            doubtful=doubtful,
+            validate=contained,
+        )
         if isinstance(begun, Found):
             return begun
-        for node in others:
-            self.peers.send(self.peers[node], begun)
+        self._fetch_step(begun, now_s)
         return None
+
+    def is_current(self, sid: Sid, *, tokened: bool, now_s: float) -> bool:
+        """Say whether the copy held here may be served without asking a holder; on any thread.
+
+        A holder's may, once it is synced. One that was fetched may for a while after a holder has confirmed it: a
+        second, or `TOKENED_S` where it contains all that the client's token names.
+        """
+        layout, partition = self._placement.layout, partition_of(sid)
+        if layout.holds(self._myself, partition) and self.anti_entropy.is_synced(partition):
+            return True
+        confirmed_s = self.anti_entropy.surplus.validated_s(sid)
+        return confirmed_s is not None and now_s < confirmed_s + (TOKENED_S if tokened else UNTOKENED_S)
+
+    def _candidates(self, event: Fetch, holders: tuple[NodeId, ...]) -> Candidates:
+        peers = [peer.member.node for peer in self.peers]
+        origins = [origin for origin, _ in event.dots if origin in self.peers and origin not in holders]
+        others = tuple([node for node in peers if node not in holders and node not in origins])
+        return Candidates(holders, tuple(dict.fromkeys(origins)), others, complete=self.synced)
+
+    def _fetch_step(self, step: FetchStep, now_s: float) -> None:
+        for sid in step.validated:
+            self.anti_entropy.validated(sid, now_s)
+        for node, pull in step.asks:
+            self.peers.send(self.peers[node], pull)
+        self._outbox += step.settled
 
     def accessed(self, event: Accessed, now_s: float) -> None:
         """Note that a request used a session."""
         self._expiry.accessed(event.sid, self.table, self.clock.time_ms(now_s))
+        if event.sid in self.table.records:
+            self.anti_entropy.used(event.sid, now_s)
 
     def watch(self, event: Watch, now_s: float) -> None:
         """Start or stop telling of changes."""
@@ -227,8 +276,16 @@ class SessionProtocol:
         if peer is None:
             return  # known by hearsay only
         self._fence.link_down(node, self.clock.time_ms(now_s))
-        self._outbox += self._fetches.holder_lost(node, self.table.records, died=died, synced=self.synced)
-        self.anti_entropy.peer_lost(now_s)
+        self._fetch_step(self._fetches.holder_lost(node, self.table.records, now_s, died=died), now_s)
+        self.anti_entropy.peer_lost(node, now_s)
+
+    def layout_changed(self, before: Layout, now_s: float) -> None:
+        """Sessions are placed otherwise than `before`; every live member but this node is a peer."""
+        layout = self._placement.layout
+        others = tuple([member for member in layout.live if member.node != self._myself and member.is_eligible])
+        self._outbox += self._confirmations.view_changed(others, self._others)
+        self._tell_new_holders(before)
+        self.anti_entropy.layout_changed(before, now_s)
 
     def link_up(self, node: NodeId, link: int, since_ms: int, now_s: float) -> None:
         """A link to a live member, the lineage of whose data began at `since_ms`, is in use."""
@@ -240,8 +297,7 @@ class SessionProtocol:
             peer.sync.completed = False  # one from before they parted says nothing
         peer.outbound.link_up()
         peer.accesses.link_down()
-        for pull in self._fetches.unanswered_by(node, self.table.records):
-            self.peers.send(peer, pull)
+        self._fetch_step(self._fetches.linked(node, self.table.records, now_s), now_s)
         self.anti_entropy.link_up(peer, now_s)
         self.peers.flush_when_due(peer, now_s)
         self.peers.tell_accesses(peer, now_s)
@@ -254,19 +310,20 @@ class SessionProtocol:
             peer.link = None
             peer.outbound.link_down()
             peer.accesses.link_down()
-            peer.sync.stop()
+            self.anti_entropy.link_down(peer, now_s)
+        self._fetch_step(self._fetches.unlinked(node, self.table.records, now_s), now_s)
 
     def abandon(self, now_s: float) -> None:
         """End every wait, and owe nobody anything: no message comes or goes any more."""
-        self.anti_entropy.synced = self.synced and not self.peers  # what they hold can be asked of nobody any more
+        self.anti_entropy.cut_off()
         self._abandoned = bool(self.peers) or self._abandoned
         self.peers.clear()
         self._outbox += self._confirmations.timeout(math.inf)
-        self._outbox += self._fetches.timeout(self.table.records, math.inf)
+        self._fetch_step(self._fetches.timeout(self.table.records, math.inf), now_s)
 
-    def waited_long_enough(self) -> None:
+    def waited_long_enough(self, now_s: float) -> None:
         """Nobody was met who has everything, for as long as one waits: what can be had now is everything there is."""
-        self.anti_entropy.waited_long_enough()
+        self.anti_entropy.waited_long_enough(now_s)
 
     # --- what peers say -----------------------------------------------------------------------------------
 
@@ -300,6 +357,7 @@ class SessionProtocol:
                     if before is None or not before.tombstone:
                         self._died(sid)
                     self._end_sessions_of(sid, now_s, remote=True)
+                self.anti_entropy.received(node, record, now_s, asked=self._fetches.asked(node, sid))
                 self._outbox += self._fetches.merged(record)
                 if self._watched:
                     self._notify_merged(before, record)
@@ -335,11 +393,12 @@ class SessionProtocol:
         if message.request:
             while peer.link is not None and peer.outbound.can_flush and peer.outbound.owes(message.wanted):
                 self.peers.flush(peer, now_s)
-            self.peers.send(peer, PullAnswer(message.request, held, self.synced))
+            synced = all(self.anti_entropy.is_synced(partition_of(gap.sid)) for gap in message.wanted)
+            self.peers.send(peer, PullAnswer(message.request, held, synced))
 
     def pull_answer(self, node: NodeId, message: PullAnswer, now_s: float) -> None:
         """Take one holder's verdict on a session that a request waits for."""
-        self._outbox += self._fetches.answered(node, message, self.table.records)
+        self._fetch_step(self._fetches.answered(node, message, self.table.records, now_s), now_s)
 
     def sync_ask(self, node: NodeId, message: SyncAsk, now_s: float) -> None:
         """Show a peer where its sessions and this node's differ."""
@@ -359,11 +418,22 @@ class SessionProtocol:
         self._drop_ended(now_s)
         self.anti_entropy.page(self.peers[node], message, now_s)
 
+    def have(self, node: NodeId, message: Have, now_s: float) -> None:
+        """Say what is held here of the sessions that a peer offers."""
+        self._drop_ended(now_s)
+        self.anti_entropy.have(self.peers[node], message, now_s)
+
+    def held(self, node: NodeId, message: Held, now_s: float) -> None:
+        """Take a holder's answer about sessions that were offered to it."""
+        self.anti_entropy.held(self.peers[node], message, now_s)
+
     def heard_digest(self, node: NodeId, digest: int, now_s: float) -> None:
         """Compare a peer's settled digest with this node's, and repair a difference that stands."""
         peer = self.peers.get(node)
-        if peer is not None and self.anti_entropy.compares(peer, now_s):
-            self.anti_entropy.compared(peer, equal=digest == self.digest(now_s), now_s=now_s)
+        if digest != INCOMPARABLE and peer is not None and self.anti_entropy.compares(peer, now_s):
+            mine = self.digest(node, now_s)
+            if mine != INCOMPARABLE:
+                self.anti_entropy.compared(peer, equal=digest == mine, now_s=now_s)
 
     def touch(self, node: NodeId, message: Touch, now_s: float) -> None:
         """Take over when sessions were last used elsewhere."""
@@ -410,7 +480,7 @@ class SessionProtocol:
             self._recheck(now_s)
             self._outbox += self.memory.looked_at(self.table.bytes)
         # Last: what has just ended is not held any more, and a wait for it must not end with "stale".
-        self._outbox += self._fetches.timeout(self.table.records, now_s)
+        self._fetch_step(self._fetches.timeout(self.table.records, now_s), now_s)
 
     def flush(self, now_s: float) -> None:
         """Send every peer one Push of what it is owed; what does not fit goes with the next."""
@@ -423,10 +493,10 @@ class SessionProtocol:
             peer.accesses.owe(self._shared(accesses, peer.member.node))
             self.peers.tell_accesses(peer, now_s)
 
-    def digest(self, now_s: float) -> int:
-        """Return the sum, 48 bits, over all sessions that have settled; what has ended by now is dropped before."""
+    def digest(self, node: NodeId | None, now_s: float) -> int:
+        """Return what a node is shown in probes of the sessions that both hold; what has ended is dropped before."""
         self._drop_ended(now_s)
-        return self.table.sums.settled(now_s)
+        return self.anti_entropy.digest(node, now_s)
 
     # --- for Hello and status -----------------------------------------------------------------------------
 
@@ -453,6 +523,11 @@ class SessionProtocol:
         return self.anti_entropy.synced
 
     @property
+    def securing(self) -> int:
+        """How many partitions have sessions here that their holders are not known to hold."""
+        return self.anti_entropy.surplus.securing
+
+    @property
     def flush_at_s(self) -> float | None:
         """When what peers are owed is sent; None while they are owed nothing."""
         return self.peers.flush_at_s
@@ -466,6 +541,20 @@ class SessionProtocol:
 
     def _others(self, sid: Sid) -> tuple[Member, ...]:
         return self._placement.others(partition_of(sid))
+
+    def _tell_new_holders(self, before: Layout) -> None:
+        """Owe to each holder of a partition that was none before the accesses to its sessions: no sync brings them."""
+        layout = self._placement.layout
+        gained = {
+            peer.member.node: layout.partitions_of(peer.member.node) & ~before.partitions_of(peer.member.node)
+            for peer in self.peers
+            if before.is_eligible(peer.member.node)  # who has just come has everything told by its first sync
+        }
+        if any(gained.values()):
+            for sid, time_ms in self.table.accesses.items():
+                for node, scope in gained.items():
+                    if scope >> partition_of(sid) & 1:
+                        self.peers[node].accesses.owe({sid: time_ms})
 
     def _shared(self, accesses: Mapping[Sid, int], node: NodeId) -> Mapping[Sid, int]:
         """Return the accesses to sessions that a node holds."""
@@ -553,6 +642,7 @@ class SessionProtocol:
     def _drop_ended(self, now_s: float) -> None:
         for record in self.table.expired(self.clock.time_ms(now_s), now_s):
             self.peers.forget(record.sid)
+            self.anti_entropy.forget(record.sid)
             if self._watched and not record.tombstone:
                 announcer = self._placement.announcer(partition_of(record.sid))
                 self._notify("expired", record.sid, remote=announcer.node != self._myself)

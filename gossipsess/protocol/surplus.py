@@ -28,11 +28,11 @@
 
 from typing import Final, NamedTuple, Protocol
 
-from gossipsess.model.digest import LEAVES
+from gossipsess.model.digest import LEAVES, PARTITION_LEAVES
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member
 from gossipsess.model.record import Claims
-from gossipsess.model.table import PARTITION_LEAVES, Table
+from gossipsess.model.table import Table
 from gossipsess.protocol.offers import NAMED_MAX, Offers, Question, gap_of
 from gossipsess.protocol.placement import partition_of
 from gossipsess.wire.messages import Have, Held
@@ -161,6 +161,13 @@ class Surplus:
                 peer.offers.hurry(now_s)
         for node in [node for node, peer in self._peers.items() if not peer.linked and not peer.offers.partitions]:
             del self._peers[node]
+
+    def offer_to(self, node: NodeId, layout: Layout, table: Table, now_s: float) -> None:
+        """Offer a holder all that is held here for it: what it was owed has been given up."""
+        for partition in range(PARTITIONS):
+            for_it = layout.holds(node, partition) and not layout.holds(self._myself, partition)
+            if for_it and table.holds_any_in(partition):
+                self._peer(node).offers.offer_all(partition, now_s)
 
     def link_up(self, node: NodeId) -> None:
         """A link to a member is in use: it can be asked."""

@@ -35,8 +35,8 @@ from gossipsess.protocol.effects import (
 from gossipsess.protocol.events import (
     Abandon,
     DialFailed,
-    Event,
     Drain,
+    Event,
     Leave,
     LinkClosed,
     LinkOpened,
@@ -44,6 +44,7 @@ from gossipsess.protocol.events import (
     ReceivedDatagram,
     Tick,
 )
+from gossipsess.protocol.sessions import SessionProtocol
 from gossipsess.runtime.links import Link, greet
 from gossipsess.runtime.transport import Connection, Receiver, Transport
 from gossipsess.wire.codec import decode_untrusted, encode
@@ -135,7 +136,7 @@ class Driver:
                 self._tell([Drain()])
                 # Who has heard of the leave closes the link, and takes in no more of what is on its way.
                 with trio.move_on_after(DRAIN_S):
-                    while self._left_to(lambda sessions: sessions.surplus.securing):  # noqa: ASYNC110  # as below
+                    while self._left_to(lambda sessions: sessions.securing):  # noqa: ASYNC110  # as below
                         await trio.sleep(0.01)
                 with trio.move_on_after(LEAVE_S):
                     while self._left_to(lambda sessions: sessions.unacknowledged):  # noqa: ASYNC110  # as below

@@ -16,10 +16,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 import cbor2
 
 from gossipsess.errors import DecodeError
-from gossipsess.model.digest import EVERYTHING, GROUPS, LEAVES, SUM_BYTES, leaves_in
+from gossipsess.model.digest import EVERYTHING, GROUPS, LEAVES, PARTITIONS, SUM_BYTES, leaves_in
 from gossipsess.model.identity import NODE_ID_BYTES, SID_BYTES, NodeId, Sid
 from gossipsess.model.member import Address, Member, MemberState, Told
-from gossipsess.model.table import PARTITION_LEAVES
 from gossipsess.wire.delta_codec import (
     claims_from_untrusted,
     deltas_from_untrusted,
@@ -61,11 +60,7 @@ U16: Final = 2**16 - 1
 U32: Final = 2**32 - 1
 U64: Final = 2**64 - 1
 HASH_BYTES: Final = 16
-<<<<<<< HEAD
 SCOPE_BYTES: Final = -(-EVERYTHING.bit_length() // 8)
-=======
-LAST_PARTITION: Final = (LEAVES - 1) // PARTITION_LEAVES
->>>>>>> 5bc0004 (wire, table: Have and Held; a session may be dropped here and stay elsewhere)
 _LEAF: Final = Struct(">H")
 _LISTED: Final = Struct(f">{SID_BYTES}s{SUM_BYTES}s")
 _NESTING_MAX: Final = 4
@@ -364,7 +359,7 @@ _KINDS: Final[dict[int, _Kind]] = {
     28: _Kind(
         Have,
         lambda m: [m.round, m.partition, *_flat_gaps(m.records)],
-        lambda f: Have(f.number(U32), f.number(LAST_PARTITION), f.many(_gap, OFFERED_MAX)),
+        lambda f: Have(f.number(U32), f.number(PARTITIONS - 1), f.many(_gap, OFFERED_MAX)),
     ),
     29: _Kind(
         Held,

@@ -71,7 +71,7 @@ class Clocked:
 
     def alone(self) -> "Clocked":
         """Let it have waited for others, in vain."""
-        self.replica.sessions.anti_entropy.synced = True
+        self.replica.sessions.waited_long_enough(self.now_s)
         return self
 
     def linked(self, peer: bytes, link: int = 1, host: str = "", since_ms: int = 0) -> "Clocked":

@@ -14,7 +14,6 @@ from gossipsess.wire.messages import Hello, Members, Ping, ProbeAck
 from tests.unit.machines import ALICE, BOB, CAROL, Clocked, exchange, member
 
 
-
 def tag(*nodes: bytes) -> int:
     """Return what the probes of a node show that sees these."""
     placement = Placement(member(nodes[0]), Rules(), 0.0)
