@@ -35,6 +35,11 @@ class Member(NamedTuple):
     """Stable over restarts in place: the configured name, else ``ip:port``. Placement hashes this."""
     host: str
     """The machine or pod; copies on one host die together."""
+    zone: str = ""
+    """What hosts may share that fails at once, a rack or an availability zone; empty where nobody said."""
+    leaving: bool = False
+    """It is about to leave and holds nothing for others any more, but serves and acknowledges until it has left. Set
+    by the node itself only, with a higher incarnation."""
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -45,6 +50,11 @@ class Member(NamedTuple):
     def is_live(self) -> bool:
         """Alive or suspect: a suspect keeps its place until it is declared dead."""
         return self.state <= MemberState.SUSPECT
+
+    @property
+    def is_eligible(self) -> bool:
+        """Sessions may be placed on it."""
+        return self.is_live and not self.leaving
 
 
 class Told(NamedTuple):

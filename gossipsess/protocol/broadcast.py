@@ -29,7 +29,7 @@ def sends_wanted(member_count: int) -> int:
 
 def update_bytes(member: Member) -> int:
     """Return an upper bound for the encoded size of one update."""
-    texts = (member.address[0], member.name, member.host)
+    texts = (member.address[0], member.name, member.host, member.zone)
     return _UPDATE_FIXED_BYTES + sum(len(text.encode()) for text in texts)
 
 

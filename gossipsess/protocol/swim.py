@@ -33,7 +33,7 @@ HELPERS = 3
 GOSSIP_PEERS = 3
 """Members gossiped to in each round: enough for 50 members to know within a quarter of a second."""
 LEAVE_PEERS = 8
-"""Members told at once of a leave: the process ends soon, and gossip through few may end with it."""
+"""Members told at once of a drain and of a leave: the process ends soon, and gossip through few may end with it."""
 REPROBERS = 10
 """About so many of the members ask each suspect again in each interval, however many hold the suspicion. Among up to
 so many everybody does: who missed the gossip of a refutation has only its own questions to learn of it, and who asked
@@ -65,13 +65,13 @@ class SwimTimings(NamedTuple):
 class Swim:
     """One node's part in the membership protocol.
 
-    Events: receive(), heard_members(), certain_death(), suspect_link(), leave(), timeout().
+    Events: receive(), heard_members(), certain_death(), suspect_link(), drain(), leave(), timeout().
     Each returns the effects it asks for. Times are seconds on the caller's monotonic clock.
     """
 
     def __init__(self, myself: Member, *, timings: SwimTimings, rng: random.Random, now_s: float) -> None:
         self.myself = myself
-        """This node's own record; replaced when it refutes an accusation or leaves."""
+        """This node's own record; replaced when it refutes an accusation, drains or leaves."""
         self.view = Membership()
         """All others."""
         self._timings = timings
@@ -149,6 +149,18 @@ class Swim:
             return []
         return self._probe(held, now_s, self._awareness.factor)
 
+    def drain(self, now_s: float) -> list[Effect]:
+        """Say that this node is about to leave: nothing is to be placed on it any more. It stays a member until then.
+
+        The flag comes with a higher incarnation, so that it outranks what others say of this node, and stays in every
+        refutation after it.
+        """
+        if self._has_left or self.myself.leaving:
+            return []
+        incarnation = min(self.myself.incarnation + 1, INCARNATION_MAX)
+        self.myself = self.myself._replace(incarnation=incarnation, leaving=True)
+        return self._announce(now_s)
+
     def leave(self, now_s: float) -> list[Effect]:
         """Leave for good: tell several members at once, and gossip on while the caller still runs timeouts.
 
@@ -161,11 +173,7 @@ class Swim:
         self._suspicions.clear()
         self._graveyard.close()
         self._next_probe_s = None
-        self._tell(self.myself, now_s)
-        return [
-            SendDatagram(peer.address, Gossip(self._news_for(peer.node, [self.myself])))
-            for peer in self._some(self.view.live(), LEAVE_PEERS)
-        ]
+        return self._announce(now_s)
 
     def next_deadline(self) -> float | None:
         """Return when timeout() wants to be called; None when only an event can make that necessary."""
@@ -267,6 +275,13 @@ class Swim:
             self._awareness.worse()
         # Also for an accusation refuted before: whoever still sends it has not heard the refutation.
         self._tell(self.myself, now_s)
+
+    def _announce(self, now_s: float) -> list[Effect]:
+        self._tell(self.myself, now_s)
+        return [
+            SendDatagram(peer.address, Gossip(self._news_for(peer.node, [self.myself])))
+            for peer in self._some(self.view.live(), LEAVE_PEERS)
+        ]
 
     def _tell(self, update: Member, now_s: float) -> None:
         self._broadcast.add(update)

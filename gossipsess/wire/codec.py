@@ -170,6 +170,8 @@ def _flat_member(member: Member) -> list[Any]:
         *_flat_address(member.address),
         member.name,
         member.host,
+        member.zone,
+        member.leaving,
     ]
 
 
@@ -185,6 +187,8 @@ def _member(fields: _Fields) -> Member:
         _address(fields),
         fields.text(),
         fields.text(),
+        fields.text(),
+        fields.flag(),
     )
 
 

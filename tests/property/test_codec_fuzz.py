@@ -48,7 +48,7 @@ stamps = st.integers(1, U64)
 claims = st.dictionaries(nodes, u64, max_size=16)
 addresses = st.tuples(st.ip_addresses().map(str), u16)
 texts = st.text(max_size=20)
-members = st.builds(Member, nodes, u32, st.sampled_from(MemberState), addresses, texts, texts)
+members = st.builds(Member, nodes, u32, st.sampled_from(MemberState), addresses, texts, texts, texts, st.booleans())
 lists = st.lists(st.builds(Told, members, u32, u32), max_size=4).map(tuple)
 gaps = st.builds(Gap, sids, st.none() | claims, hashes)
 entries = st.lists(st.tuples(st.text(max_size=5), u64, nodes, st.none() | st.binary(max_size=20)), max_size=4).map(

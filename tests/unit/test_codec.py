@@ -52,6 +52,8 @@ def test_what_is_not_a_list_with_a_kind_is_refused(data):
         ((GOSSIP, 1, ALICE, 0, 4, "10.0.0.1", 1, "n", "h"), "number"),
         ((GOSSIP, 1, ALICE, 0, 0, "10.0.0.1", 1, "n" * (TEXT_CHARACTERS_MAX + 1), "h"), "text"),
         ((GOSSIP, 1, ALICE, 0, 0, b"10.0.0.1", 1, "n", "h"), "text"),
+        ((GOSSIP, 1, ALICE, 0, 0, "10.0.0.1", 1, "n", "h", "z" * (TEXT_CHARACTERS_MAX + 1), False), "text"),
+        ((GOSSIP, 1, ALICE, 0, 0, "10.0.0.1", 1, "n", "h", "z", 0), "flag"),
         ((GOSSIP, 1, ALICE, 0, 0, "shop", 1, "n", "h"), "IP address"),
         ((GOSSIP, 1, ALICE, 0, 0, "fe80::1%\0", 1, "n", "h"), "IP address"),
         ((SYNC_ASK, 1, bytes(6 * GROUPS - 1)), "390 bytes"),
