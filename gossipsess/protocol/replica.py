@@ -38,7 +38,7 @@ from gossipsess.protocol.events import (
 from gossipsess.protocol.links import YOUNG_S, Links
 from gossipsess.protocol.memory import MEMORY_LIMIT_MB, MIB
 from gossipsess.protocol.outcomes import Found
-from gossipsess.protocol.placement import Placement
+from gossipsess.protocol.placement import CountBy, Placement, Rules
 from gossipsess.protocol.sessions import SessionProtocol, Written
 from gossipsess.protocol.swim import Swim, SwimTimings
 from gossipsess.protocol.views import Views
@@ -81,6 +81,10 @@ class Settings(NamedTuple):
     alone_s: float = ALONE_S
     memory_limit_bytes: int = MEMORY_LIMIT_MB * MIB
     """What all records may cost together before new sessions are refused."""
+    # Placement's rules: unlike the others, the same on every node.
+    all_to_all_below: int = Rules().all_to_all_below
+    secondaries: int = Rules().secondaries
+    count_by: CountBy = Rules().count_by
 
 
 class Replica:
@@ -93,10 +97,11 @@ class Replica:
         self.outbox: list[Effect] = []
         self.swim = Swim(myself, timings=settings.swim, rng=rng, now_s=now_s)
         self._clock = HybridClock(clock_offset_ms)
-        self._placement = Placement(myself)
+        rules = Rules(settings.all_to_all_below, settings.secondaries, settings.count_by)
+        self.placement = Placement(myself, rules, now_s)
         self.sessions = SessionProtocol(
             myself,
-            self._placement,
+            self.placement,
             self.outbox,
             clock=self._clock,
             confirm_timeout_s=settings.confirm_timeout_s,
@@ -104,7 +109,7 @@ class Replica:
             rng=rng,
             now_s=now_s,
         )
-        self._views = Views(myself.node, rng=rng, now_s=now_s)
+        self._views = Views(rng=rng, now_s=now_s)
         self._links = Links(myself.node)
         self._discovery = Discovery(
             seeds=settings.seeds, beacons=settings.beacons, port=myself.address[1], rng=rng, now_s=now_s
@@ -154,7 +159,7 @@ class Replica:
             case Leave():
                 self._leave(now_s)
             case Abandon():
-                self._placement.view_changed((self.swim.myself,))
+                self.placement.view_changed((self.swim.myself,), (), now_s)
                 self.sessions.abandon(now_s)
         return None
 
@@ -166,6 +171,7 @@ class Replica:
             self._discovery.next_deadline(),
             self._links.next_deadline(),
             self._views.next_deadline(),
+            self.placement.next_deadline(),
             self._patient_until_s,
         )
         return min(due_s for due_s in deadlines if due_s is not None)
@@ -347,7 +353,7 @@ class Replica:
                 self.sessions.heard_digest(event.sender, message.digest, now_s)
 
     def _heard_view(self, peer: NodeId, view: int, now_s: float) -> None:
-        if self._views.heard(peer, view, now_s):
+        if self._views.heard(peer, view, self.placement.layout.tag, now_s):
             self._tell_members(peer, now_s, reply=True)
 
     def _tell_members(self, peer: NodeId, now_s: float, *, reply: bool) -> None:
@@ -360,7 +366,7 @@ class Replica:
         """Pass effects on, probes with the digest; and tell the other parts of members that came or went."""
         for effect in effects:
             if isinstance(effect, SendDatagram) and isinstance(effect.message, Ping | ProbeAck):
-                told = effect.message._replace(view=self._views.hash, digest=self.sessions.digest(now_s))
+                told = effect.message._replace(view=self.placement.layout.tag, digest=self.sessions.digest(now_s))
                 effect = effect._replace(message=told)
             self.outbox.append(effect)
             if isinstance(effect, MemberChanged):
@@ -368,8 +374,7 @@ class Replica:
 
     def _member_changed(self, member: Member, before: MemberState | None, now_s: float) -> None:
         live = (*self.swim.view.live(), self.swim.myself)
-        self._placement.view_changed(tuple(sorted(live, key=lambda one: one.node)))
-        self._views.changed(one.node for one in live)
+        self.placement.view_changed(live, self.swim.view.ended(), now_s)
         if member.is_live:
             self.sessions.member_live(member)
             self._links.wanted(member.node, now_s)
@@ -388,6 +393,7 @@ class Replica:
         if self._patient_until_s is not None and self._patient_until_s <= now_s:
             self._patient_until_s = None
             self.sessions.waited_long_enough()
+        self.placement.timeout(now_s)
         self._route(self.swim.timeout(now_s), now_s)
         self._route(self._discovery.timeout(now_s), now_s)
         peer = self._views.timeout(self._links.in_use(), now_s)

@@ -1,54 +1,40 @@
-# Views: do two linked members see the same cluster, and when do they tell each other everyone they know?
+# Views: do two linked members place sessions alike, and when do they tell each other everyone they know?
 #
-# In:    the live members here, the view hash in each probe of a peer.    Out: the peer to exchange lists with.
+# In:    the tags of the layouts (placement.py) here and in a peer's probes.    Out: the peer to exchange lists with.
 # Rule:  a peer whose probes differ from here twice in succession, and one peer at random each minute; with each
 #        peer at most once in 5 s, whoever of the two began. Who is asked answers with its own list; where both
 #        ask at the same moment each has the other's list in the question, and nobody answers.
 # Why:   gossip sends each update only so often. What a member misses it would never hear, and would place
 #        sessions, and wait for confirmations, by another view than the others.
-# Why twice: news takes a few gossip rounds, and the views differ meanwhile.
-# Why a hash of node ids alone: states and incarnations change with every suspicion, and are nobody's placement.
+# Why twice: news takes a few gossip rounds, and the layouts differ meanwhile.
 # Not here: what a list means to who hears it (swim.py), and sending (replica.py).
 
 import random
 from collections.abc import Iterable
-from hashlib import blake2b
 from typing import Final
 
 from gossipsess.model.identity import NodeId
 
 MEMBER_SYNC_EVERY_S: Final = 60.0
-"""Between exchanges without a reason, which find what the hash of the live members does not show."""
+"""Between exchanges without a reason, which find what the tags do not show."""
 MEMBER_SYNC_PEER_S: Final = 5.0
 """At most one exchange with a peer in this time: while two judge a third differently, each probe would ask for one."""
 JITTER: Final = 0.2
-_HASH_BYTES: Final = 4
-
-
-def view_hash(nodes: Iterable[NodeId]) -> int:
-    """Return 32 bits that stand for a set of nodes."""
-    return int.from_bytes(blake2b(b"".join(sorted(nodes)), digest_size=_HASH_BYTES).digest(), "big")
 
 
 class Views:
-    """One node's view, as a hash, beside those of its peers."""
+    """Which of one node's peers see it otherwise, and when it last exchanged lists with each."""
 
-    def __init__(self, myself: NodeId, *, rng: random.Random, now_s: float) -> None:
-        self.hash = view_hash((myself,))
-        """This node's live members, itself included."""
+    def __init__(self, *, rng: random.Random, now_s: float) -> None:
         self._rng = rng
         self._differs: dict[NodeId, None] = {}  # peers whose last probe showed another view
         self._exchanged_at_s: dict[NodeId, float] = {}
         # Anywhere within the first interval, or nodes that started together would ask in step for ever.
         self._next_s = now_s + rng.random() * MEMBER_SYNC_EVERY_S
 
-    def changed(self, live: Iterable[NodeId]) -> None:
-        """Take over who is live, this node included."""
-        self.hash = view_hash(live)
-
-    def heard(self, peer: NodeId, view: int, now_s: float) -> bool:
-        """Compare with what a linked peer's probe shows; True: exchange lists with it now."""
-        if view == self.hash:
+    def heard(self, peer: NodeId, theirs: int, mine: int, now_s: float) -> bool:
+        """Compare the tag in a linked peer's probe with this node's; True: exchange lists with it now."""
+        if theirs == mine:
             self._differs.pop(peer, None)
             return False
         if peer not in self._differs:

@@ -20,7 +20,7 @@ class Ping(NamedTuple):
     target: NodeId
     updates: tuple[Member, ...] = ()
     view: int = 0
-    """The sender's live members, itself included, hashed to 32 bits."""
+    """The tag of the sender's layout: 32 bits for its live members and where they place sessions."""
     digest: int = 0
     """The sender's settled sessions, as far as the receiver holds them too, as a sum of 48 bits."""
 

@@ -367,7 +367,7 @@ def the_dead_rest(patch: pytest.MonkeyPatch) -> None:
 
 def views_are_not_compared(patch: pytest.MonkeyPatch) -> None:
     """Two nodes tell each other whom they know when they meet, and never again."""
-    patch.setattr(Views, "heard", lambda self, peer, view, now_s: False)
+    patch.setattr(Views, "heard", lambda self, peer, theirs, mine, now_s: False)
     patch.setattr(Views, "exchange", lambda self, peer, now_s: False)
 
 

@@ -8,38 +8,38 @@ import pytest
 from gossipsess.model.member import MemberState, Told
 from gossipsess.protocol.effects import Send, SendDatagram
 from gossipsess.protocol.events import Leave, LinkOpened, Received, ReceivedDatagram
-from gossipsess.protocol.views import JITTER, MEMBER_SYNC_EVERY_S, MEMBER_SYNC_PEER_S, Views, view_hash
+from gossipsess.protocol.placement import Placement, Rules
+from gossipsess.protocol.views import JITTER, MEMBER_SYNC_EVERY_S, MEMBER_SYNC_PEER_S, Views
 from gossipsess.wire.messages import Hello, Members, Ping, ProbeAck
 from tests.unit.machines import ALICE, BOB, CAROL, Clocked, exchange, member
 
-OTHER = view_hash((ALICE, CAROL))
+
+def tag(*nodes: bytes) -> int:
+    """Return what the probes of a node show that sees these."""
+    placement = Placement(member(nodes[0]), Rules(), 0.0)
+    placement.view_changed([member(node) for node in nodes], (), 0.0)
+    return placement.layout.tag
+
+
+MINE, OTHER = tag(ALICE, BOB), tag(ALICE, CAROL)
 
 
 def views() -> Views:
-    made = Views(ALICE, rng=random.Random(1), now_s=0.0)
-    made.changed((BOB, ALICE))
-    return made
-
-
-def test_the_hash_depends_on_who_is_there_and_on_nothing_else():
-    """Each node lists the members in its own order, with itself wherever it likes."""
-    assert view_hash((ALICE, BOB)) == view_hash((BOB, ALICE)) == views().hash
-    assert len({view_hash(()), view_hash((ALICE,)), view_hash((ALICE, BOB))}) == 3
-    assert view_hash((ALICE, BOB)) < 2**32
+    return Views(rng=random.Random(1), now_s=0.0)
 
 
 def test_a_view_that_differs_twice_in_succession_is_looked_into():
     """Once is news on its way."""
     mine = views()
-    assert [mine.heard(BOB, OTHER, 1.0), mine.heard(BOB, mine.hash, 1.5), mine.heard(BOB, OTHER, 2.0)] == [False] * 3
-    assert mine.heard(CAROL, OTHER, 2.1) is False, "one peer's first is not another's second"
-    assert mine.heard(BOB, OTHER, 2.5) is True
+    assert [mine.heard(BOB, shown, MINE, at) for shown, at in ((OTHER, 1.0), (MINE, 1.5), (OTHER, 2.0))] == [False] * 3
+    assert mine.heard(CAROL, OTHER, MINE, 2.1) is False, "one peer's first is not another's second"
+    assert mine.heard(BOB, OTHER, MINE, 2.5) is True
 
 
 def test_a_standing_difference_asks_once_in_five_seconds():
     """While two judge a third differently, every probe shows it; a list each time would be a flood."""
     mine = views()
-    asked = [at / 10 for at in range(300) if mine.heard(BOB, OTHER, at / 10)]
+    asked = [at / 10 for at in range(300) if mine.heard(BOB, OTHER, MINE, at / 10)]
     assert len(asked) == 6
     assert all(later - earlier >= MEMBER_SYNC_PEER_S for earlier, later in pairwise(asked))
 
@@ -59,10 +59,10 @@ def test_each_minute_one_linked_peer_is_asked_without_a_reason():
 def test_a_peer_that_was_gone_is_a_new_one():
     """Its first difference after it came back is news on its way, and an exchange may follow at once."""
     mine = views()
-    mine.heard(BOB, OTHER, 1.0)
+    mine.heard(BOB, OTHER, MINE, 1.0)
     mine.gone(BOB)
-    assert mine.heard(BOB, OTHER, 2.0) is False
-    assert mine.heard(BOB, OTHER, 2.1) is True
+    assert mine.heard(BOB, OTHER, MINE, 2.0) is False
+    assert mine.heard(BOB, OTHER, MINE, 2.1) is True
     mine.gone(BOB)
     assert mine.exchange(BOB, 2.2) is True
 
@@ -95,7 +95,7 @@ def test_a_node_shows_its_view_in_every_probe_and_every_answer():
         pinged(here, BOB, 0)
         probes = [effect.message for effect in here.does() if isinstance(effect, SendDatagram)]
         shown.append({(type(probe), probe.view) for probe in probes if isinstance(probe, Ping | ProbeAck)})
-    alone, both = view_hash((ALICE,)), view_hash((ALICE, BOB))
+    alone, both = tag(ALICE), tag(ALICE, BOB)
     assert shown == [{(ProbeAck, alone)}, {(ProbeAck, both), (Ping, both)}]
 
 
@@ -106,7 +106,7 @@ def test_a_node_asks_the_peer_whose_view_differs_and_learns_whom_it_missed():
     one.does()
     other.does()
     for _ in range(2):
-        pinged(one, BOB, view_hash((ALICE, BOB, CAROL)))
+        pinged(one, BOB, tag(ALICE, BOB, CAROL))
     assert [message for message in one.says() if isinstance(message, Members)] == [
         Members((Told(one.me), Told(member(BOB))), reply=True)
     ]
