@@ -9,11 +9,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import UnionType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 from gossipsess.errors import ConfigError
 from gossipsess.model.member import Address
 from gossipsess.protocol.memory import MEMORY_LIMIT_MB
+from gossipsess.protocol.placement import CountBy, Rules
 from gossipsess.wire.keyring import SECRET_CHARACTERS_MIN, Keyring
 
 MULTICAST_GROUP: Final = ("239.255.79.50", 7949)
@@ -21,7 +22,7 @@ MULTICAST_GROUP: Final = ("239.255.79.50", 7949)
 PORT: Final = 7950
 PORT_RANGE: Final = 16
 NAME_BYTES_MAX: Final = 100
-"""Of `host` and of `node_name`: gossip carries both, and a datagram must hold several members."""
+"""Of `host`, `zone` and `node_name`: gossip carries all three, and a datagram must hold several members."""
 CLUSTER_CHARACTERS_MAX: Final = 255
 _PREFIX: Final = "GOSSIPSESS_"
 
@@ -36,12 +37,16 @@ _TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
     "port": (int, f"{PORT}"),
     "port_range": (int, f"{PORT_RANGE}"),
     "host": (str | None, "'pod-1'"),
+    "zone": (str | None, "'eu-1a'"),
     "node_name": (str | None, "'web-1'"),
     "confirm": (int | str, "1"),
     "confirm_timeout_s": (int | float, "0.25"),
     "idle_timeout_s": (int | float, "1800"),
     "absolute_timeout_s": (int | float, "43200"),
     "memory_limit_mb": (int, f"{MEMORY_LIMIT_MB}"),
+    "all_to_all_below": (int, f"{Rules().all_to_all_below}"),
+    "secondaries": (int, f"{Rules().secondaries}"),
+    "count_by": (str, f"'{Rules().count_by}'"),
 }
 
 
@@ -76,7 +81,12 @@ class Config:
         port_range: how many ports to try; several workers on one machine take the next free one.
         host: name of the machine or pod, for counting copies; 1 to 100 bytes of UTF-8, printable. None: the
             advertised address.
-        node_name: name of this node in logs and status; 1 to 100 bytes of UTF-8, printable. None: ``ip:port``.
+        zone: what hosts share that may fail at once, a rack or an availability zone; 1 to 100 bytes of UTF-8,
+            printable. A session's copies go to distinct zones where there are enough, else to distinct hosts. None:
+            not known; nodes without one count as one zone.
+        node_name: name of this node in logs and status, and what decides which sessions it holds: another one on
+            every node, and the same again when the node is restarted, so that none have to move. 1 to 100 bytes of
+            UTF-8, printable. None: ``ip:port``.
         confirm: how many other hosts must hold a write before `commit` returns, 0 or more, or ``all``.
         confirm_timeout_s: how long that may take, seconds; then the outcome is Degraded.
         idle_timeout_s: a session that nobody used for this long ends, seconds.
@@ -85,6 +95,13 @@ class Config:
             right; 1 or more. From there on the first commit of a new session raises `MemoryFull`, on the web the
             answer is 503; existing sessions go on. The same on every node: each holds every session. Smaller: a flood
             of visitors is turned away sooner. Larger: the process may be killed for its memory.
+        all_to_all_below: with fewer nodes than this, every node holds every session; from there on each session has a
+            primary and `secondaries`. 2 or more. Larger: more nodes may fail at once, and reads ask nobody, for more
+            memory and traffic in each. The same on every node.
+        secondaries: how many nodes hold a session beside its primary, 1 or more. Larger: so many nodes may fail at the
+            same moment and no session is lost, for as much more memory and traffic. The same on every node.
+        count_by: what `all_to_all_below` counts, ``node`` or ``host``. By ``host`` the workers of one machine or pod
+            count once. The same on every node.
 
     Raises:
         ConfigError: a value that cannot work; the message says which, and what to write instead.
@@ -105,6 +122,10 @@ class Config:
     idle_timeout_s: float = 30 * 60
     absolute_timeout_s: float = 12 * 3600
     memory_limit_mb: int = MEMORY_LIMIT_MB
+    zone: str | None = None
+    all_to_all_below: int = Rules().all_to_all_below
+    secondaries: int = Rules().secondaries
+    count_by: CountBy = Rules().count_by
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -198,7 +219,7 @@ class Config:
             raise ConfigError("secret_fallbacks: each of them is a str, as in secret_fallbacks=(former_secret,).")
 
     def _check_names(self) -> None:
-        for name in ("host", "node_name"):
+        for name in ("host", "zone", "node_name"):
             text = getattr(self, name)
             if text is None:
                 continue
@@ -269,12 +290,27 @@ class Config:
                 f"memory_limit_mb={self.memory_limit_mb!r} must be a positive number of MiB; "
                 f"the default is {MEMORY_LIMIT_MB}."
             )
+        self._check_placement()
+
+    def _check_placement(self) -> None:
+        if self.all_to_all_below < 2:
+            raise ConfigError(
+                f"all_to_all_below={self.all_to_all_below!r} must be 2 or more: one node holds everything in any case. "
+                f"The default is {Rules().all_to_all_below}; 2 gives each session its primary and secondaries always."
+            )
+        if self.secondaries < 1:
+            raise ConfigError(
+                f"secondaries={self.secondaries!r} must be 1 or more: without a second copy the death of one process "
+                f"would end the sessions it held. The default is {Rules().secondaries}."
+            )
+        if self.count_by not in get_args(CountBy):
+            raise ConfigError(f"count_by={self.count_by!r} must be 'node' or 'host'; the default is 'node'.")
 
 
 def _parsed(variable: str, name: str, text: str) -> Any:
     try:
         match name:
-            case "port" | "port_range" | "memory_limit_mb":
+            case "port" | "port_range" | "memory_limit_mb" | "all_to_all_below" | "secondaries":
                 return int(text)
             case "confirm":
                 return "all" if text == "all" else int(text)

@@ -159,6 +159,7 @@ class NodeService:
             address=address,
             name=config.node_name or f"{address[0]}:{address[1]}",
             host=config.host or address[0],
+            zone=config.zone or "",
         )
         seeds = tuple(seed for seed in parts.seeds if seed != address)
         looks_for_others = bool(seeds) or parts.multicast is not None
@@ -168,6 +169,9 @@ class NodeService:
             beacons=parts.multicast is not None,
             alone_s=ALONE_S if looks_for_others else 0.0,
             memory_limit_bytes=config.memory_limit_mb * MIB,
+            all_to_all_below=config.all_to_all_below,
+            secondaries=config.secondaries,
+            count_by=config.count_by,
         )
         replica = Replica(
             myself,

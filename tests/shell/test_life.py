@@ -22,7 +22,7 @@ async def outcome_of(node, session, confirm=None):
 @in_world
 async def test_nodes_that_know_one_address_all_meet_and_confirm_each_others_writes(world, count):
     """The whole of production's path but for the kernel: greeting, Hello, sync, push, acknowledgement."""
-    nodes = await world.cluster(count)
+    nodes = await world.cluster(count, all_to_all_below=6)
     for node in nodes:
         session = node.store.create()
         session["user"] = "kim"

@@ -19,12 +19,16 @@ FROM_ENV = {
     "port": ("8000", 8000),
     "port_range": ("4", 4),
     "host": ("pod-1", "pod-1"),
+    "zone": ("eu-1a", "eu-1a"),
     "node_name": ("web-1", "web-1"),
     "confirm": ("2", 2),
     "confirm_timeout_s": ("0.5", 0.5),
     "idle_timeout_s": ("60", 60.0),
     "absolute_timeout_s": ("3600", 3600.0),
     "memory_limit_mb": ("64", 64),
+    "all_to_all_below": ("3", 3),
+    "secondaries": ("2", 2),
+    "count_by": ("host", "host"),
 }
 
 
@@ -80,6 +84,9 @@ def test_an_unknown_name_is_an_error_with_the_nearest_right_one(environ, argumen
         ("absolute_timeout_s", float("inf")),
         ("memory_limit_mb", 0),
         ("memory_limit_mb", 10**9),
+        ("all_to_all_below", 1),
+        ("secondaries", 0),
+        ("count_by", "zone"),
         ("bind", "localhost"),
         ("advertise", "shop.example"),
         ("advertise", "0.0.0.0"),
@@ -99,6 +106,8 @@ def test_an_unknown_name_is_an_error_with_the_nearest_right_one(environ, argumen
         ("host", ""),
         ("host", "é" * 51),
         ("host", "pod\n1"),
+        ("zone", ""),
+        ("zone", "x" * 101),
         ("node_name", ""),
         ("node_name", "x" * 101),
         ("node_name", "web\udcff"),
@@ -119,7 +128,10 @@ def test_a_value_that_cannot_work_is_refused_by_name(name, value):
     [
         ("cluster", "x" * 255),
         ("host", "é" * 50),
+        ("zone", "é" * 50),
         ("node_name", "x" * 100),
+        ("all_to_all_below", 2),
+        ("secondaries", 1),
         ("node_name", "web 1"),
         ("secret", "x" * 16),
     ],
@@ -151,6 +163,10 @@ def test_the_longest_names_and_the_shortest_secret_are_taken(name, value):
         ("idle_timeout_s", "1", "idle_timeout_s=1800"),
         ("absolute_timeout_s", True, "absolute_timeout_s=43200"),
         ("memory_limit_mb", 0.5, "memory_limit_mb=512"),
+        ("zone", 1, "zone='eu-1a'"),
+        ("all_to_all_below", "4", "all_to_all_below=4"),
+        ("secondaries", True, "secondaries=1"),
+        ("count_by", None, "count_by='node'"),
     ],
 )
 def test_a_value_of_another_type_is_refused_with_what_to_write(name, value, write):
