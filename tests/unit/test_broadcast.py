@@ -9,9 +9,9 @@ from gossipsess.wire.crypto import DATAGRAM_BODY_BYTES_MAX
 from gossipsess.wire.messages import Gossip, PingRequest
 
 
-def member(number: int, *, name: str = "n", incarnation: int = 0) -> Member:
+def member(number: int, *, name: str = "n", zone: str = "", incarnation: int = 0) -> Member:
     node = number.to_bytes(8, "big")
-    return Member(node, incarnation, MemberState.ALIVE, ("10.0.0.1", 7950), name, host="h")
+    return Member(node, incarnation, MemberState.ALIVE, ("10.0.0.1", 7950), name, host="h", zone=zone)
 
 
 @pytest.mark.parametrize(("members", "sends"), [(1, 4), (9, 4), (10, 8), (99, 8), (100, 12)])
@@ -61,8 +61,8 @@ def test_the_largest_message_fits_into_a_datagram_whatever_the_names(name):
     """A larger one would be split on its way, and lost with any part of it; the sealer refuses it."""
     broadcast = Broadcast()
     for number in range(100):
-        broadcast.add(member(2**63 + number, name=name, incarnation=2**32 - 1))
-    updates = broadcast.take([member(2**64 - number, name=name) for number in (1, 2, 3)], 5)
+        broadcast.add(member(2**63 + number, name=name, zone=name[:99], incarnation=2**32 - 1))
+    updates = broadcast.take([member(2**64 - number, name=name, zone=name[:99]) for number in (1, 2, 3)], 5)
     message = PingRequest(2**32 - 1, b"12345678", ("1234:" * 7 + "1234", 65535), updates)
     assert len(encode(message)) <= DATAGRAM_BODY_BYTES_MAX
     larger = sum(map(update_bytes, updates)) + update_bytes(updates[-1])
@@ -81,9 +81,10 @@ def test_an_update_too_large_for_any_datagram_is_left_out():
 
 @pytest.mark.parametrize("name", ["", "n", "é" * 40, "x" * 255])
 def test_the_estimate_is_an_upper_bound(name):
-    update = member(2**64 - 1, name=name, incarnation=2**32 - 1)
+    update = member(2**64 - 1, name=name, zone=name, incarnation=2**32 - 1)
     assert len(encode(Gossip((update,)))) - len(encode(Gossip(()))) <= update_bytes(update)
 
 
 def test_names_count_in_bytes_and_not_in_characters():
     assert update_bytes(member(1, name="éé")) == update_bytes(member(1, name="xx")) + 2
+    assert update_bytes(member(1, zone="éé")) == update_bytes(member(1, zone="xx")) + 2

@@ -409,6 +409,40 @@ def test_who_has_left_asks_none_of_the_dead():
     assert machine.next_deadline() is None
 
 
+def test_draining_tells_several_members_at_once_and_stays_a_member():
+    """Until the others know, they place sessions on a node that is about to go."""
+    others = [member(number) for number in range(1, 21)]
+    machine = swim(*others)
+    effects = machine.drain(1.0)
+    drains = member(0, incarnation=1)._replace(leaving=True)
+    assert machine.myself == drains
+    assert len({send.address for send in sent(effects, Gossip)}) == len(effects) == 8
+    assert all(drains in send.message.updates for send in effects)
+    assert machine.drain(1.0) == []
+    assert next_ping(machine), "it judges others as before"
+
+
+def test_a_draining_node_outranks_what_was_said_of_it_before():
+    """A suspicion of a moment ago, still on its way, must not bring sessions back to it."""
+    machine, other = swim(A), swim(ME._replace(node=b"drains!!", state=SUSPECT))
+    machine.drain(1.0)
+    (change,) = other.heard_members([Told(machine.myself._replace(node=b"drains!!"))], 1.0)
+    assert isinstance(change, MemberChanged)
+    assert change.member.leaving
+    assert other.heard_members([Told(ME._replace(node=b"drains!!", state=SUSPECT))], 1.1) == []
+
+
+def test_a_refutation_still_says_that_the_node_drains():
+    """Forgotten in one, sessions would move back to a node that is going."""
+    machine = swim(A)
+    machine.drain(1.0)
+    machine.receive(A.node, A.address, Gossip((machine.myself._replace(state=SUSPECT),)), 2.0)
+    assert machine.myself == member(0, incarnation=2)._replace(leaving=True)
+    machine.leave(3.0)
+    assert machine.myself == member(0, LEFT, 2)._replace(leaving=True)
+    assert machine.drain(4.0) == []
+
+
 # --- time -------------------------------------------------------------------------------------------------
 
 
