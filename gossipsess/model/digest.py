@@ -3,6 +3,9 @@
 # Leaf        a session's is the first 12 bits of its sid, 4,096 in 64 groups of 64: a tree of two levels, so that one
 #             session of 100,000 is found by three short messages. A leaf's sum is the sum of its records' hashes.
 # USERS       one leaf more, a group of its own: the revocations of users, which every node holds wherever sessions are.
+# Partition   four leaves, the unit in which sessions are placed; the revocations are the last one, 1024.
+# Scope       a set of partitions, as an int whose bit p stands for partition p. What two nodes compare may be less than
+#             everything.
 # Settled     the sum over all sessions that did not change in the last `SETTLE_S`. While a cluster is written to, a
 #             delta is always on its way and no two nodes are ever equal; what has settled is equal, or it is wrong.
 # Why sums and not exclusive ors: nothing cancels. Why modulo 2**48: sums are most of what a repair sends, and a hash is
@@ -20,6 +23,14 @@ USERS: Final = 64 * GROUP_LEAVES
 """The leaf of revocations."""
 LEAVES: Final = USERS + 1
 GROUPS: Final = 65
+PARTITION_LEAVES: Final = 4
+PARTITIONS: Final = USERS // PARTITION_LEAVES + 1
+EVERYTHING: Final = (1 << PARTITIONS) - 1
+"""The scope of all partitions."""
+USERS_SCOPE: Final = 1 << USERS // PARTITION_LEAVES
+"""The scope of the revocations alone, which is part of every sync."""
+_GROUP_PARTITIONS: Final = GROUP_LEAVES // PARTITION_LEAVES
+_WHOLE_GROUP: Final = (1 << _GROUP_PARTITIONS) - 1
 SUM_BYTES: Final = 6
 SUM_MASK: Final = (1 << 8 * SUM_BYTES) - 1
 SETTLE_S: Final = 3.0
@@ -35,6 +46,11 @@ def leaf_of(sid: Sid) -> int:
 def leaves_in(group: int) -> int:
     """Return how many leaves a group, 0 .. `GROUPS` - 1, has."""
     return min(GROUP_LEAVES, LEAVES - group * GROUP_LEAVES)
+
+
+def in_scope(leaf: int, scope: int) -> bool:
+    """Say whether a leaf, 0 .. `LEAVES` - 1, belongs to one of the partitions of a scope."""
+    return bool(scope >> leaf // PARTITION_LEAVES & 1)
 
 
 def short_hash(state_hash: int) -> int:
@@ -101,14 +117,26 @@ class LeafSums:
             self._total = total
         return wrong
 
-    def of_groups(self) -> tuple[int, ...]:
-        """Return the sum of each group."""
-        return tuple([sum(self.of_leaves(group)) & SUM_MASK for group in range(GROUPS)])
+    def of_groups(self, scope: int = EVERYTHING) -> tuple[int, ...]:
+        """Return the sum of each group, over those of its leaves that are in scope."""
+        return tuple([self._of_group(group, scope) & SUM_MASK for group in range(GROUPS)])
 
     def of_leaves(self, group: int) -> tuple[int, ...]:
         """Return the sum of each leaf of a group."""
         first = group * GROUP_LEAVES
         return tuple(self._sums[first : first + GROUP_LEAVES])
+
+    def _of_group(self, group: int, scope: int) -> int:
+        within = scope >> group * _GROUP_PARTITIONS & _WHOLE_GROUP
+        if within == _WHOLE_GROUP:
+            return sum(self.of_leaves(group))
+        total, at = 0, group * GROUP_LEAVES
+        while within:
+            if within & 1:
+                total += sum(self._sums[at : at + PARTITION_LEAVES])
+            within >>= 1
+            at += PARTITION_LEAVES
+        return total
 
     def __getitem__(self, leaf: int) -> int:
         return self._sums[leaf]

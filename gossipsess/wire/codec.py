@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import cbor2
 
 from gossipsess.errors import DecodeError
-from gossipsess.model.digest import GROUPS, LEAVES, SUM_BYTES, leaves_in
+from gossipsess.model.digest import EVERYTHING, GROUPS, LEAVES, SUM_BYTES, leaves_in
 from gossipsess.model.identity import NODE_ID_BYTES, SID_BYTES, NodeId, Sid
 from gossipsess.model.member import Address, Member, MemberState, Told
 from gossipsess.wire.delta_codec import (
@@ -56,6 +56,7 @@ U16: Final = 2**16 - 1
 U32: Final = 2**32 - 1
 U64: Final = 2**64 - 1
 HASH_BYTES: Final = 16
+SCOPE_BYTES: Final = -(-EVERYTHING.bit_length() // 8)
 _LEAF: Final = Struct(">H")
 _LISTED: Final = Struct(f">{SID_BYTES}s{SUM_BYTES}s")
 _NESTING_MAX: Final = 4
@@ -236,6 +237,22 @@ def _sums(fields: _Fields, count: int) -> tuple[int, ...]:
     return tuple([int.from_bytes(packed[at : at + SUM_BYTES], "big") for at in range(0, len(packed), SUM_BYTES)])
 
 
+def _packed_scope(scope: int) -> bytes:
+    return b"" if scope == EVERYTHING else scope.to_bytes(SCOPE_BYTES, "little")
+
+
+def _scope(fields: _Fields) -> int:
+    packed = fields.raw()
+    if packed == b"":
+        return EVERYTHING
+    if type(packed) is not bytes or len(packed) != SCOPE_BYTES:
+        raise DecodeError("a scope is missing or of another size")
+    scope = int.from_bytes(packed, "little")
+    if scope > EVERYTHING:
+        raise DecodeError("a scope has partitions that do not exist")
+    return scope
+
+
 def _packed(form: Struct, rows: Iterable[tuple[Any, ...]]) -> bytes:
     return b"".join([form.pack(*row) for row in rows])
 
@@ -296,8 +313,8 @@ _KINDS: Final[dict[int, _Kind]] = {
     ),
     21: _Kind(
         SyncAsk,
-        lambda m: [m.round, _packed_sums(m.groups)],
-        lambda f: SyncAsk(f.number(U32), _sums(f, GROUPS)),
+        lambda m: [m.round, _packed_sums(m.groups), _packed_scope(m.scope)],
+        lambda f: SyncAsk(f.number(U32), _sums(f, GROUPS), _scope(f)),
     ),
     22: _Kind(
         SyncPage,

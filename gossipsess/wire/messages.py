@@ -7,6 +7,7 @@
 from typing import NamedTuple, TypeGuard
 
 from gossipsess.model.delta import Delta
+from gossipsess.model.digest import EVERYTHING
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Address, Member, Told
 
@@ -131,7 +132,9 @@ class SyncAsk(NamedTuple):
     round: int
     """Counts the questions of one asker to one peer; an answer to an earlier one is not taken."""
     groups: tuple[int, ...]
-    """The asker's sum of each group, 48 bits each."""
+    """The asker's sum of each group, 48 bits each, over the leaves in scope."""
+    scope: int = EVERYTHING
+    """The partitions that are compared, as bits (model/digest.py); the revocations always are."""
 
 
 class SyncSums(NamedTuple):
@@ -139,7 +142,7 @@ class SyncSums(NamedTuple):
 
     round: int
     groups: tuple[tuple[int, tuple[int, ...]], ...]
-    """(group, the sum of each of its leaves); all of them are 33 KB, which is one frame."""
+    """(group, the sum of each of its leaves, in scope or not); all of them are 33 KB, which is one frame."""
     synced: bool
     """The sender has everything itself."""
 

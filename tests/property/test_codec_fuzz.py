@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gossipsess.errors import DecodeError
 from gossipsess.model.delta import Delta
-from gossipsess.model.digest import GROUPS, LEAVES, SUM_MASK, leaves_in
+from gossipsess.model.digest import EVERYTHING, GROUPS, LEAVES, SUM_MASK, leaves_in
 from gossipsess.model.member import Member, MemberState, Told
 from gossipsess.wire.codec import U16, U32, U64, decode_untrusted, encode
 from gossipsess.wire.frame import MESSAGE_BYTES_MAX
@@ -86,7 +86,7 @@ KINDS = {
     PushAck: st.builds(PushAck, u64, several(gaps), several(sids)),
     Pull: st.builds(Pull, u64, several(gaps)),
     PullAnswer: st.builds(PullAnswer, u64, st.booleans(), st.booleans()),
-    SyncAsk: st.builds(SyncAsk, u32, sums),
+    SyncAsk: st.builds(SyncAsk, u32, sums, st.just(EVERYTHING) | st.integers(0, EVERYTHING)),
     SyncSums: st.builds(SyncSums, u32, several(group_sums), st.booleans()),
     SyncList: st.builds(SyncList, u32, several(st.integers(0, LEAVES - 1))),
     SyncPage: st.builds(SyncPage, u32, st.integers(0, LEAVES), several(st.tuples(sids, u48)), st.booleans()),

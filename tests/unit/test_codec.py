@@ -10,7 +10,7 @@ from gossipsess.model.record import CLAIMS_MAX, dead_record
 from gossipsess.wire.codec import TEXT_CHARACTERS_MAX, U32, U64, decode_untrusted, encode
 from gossipsess.wire.delta_codec import KEY_CHARACTERS_MAX, VALUE_BYTES_MAX, packed_claims
 from gossipsess.wire.frame import PIECE_BYTES_MAX
-from gossipsess.wire.messages import Bye, Gossip, Ping, Push, SyncSums
+from gossipsess.wire.messages import Bye, Gossip, Ping, Push, SyncAsk, SyncSums
 from tests.unit.machines import ALICE, BOB, SID, member, record, registers, stamp
 
 PING, GOSSIP, BEACON, PUSH, PUSH_ACK = 1, 6, 7, 17, 18
@@ -55,6 +55,12 @@ def test_what_is_not_a_list_with_a_kind_is_refused(data):
         ((GOSSIP, 1, ALICE, 0, 0, "shop", 1, "n", "h"), "IP address"),
         ((GOSSIP, 1, ALICE, 0, 0, "fe80::1%\0", 1, "n", "h"), "IP address"),
         ((SYNC_ASK, 1, bytes(6 * GROUPS - 1)), "390 bytes"),
+        ((SYNC_ASK, 1, bytes(6 * GROUPS)), "early"),
+        ((SYNC_ASK, 1, bytes(6 * GROUPS), 0), "scope"),
+        ((SYNC_ASK, 1, bytes(6 * GROUPS), ""), "scope"),
+        ((SYNC_ASK, 1, bytes(6 * GROUPS), bytes(128)), "another size"),
+        ((SYNC_ASK, 1, bytes(6 * GROUPS), bytes(130)), "another size"),
+        ((SYNC_ASK, 1, bytes(6 * GROUPS), bytes(128) + b"\x02"), "do not exist"),
         ((SYNC_SUMS, 1, True, GROUPS + 1), "number"),
         ((SYNC_SUMS, 1, True, 1, GROUPS, bytes(384)), "number"),
         ((SYNC_SUMS, 1, True, 1, 0, bytes(378)), "384 bytes"),
@@ -164,6 +170,14 @@ def test_the_sums_of_everything_fit_one_frame():
     """A joiner's first answer; in two frames it would stand in the way of more deltas than one push does."""
     groups = tuple((group, (SUM_MASK,) * leaves_in(group)) for group in range(GROUPS))
     assert len(encode(SyncSums(U32, groups, True))) <= PIECE_BYTES_MAX
+
+
+def test_a_scope_costs_129_bytes_and_everything_costs_none():
+    """Every link that comes up begins with one; in a small cluster it is always everything."""
+    sums = (SUM_MASK,) * GROUPS
+    whole, part = SyncAsk(U32, sums), SyncAsk(U32, sums, 1)
+    assert len(encode(part)) == len(encode(whole)) + 129 + 1
+    assert [decode_untrusted(encode(ask)) for ask in (whole, part)] == [whole, part]
 
 
 def test_claims_are_packed_tight():

@@ -4,7 +4,21 @@ import random
 
 import pytest
 
-from gossipsess.model.digest import GROUPS, LEAVES, SETTLE_S, SUM_MASK, USERS, LeafSums, leaf_of, leaves_in
+from gossipsess.model.digest import (
+    EVERYTHING,
+    GROUP_LEAVES,
+    GROUPS,
+    LEAVES,
+    PARTITIONS,
+    SETTLE_S,
+    SUM_MASK,
+    USERS,
+    USERS_SCOPE,
+    LeafSums,
+    in_scope,
+    leaf_of,
+    leaves_in,
+)
 from gossipsess.model.revocation import user_sid
 from gossipsess.model.table import Table
 from tests.unit.machines import ALICE, SID, registers, stamp
@@ -119,3 +133,27 @@ def test_revocations_have_a_leaf_of_their_own():
     assert leaf_of(user) == USERS
     assert (sums[USERS], sums.of_groups()[-1], sums.of_leaves(GROUPS - 1)) == (9, 9, (9,))
     assert sum(leaves_in(group) for group in range(GROUPS)) == LEAVES
+
+
+@pytest.mark.parametrize(
+    "scope", [0, 1, 1 << 15, 0xFFFF, 0b1011 << 14, USERS_SCOPE, EVERYTHING, EVERYTHING - 1, 2**512 // 3]
+)
+def test_the_sums_of_a_scope_are_those_of_its_leaves_alone(scope):
+    """Nodes that hold different partitions compare what both hold; a leaf too many would differ for ever."""
+    sums = LeafSums()
+    for leaf in range(LEAVES):
+        sums.put_right(leaf, (leaf + 1) * 2**35 + leaf)
+    expected = [0] * GROUPS
+    for leaf in range(LEAVES):
+        if in_scope(leaf, scope):
+            expected[leaf // GROUP_LEAVES] += sums[leaf]
+    assert sums.of_groups(scope) == tuple([total & SUM_MASK for total in expected])
+
+
+def test_each_partition_has_four_leaves_and_the_last_one_the_revocations():
+    """Placement, scopes and sums must cut sessions alike."""
+    for partition in range(PARTITIONS - 1):
+        assert [leaf for leaf in range(LEAVES) if in_scope(leaf, 1 << partition)] == [
+            *range(4 * partition, 4 * partition + 4)
+        ]
+    assert [leaf for leaf in range(LEAVES) if in_scope(leaf, USERS_SCOPE)] == [USERS]
