@@ -1,4 +1,4 @@
-# Sync: come to hold everything that one peer holds; a repair also gives the peer what it lacks.
+# Sync: come to hold everything that one peer holds of some partitions; a repair also gives the peer what it lacks.
 #
 #   SyncAsk -> SyncSums    the sums of all groups; the leaf sums of those that differ
 #   SyncList -> SyncPage   some of the leaves that differ; the sessions in as many of them as fit a page
@@ -9,15 +9,21 @@
 # time is asked for again from the same place.
 # Compared are the sums of everything, not of what has settled: a joiner needs all. What is on its way at that moment
 # is pulled too, for nothing.
+# Scope: the partitions to be compared. Both sides sum up what they have of them, whether they are holders or not; so
+# who lost a partition still shows what it has of it. When a sync has ended, the peer has shown all of its scope.
+# Pace: what a sync pulls is bounded in bytes a second, beyond a first megabyte. A joiner that pulled as fast as its
+# links carry would take its donors' processors from their requests; and asking later is all that it takes.
 # Pull only or both ways: when a link comes up each side runs its own sync, and pulling is enough. A repair is run by
 # one side alone, and must do for both.
+# Not here: which scope, and whom to ask first (gains.py).
 
+import math
 from typing import Final, NamedTuple
 
 from gossipsess.model.delta import Delta
-from gossipsess.model.digest import GROUP_LEAVES, short_hash
+from gossipsess.model.digest import GROUP_LEAVES, USERS_SCOPE, in_scope, short_hash
 from gossipsess.model.identity import Sid
-from gossipsess.model.record import Claims
+from gossipsess.model.record import Claims, entry_bytes
 from gossipsess.model.table import Table
 from gossipsess.wire.messages import Gap, Pull, SyncAsk, SyncList, SyncPage, SyncSums
 
@@ -26,6 +32,11 @@ LEAVES_PER_LIST: Final = 128
 SESSIONS_PER_PAGE: Final = 256
 """A page ends after the leaf that reaches this. At 2 KB a session the page's records make half a megabyte."""
 ASK_AGAIN_S: Final = 1.0
+PULL_BYTES_PER_S: Final = 8_000_000
+"""Keys and values pulled in a second: 100,000 sessions of 2 KB in 25 s. Faster: donors answer requests later, for the
+longer part of a core; slower: a gainer forwards its misses for longer, and a second death meets fewer copies."""
+BURST_BYTES: Final = 1_000_000
+"""What is pulled before the bound is felt. A repair needs less, and is never slowed down."""
 UNEQUAL_MAX: Final = 4096
 """Sessions remembered as unequal, some 700 KB. Nearly all are equal the next time; the rest waits its turn."""
 
@@ -37,6 +48,8 @@ class Step(NamedTuple):
     """To be sent to the peer; None: wait, or it has ended."""
     owed: tuple[tuple[Sid, Claims | None], ...] = ()
     """(session, claims): what the peer lacks is what these claims do not cover; None: all of it. Of a repair only."""
+    shown: int = 0
+    """A sync has ended: the partitions of which the peer has shown all that it held since they were asked for last."""
 
 
 class Sync:
@@ -50,29 +63,47 @@ class Sync:
         self.running = False
         self.both_ways = False
         """The one that runs is a repair."""
-        self._again: bool | None = None  # another one follows: whether both ways
+        self._scope = 0
+        self._shows = 0  # those in scope that nobody has asked for again since it began
+        self._again: tuple[int, bool] | None = None  # another one follows: its scope, and whether both ways
         self._round = 0
         self._differing: list[int] | None = None  # leaves not yet compared; None until the sums have come
+        self._differed = 0  # how many of them there were
+        self._free_s = -math.inf  # when what was pulled so far is paid for, at `PULL_BYTES_PER_S`
+        self._rests = False  # the next list waits for that
         self._answered = 0  # how many of them the page at hand is about
         self._page_synced = False
         self._missing: dict[Sid, bool] = {}  # what was pulled and has not come; whether as a whole
         self._unequal: dict[Sid, tuple[int, int]] = {}  # (mine, theirs) when last seen to differ
         self._due_s: float | None = None
 
-    def start(self, table: Table, now_s: float, *, both_ways: bool = False) -> Step:
-        """Begin, or begin anew once the one that runs has ended.
+    @property
+    def share(self) -> float:
+        """How much of what differed has been compared by now, 0 .. 1; 0 while there are no sums."""
+        return 1 - len(self._differing) / self._differed if self._differing else 0.0
 
-        `both_ways`: also find what the peer lacks, as a repair does that the peer does not run itself.
+    def start(self, table: Table, now_s: float, scope: int, *, both_ways: bool = False) -> Step:
+        """Begin, or begin anew once the one that runs has ended; what is asked meanwhile is then one scope.
+
+        What is asked for again is shown by the later one only: the peer may have shown its part of it long ago.
+
+        Args:
+            scope: the partitions to be compared, as bits; the revocations always are.
+            both_ways: also find what the peer lacks, as a repair does that the peer does not run itself.
         """
+        scope |= USERS_SCOPE
         if self.running:
-            self._again = both_ways or bool(self._again)
+            waiting, ways = self._again or (0, False)
+            self._again = (waiting | scope, ways or both_ways)
+            self._shows &= ~scope
             return Step()
-        return self._begin(table, now_s, both_ways)
+        return self._begin(table, now_s, scope, both_ways)
 
     def stop(self) -> None:
         """The link is lost; the next `start` begins from the front."""
         self.running = False
         self._again = None
+        self._rests = False
         self._missing.clear()
         self._due_s = None
 
@@ -85,14 +116,17 @@ class Sync:
             leaf
             for group, theirs in sums.groups
             for leaf, total in enumerate(theirs, group * GROUP_LEAVES)
-            if table.sums[leaf] != total
-        ]
+            if table.sums[leaf] != total and (total or self.both_ways) and in_scope(leaf, self._scope)
+        ]  # a sum of nothing: there is nothing to pull
+        self._differed = len(self._differing)
         return self._next(table, now_s)
 
     def page(self, page: SyncPage, table: Table, now_s: float) -> Step:
         """Take a page; pull what it shows missing, or go on."""
-        if not self.running or page.round != self._round or self._missing or not self._differing or not page.answered:
+        if not self.running or page.round != self._round or not page.answered:
             return Step()
+        if self._missing or self._rests or not self._differing:
+            return Step()  # it came before, or nobody asked for one
         wanted: list[Gap] = []
         for sid, state_hash in page.sessions:
             record = table.get(sid)
@@ -121,6 +155,8 @@ class Sync:
         whole = self._missing.pop(delta.sid, None)
         if whole is None:
             return Step()
+        pulled_bytes = sum([entry_bytes(entry[0], entry[3]) for entry in delta.entries])
+        self._free_s = max(self._free_s, now_s - BURST_BYTES / PULL_BYTES_PER_S) + pulled_bytes / PULL_BYTES_PER_S
         owed: tuple[tuple[Sid, Claims | None], ...] = ()
         record = table.records.get(delta.sid)
         if record is not None and record.state_hash == delta.after_hash:
@@ -133,19 +169,20 @@ class Sync:
         return self._next(table, now_s)._replace(owed=owed)
 
     def next_deadline(self) -> float | None:
-        """Return when to ask again for what did not come."""
+        """Return when to ask for more, or again for what did not come."""
         return self._due_s
 
     def timeout(self, table: Table, now_s: float) -> Step:
-        """Ask again; what has come meanwhile is not asked for twice."""
+        """Ask for what comes next, or again; what has come meanwhile is not asked for twice."""
         if self._due_s is None or now_s < self._due_s:
             return Step()
         self._missing.clear()
         return self._ask(table, now_s) if self._differing is None else self._list(now_s)
 
-    def _begin(self, table: Table, now_s: float, both_ways: bool) -> Step:
+    def _begin(self, table: Table, now_s: float, scope: int, both_ways: bool) -> Step:
         self.running = True
         self.both_ways = both_ways
+        self._scope = self._shows = scope
         self._again = None
         self._differing = None
         self._answered = 0
@@ -154,26 +191,33 @@ class Sync:
     def _ask(self, table: Table, now_s: float) -> Step:
         self._round += 1
         self._due_s = now_s + ASK_AGAIN_S
-        return Step(SyncAsk(self._round, table.sums.of_groups()))
+        return Step(SyncAsk(self._round, table.sums.of_groups(self._scope), self._scope))
 
     def _list(self, now_s: float) -> Step:
         assert self._differing, "there is something to ask for"
         self._round += 1
+        self._rests = False
         self._answered = 0
         self._due_s = now_s + ASK_AGAIN_S
         return Step(SyncList(self._round, tuple(self._differing[:LEAVES_PER_LIST])))
 
     def _next(self, table: Table, now_s: float) -> Step:
         assert self._differing is not None, "the sums have come"
+        shown = self._shows
         del self._differing[: self._answered]
         self._answered = 0
+        if self._differing and self._free_s > now_s:
+            self._rests = True
+            self._due_s = self._free_s
+            return Step()
         if self._differing:
             return self._list(now_s)
         self.completed = True
         self.peer_synced = self._page_synced
         self.running = False
         self._due_s = None
-        return Step() if self._again is None else self._begin(table, now_s, self._again)
+        step = Step() if self._again is None else self._begin(table, now_s, *self._again)
+        return step._replace(shown=shown)
 
     def _not_in(self, page: SyncPage, table: Table) -> tuple[tuple[Sid, None], ...]:
         assert self._differing, "a page was asked for"
@@ -183,8 +227,8 @@ class Sync:
 
 
 def answer(ask: SyncAsk, table: Table, synced: bool) -> SyncSums:
-    """Return the leaf sums of the groups in which this node and a peer differ."""
-    groups = enumerate(zip(table.sums.of_groups(), ask.groups, strict=True))
+    """Return the leaf sums of the groups in which this node and a peer differ, within the scope asked for."""
+    groups = enumerate(zip(table.sums.of_groups(ask.scope | USERS_SCOPE), ask.groups, strict=True))
     differing = tuple([(group, table.sums.of_leaves(group)) for group, (mine, theirs) in groups if mine != theirs])
     return SyncSums(ask.round, differing, synced)
 

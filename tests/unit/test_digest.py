@@ -136,7 +136,9 @@ def test_revocations_have_a_leaf_of_their_own():
 
 
 @pytest.mark.parametrize(
-    "scope", [0, 1, 1 << 15, 0xFFFF, 0b1011 << 14, USERS_SCOPE, EVERYTHING, EVERYTHING - 1, 2**512 // 3]
+    "scope",
+    [0, 1, 1 << 15, 0xFFFF, 0b1011 << 14, USERS_SCOPE, EVERYTHING, EVERYTHING - 1, 2**512 // 3],
+    ids=lambda scope: f"{scope.bit_count()} partitions",
 )
 def test_the_sums_of_a_scope_are_those_of_its_leaves_alone(scope):
     """Nodes that hold different partitions compare what both hold; a leaf too many would differ for ever."""

@@ -3,10 +3,20 @@
 import pytest
 
 from gossipsess.model.delta import not_covered
-from gossipsess.model.digest import GROUPS, leaf_of
+from gossipsess.model.digest import EVERYTHING, GROUPS, USERS_SCOPE, in_scope, leaf_of
+from gossipsess.model.revocation import user_sid
 from gossipsess.model.table import Table
 from gossipsess.protocol import sync
-from gossipsess.protocol.sync import ASK_AGAIN_S, LEAVES_PER_LIST, Sync, answer, listing
+from gossipsess.protocol.sync import (
+    ASK_AGAIN_S,
+    BURST_BYTES,
+    LEAVES_PER_LIST,
+    PULL_BYTES_PER_S,
+    Step,
+    Sync,
+    answer,
+    listing,
+)
 from gossipsess.wire.messages import Pull, SyncAsk, SyncList, SyncPage, SyncSums
 from tests.unit.machines import ALICE, BOB, EPOCH_MS, registers, stamp
 
@@ -29,7 +39,7 @@ def run(asker: Sync, mine: Table, theirs: Table, *, both_ways: bool = False) -> 
     """Play both sides to the end; return the kinds of what the asker said, and how many sessions were pulled."""
     kinds: list[type] = []
     pulled = 0
-    steps = [asker.start(mine, 0.0, both_ways=both_ways)]
+    steps = [asker.start(mine, 0.0, EVERYTHING, both_ways=both_ways)]
     while steps:
         step = steps.pop(0)
         for sid, claims in step.owed:
@@ -58,7 +68,7 @@ def held(table: Table) -> dict[bytes, int]:
 def begun(mine: Table, theirs: Table) -> tuple[Sync, SyncList]:
     """Return a sync that has asked for its first page."""
     asker = Sync()
-    ask = asker.start(mine, 0.0).message
+    ask = asker.start(mine, 0.0, EVERYTHING).message
     return asker, asker.sums(answer(ask, theirs, True), mine, 0.0).message
 
 
@@ -125,7 +135,7 @@ def test_what_stays_unequal_is_asked_for_as_a_whole_the_next_time():
     claims = []
     asker = Sync()
     for _ in range(2):
-        ask = asker.start(table, 0.0).message
+        ask = asker.start(table, 0.0, EVERYTHING).message
         listed = asker.sums(answer(ask, theirs, True), table, 0.0).message
         pull = asker.page(listing(listed, theirs, True), table, 0.0).message
         claims.append(pull.wanted[0].claims)
@@ -158,7 +168,7 @@ def test_sums_that_do_not_come_are_asked_for_again_and_late_ones_ignored():
     """Both taken, the sync would begin with its leaves twice."""
     table, theirs = table_of(range(0)), table_of(range(10))
     asker = Sync()
-    first = asker.start(table, 0.0).message
+    first = asker.start(table, 0.0, EVERYTHING).message
     assert asker.timeout(table, ASK_AGAIN_S - 0.1).message is None
     second = asker.timeout(table, ASK_AGAIN_S).message
     assert second.round == first.round + 1
@@ -196,8 +206,8 @@ def test_a_second_start_runs_once_more_after_the_first(second_both_ways):
     """A member died while a sync was running: what it told others may have come behind the pages already read."""
     table, theirs = table_of(range(10)), table_of(range(10))
     asker = Sync()
-    step = asker.start(table, 0.0, both_ways=not second_both_ways)
-    assert asker.start(table, 0.0, both_ways=second_both_ways).message is None
+    step = asker.start(table, 0.0, EVERYTHING, both_ways=not second_both_ways)
+    assert asker.start(table, 0.0, EVERYTHING, both_ways=second_both_ways).message is None
     rounds = []
     while step.message is not None:
         rounds.append(asker.both_ways)
@@ -236,7 +246,7 @@ def test_a_stopped_sync_begins_from_the_front_and_takes_no_late_page():
     asker.stop()
     assert asker.next_deadline() is None
     assert asker.page(page, table, 0.0).message is None
-    ask = asker.start(table, 1.0).message
+    ask = asker.start(table, 1.0, EVERYTHING).message
     assert isinstance(ask, SyncAsk)
     assert asker.sums(answer(ask, theirs, True), table, 1.0).message.leaves == listed.leaves
 
@@ -256,3 +266,194 @@ def test_what_nobody_asked_for_is_ignored():
     asker = Sync()
     assert asker.page(SyncPage(0, 1, ((sid(1), 1),), True), Table(), 0.0).message is None
     assert asker.sums(SyncSums(0, ((0, (1,) * GROUPS),), True), Table(), 0.0).message is None
+
+
+# --- scopes -------------------------------------------------------------------------------------------------
+
+
+def within(table: Table, scope: int) -> set[bytes]:
+    return {name for name in table.records if in_scope(leaf_of(name), scope)}
+
+
+def ended(asker: Sync, step: Step, mine: Table, theirs: Table) -> Step:
+    """Play both sides until the asker wants nothing more or says what it was shown."""
+    while step.message is not None and not step.shown:
+        match step.message:
+            case SyncAsk():
+                step = asker.sums(answer(step.message, theirs, True), mine, 0.0)
+            case SyncList():
+                step = asker.page(listing(step.message, theirs, True), mine, 0.0)
+            case Pull():
+                for gap in step.message.wanted:
+                    delta = not_covered(theirs.get(gap.sid), gap.claims or {})
+                    mine.merge(delta, NOW_MS, 0.0)
+                    step = asker.merged(delta, mine, 0.0)
+    return step
+
+
+SCOPES = [0, 1 << 512, 0xFF << 60, EVERYTHING // 3, USERS_SCOPE, EVERYTHING - 1]
+
+
+@pytest.mark.parametrize("scope", SCOPES, ids=lambda scope: f"{scope.bit_count()} partitions")
+def test_a_sync_pulls_what_is_in_scope_and_nothing_else_and_says_what_it_was_shown(scope):
+    """Of partitions that this node does not hold it wants nothing; the rest must come whole."""
+    mine, theirs = table_of(range(500)), table_of(range(2000))
+    before = set(mine.records)
+    asker = Sync()
+    step = ended(asker, asker.start(mine, 0.0, scope), mine, theirs)
+    assert set(mine.records) == before | within(theirs, scope)
+    assert step.shown == scope | USERS_SCOPE
+    assert asker.completed
+
+
+@pytest.mark.parametrize("scope", SCOPES, ids=lambda scope: f"{scope.bit_count()} partitions")
+def test_a_repair_gives_what_is_in_scope_and_nothing_else(scope):
+    """The peer may hold less than this node: what it does not hold is no difference."""
+    mine, theirs = table_of(range(2000)), table_of(range(500))
+    before = set(theirs.records)
+    step_owed: list[bytes] = []
+    asker = Sync()
+    step = asker.start(mine, 0.0, scope, both_ways=True)
+    while step.message is not None:
+        match step.message:
+            case SyncAsk():
+                step = asker.sums(answer(step.message, theirs, True), mine, 0.0)
+            case SyncList():
+                step = asker.page(listing(step.message, theirs, True), mine, 0.0)
+        step_owed += [name for name, _ in step.owed]
+    assert set(step_owed) == within(mine, scope) - before
+
+
+def test_where_only_what_is_out_of_scope_differs_a_sync_is_one_question():
+    """Two holders of one partition would else list all their others each time a link comes up."""
+    mine, theirs = table_of(range(2000)), table_of(range(1500))
+    differing = {leaf_of(name) >> 2 for name in set(mine.records) - set(theirs.records)}
+    scope = EVERYTHING & ~sum(1 << partition for partition in differing)
+    asker = Sync()
+    ask = asker.start(mine, 0.0, scope).message
+    sums = answer(ask, theirs, True)
+    assert sums.groups == ()
+    assert asker.sums(sums, mine, 0.0).message is None
+    assert asker.completed
+
+
+def test_revocations_are_compared_whatever_the_scope():
+    """Every member holds them, and one that is missing lets sessions live."""
+    mine, theirs = Table(), Table()
+    theirs.kill(user_sid("kim"), stamp(1), 0.0)
+    asker = Sync()
+    ended(asker, asker.start(mine, 0.0, 1 << 3), mine, theirs)
+    assert held(mine) == held(theirs)
+
+
+def test_leaves_of_which_the_peer_has_nothing_are_not_asked_for_but_by_a_repair():
+    """A gainer asks one donor after another, each of which holds a part: thirty questions to each, for nothing."""
+    mine, theirs = table_of(range(1000)), table_of(range(0))
+    for both_ways in (False, True):
+        asker = Sync()
+        ask = asker.start(mine, 0.0, EVERYTHING, both_ways=both_ways).message
+        step = asker.sums(answer(ask, theirs, True), mine, 0.0)
+        assert isinstance(step.message, SyncList) == both_ways
+        assert asker.running == both_ways
+
+
+def test_scopes_asked_for_while_a_sync_runs_are_one_sync_after_it():
+    """Several members may die within a second, each with partitions of its own."""
+    table, theirs = table_of(range(10)), table_of(range(10))
+    asker = Sync()
+    step = asker.start(table, 0.0, 0b0001)
+    asker.start(table, 0.0, 0b0010)
+    asker.start(table, 0.0, 0b0100, both_ways=True)
+    step = asker.sums(answer(step.message, theirs, True), table, 0.0)
+    assert step.shown == 0b0001  # the revocations were asked for again
+    assert step.message.scope == 0b0110 | USERS_SCOPE
+    assert asker.both_ways
+    step = asker.sums(answer(step.message, theirs, True), table, 0.0)
+    assert (step.message, step.shown) == (None, 0b0110 | USERS_SCOPE)
+
+
+def test_what_is_asked_for_again_is_shown_by_the_later_sync_only():
+    """A partition lost and gained again meanwhile: what was shown before says nothing of the time between."""
+    table, theirs = table_of(range(0)), table_of(range(10))
+    asker, listed = begun(table, theirs)
+    asker.start(table, 0.0, 0b1000)
+    step = ended(asker, Step(listed), table, theirs)
+    assert step.shown == EVERYTHING & ~0b1000 & ~USERS_SCOPE
+    assert ended(asker, step._replace(shown=0), table, theirs).shown == 0b1000 | USERS_SCOPE
+
+
+def test_a_stopped_sync_has_shown_nothing():
+    """Half of its pages may be missing."""
+    table, theirs = table_of(range(0)), table_of(range(1000))
+    asker, listed = begun(table, theirs)
+    asker.stop()
+    step = asker.page(listing(listed, theirs, True), table, 0.0)
+    assert (step.message, step.shown) == (None, 0)
+
+
+# --- pace ---------------------------------------------------------------------------------------------------
+
+
+def table_of_large(sessions: int, value_bytes: int) -> Table:
+    table = table_of(range(sessions))
+    for name in list(table.records):
+        table.write(name, [("cart", bytes(value_bytes))], stamp(1), ALICE, 0.0)
+    return table
+
+
+def pulled_within(theirs: Table, seconds: float) -> tuple[float, int, int]:
+    """Pull from a peer that answers at once; return when it had ended, how many bytes had come and how many lists."""
+    mine, asker, now_s, lists = Table(), Sync(), 100.0, 0
+    step = asker.start(mine, now_s, EVERYTHING)
+    while asker.running and now_s < 100.0 + seconds:
+        match step.message:
+            case SyncAsk():
+                step = asker.sums(answer(step.message, theirs, True), mine, now_s)
+            case SyncList():
+                lists += 1
+                step = asker.page(listing(step.message, theirs, True), mine, now_s)
+            case Pull():
+                for gap in step.message.wanted:
+                    delta = not_covered(theirs.get(gap.sid), gap.claims or {})
+                    mine.merge(delta, NOW_MS, now_s)
+                    step = asker.merged(delta, mine, now_s)
+            case None:
+                now_s = asker.next_deadline()
+                step = asker.timeout(mine, now_s)
+    return now_s - 100.0, sum(record.size for record in mine.records.values()), lists
+
+
+def test_a_bulk_pull_keeps_to_its_rate():
+    """A donor serves requests meanwhile, and each byte costs it a seal and an encoding."""
+    theirs = table_of_large(4000, 6000)
+    size = sum(record.size for record in theirs.records.values())
+    took_s, pulled, lists = pulled_within(theirs, 60.0)
+    assert pulled == size
+    page = size / lists
+    assert (size - BURST_BYTES - 2 * page) / PULL_BYTES_PER_S <= took_s <= size / PULL_BYTES_PER_S
+    _, pulled, _ = pulled_within(theirs, 1.0)
+    assert pulled <= BURST_BYTES + PULL_BYTES_PER_S + 2 * page
+
+
+def test_what_fits_the_burst_is_never_delayed():
+    """A repair of a few sessions stands between a request and its session."""
+    took_s, pulled, _ = pulled_within(table_of_large(400, 2000), 60.0)
+    assert took_s == 0.0
+    assert BURST_BYTES * 0.8 < pulled <= BURST_BYTES
+
+
+def test_while_a_sync_rests_it_takes_no_page_that_comes_twice():
+    """It would skip as many leaves again, and call them shown."""
+    mine, theirs = Table(), table_of_large(1000, 12_000)
+    asker, listed = begun(mine, theirs)
+    page = listing(listed, theirs, True)
+    step = asker.page(page, mine, 0.0)
+    for gap in step.message.wanted:
+        delta = not_covered(theirs.get(gap.sid), {})
+        mine.merge(delta, NOW_MS, 0.0)
+        assert asker.merged(delta, mine, 0.0).message is None
+    assert 0.0 < asker.next_deadline() < ASK_AGAIN_S
+    assert 0.0 < asker.share < 1.0
+    assert asker.page(page, mine, 0.0) == Step()
+    left = sorted({leaf_of(name) for name in set(theirs.records) - set(mine.records)})
+    assert asker.timeout(mine, asker.next_deadline()).message.leaves == tuple(left[:LEAVES_PER_LIST])
