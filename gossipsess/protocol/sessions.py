@@ -289,7 +289,9 @@ class SessionProtocol:
         peer.sync.stop()
         peer.held = None
         peer.comparison = self._comparison(node)
-        self._step(peer, peer.sync.start(self.table, now_s, both_ways=peer.outbound.unrepaired), now_s)
+        self._step(
+            peer, peer.sync.start(self.table, now_s, digests.EVERYTHING, both_ways=peer.outbound.unrepaired), now_s
+        )
         self._flush_when_due(peer, now_s)
         self._tell(peer, now_s)
 
@@ -424,7 +426,7 @@ class SessionProtocol:
             return
         if peer.comparison.repair_due(digest == self.digest(now_s), now_s):
             self.repairs += 1
-            self._step(peer, peer.sync.start(self.table, now_s, both_ways=True), now_s)
+            self._step(peer, peer.sync.start(self.table, now_s, digests.EVERYTHING, both_ways=True), now_s)
 
     def touch(self, node: NodeId, message: Touch, now_s: float) -> None:
         """Take over when sessions were last used elsewhere."""
@@ -609,12 +611,12 @@ class SessionProtocol:
 
     def _resync(self, peer: _Peer, now_s: float) -> None:
         """Repair what was given up when a peer collapsed: it takes data again."""
-        self._step(peer, peer.sync.start(self.table, now_s, both_ways=True), now_s)
+        self._step(peer, peer.sync.start(self.table, now_s, digests.EVERYTHING, both_ways=True), now_s)
 
     def _sync_all(self, now_s: float) -> None:
         for peer in self._peers.values():
             if peer.link is not None:
-                self._step(peer, peer.sync.start(self.table, now_s), now_s)
+                self._step(peer, peer.sync.start(self.table, now_s, digests.EVERYTHING), now_s)
 
     def _look_whether_synced(self) -> None:
         peers = self._peers.values()
