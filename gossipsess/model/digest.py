@@ -87,8 +87,8 @@ class LeafSums:
             self._unsettled[sid] = (now_s, new_hash)
             self._unsettled_sum += new_hash
 
-    def settled(self, now_s: float) -> int:
-        """Return the sum over the sessions that have settled, 48 bits."""
+    def settled(self, now_s: float, scope: int = EVERYTHING) -> int:
+        """Return the sum over the sessions in scope that have settled, 48 bits."""
         due: list[
             Sid
         ] = []  # taken out afterwards: each search for a dict's first key passes the places of the old ones
@@ -102,7 +102,10 @@ class LeafSums:
         else:
             for sid in due:
                 del self._unsettled[sid]
-        return (self._total - self._unsettled_sum) & SUM_MASK
+        if scope == EVERYTHING:
+            return (self._total - self._unsettled_sum) & SUM_MASK
+        moving = [state_hash for sid, (_, state_hash) in self._unsettled.items() if in_scope(leaf_of(sid), scope)]
+        return (sum(self.of_groups(scope)) - sum(moving)) & SUM_MASK
 
     def put_right(self, leaf: int, true_sum: int) -> bool:
         """Take over a leaf's sum as added up anew; return whether anything was wrong.
