@@ -21,8 +21,8 @@ from typing import Final, NamedTuple, Protocol
 from gossipsess.model.identity import NodeId
 
 GRACE_S: Final = 5.0
-"""How long a partition that was gained because its holder died or leaves is not pulled in bulk: the holder may come back
-in place, or hands over by itself. Shorter: a restart moves its sessions twice; longer: one copy for longer."""
+"""How long a partition that was gained because its holder died or leaves is not pulled in bulk: the holder may come
+back in place, or hands over by itself. Shorter: a restart moves its sessions twice; longer: one copy for longer."""
 STALL_S: Final = 3.0
 """A donor of which nothing has come for this long does not keep the next one waiting. It is three questions long."""
 
@@ -173,7 +173,7 @@ class Gains:
             due &= ~scope
         best, best_count = None, -1
         for donor in self._donors.values():
-            donor.stalls = donor.stalls or now_s >= donor.heard_s + STALL_S
+            donor.stalls = now_s >= donor.heard_s + STALL_S
             if donor.asked and not donor.stalls:
                 return None
         for node in linked:
