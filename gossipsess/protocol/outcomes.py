@@ -49,8 +49,9 @@ class Found(Enum):
     FRESH = "fresh"
     """The record is here, with every write that was asked for."""
     STALE = "stale"
-    """The record is here; a write that was asked for is not, and nobody in reach has it."""
+    """The record is here; a write that was asked for is not, and nobody in reach has it. Or nothing is missing, but
+    the copy here was to be confirmed, and no holder in reach did."""
     ABSENT = "absent"
-    """Everyone who could hold the session has everything, and does not hold it."""
+    """Every holder has everything, and not this session; or nobody at all holds it."""
     UNKNOWN = "unknown"
     """Somebody who may hold it did not answer."""

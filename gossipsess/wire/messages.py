@@ -122,7 +122,8 @@ class PullAnswer(NamedTuple):
     held: bool
     """The session, or its tombstone, is held at the sender."""
     synced: bool
-    """The sender had everything when it answered: with `held` false this means absent, else unknown."""
+    """The sender had all of the session's partition when it answered. Of a holder, with `held` false, that is a no to
+    rely on; without it, others may hold the session."""
 
 
 class SyncAsk(NamedTuple):
