@@ -17,6 +17,7 @@ from gossipsess.model.member import Member, Told
 from gossipsess.model.record import CREATED, Record, empty_record
 from gossipsess.model.revocation import is_user_sid, rotated_value
 from gossipsess.model.table import Table
+from gossipsess.protocol import fetch as fetching
 from gossipsess.protocol import sync
 from gossipsess.protocol.confirmation import Confirmations, Ticket
 from gossipsess.protocol.effects import ChangeKind, Effect, Notify, Send, Warn
@@ -33,7 +34,7 @@ from gossipsess.protocol.events import (
 )
 from gossipsess.protocol.expiry import Accesses, Expiry
 from gossipsess.protocol.fence import Fence
-from gossipsess.protocol.fetch import Fetches, satisfies
+from gossipsess.protocol.fetch import Candidates, Fetches, satisfies
 from gossipsess.protocol.memory import MemoryLimit
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
 from gossipsess.protocol.placement import Placement, partition_of
@@ -224,14 +225,14 @@ class SessionProtocol:
         if satisfies(self.table.records.get(event.sid), event.dots):
             return Found.FRESH
         others = tuple([member.node for member in self._others(event.sid)])
-        record = self.table.get(event.sid)
         # A writer that died, or is only out of reach, may have told nobody who is left.
         doubtful = any(origin in self._dead for origin, _ in event.dots) or not (others or self.synced)
-        begun = self._fetches.start(event.sid, event.dots, event.waiter, record, others, doubtful=doubtful, now_s=now_s)
+        candidates = Candidates(others, complete=self.synced)
+        records = self.table.records
+        begun = self._fetches.start(event.sid, event.dots, event.waiter, candidates, records, now_s, doubtful=doubtful)
         if isinstance(begun, Found):
             return begun
-        for node in others:
-            self._send(self._peers[node], begun)
+        self._fetch_step(begun)
         return None
 
     def accessed(self, event: Accessed, now_s: float) -> None:
@@ -267,7 +268,7 @@ class SessionProtocol:
         self._fence.link_down(node, self.clock.time_ms(now_s))
         others = tuple(member for member in self._placement.holders(0) if member.node != self._myself)
         self._outbox += self._confirmations.holders_changed(others)
-        self._outbox += self._fetches.holder_lost(node, self.table.records, died=died, synced=self.synced)
+        self._fetch_step(self._fetches.holder_lost(node, self.table.records, now_s, died=died))
         # Also after a leave: what it had pulled from a member that is no more, it may have shown to some only.
         self._sync_all(now_s)
         self._sync_all_at_s = now_s + SYNC_AGAIN_S
@@ -284,8 +285,7 @@ class SessionProtocol:
             peer.sync.completed = False  # one from before they parted says nothing
         peer.outbound.link_up()
         peer.accesses.link_down()
-        for pull in self._fetches.unanswered_by(node, self.table.records):
-            self._send(peer, pull)
+        self._fetch_step(self._fetches.linked(node, self.table.records, now_s))
         peer.sync.stop()
         peer.held = None
         peer.comparison = self._comparison(node)
@@ -302,6 +302,7 @@ class SessionProtocol:
             peer.outbound.link_down()
             peer.accesses.link_down()
             peer.sync.stop()
+        self._fetch_step(self._fetches.unlinked(node, self.table.records, now_s))
 
     def abandon(self, now_s: float) -> None:
         """End every wait, and owe nobody anything: no message comes or goes any more."""
@@ -310,7 +311,7 @@ class SessionProtocol:
         self._peers.clear()
         self.flush_at_s = None
         self._outbox += self._confirmations.timeout(math.inf)
-        self._outbox += self._fetches.timeout(self.table.records, math.inf)
+        self._fetch_step(self._fetches.timeout(self.table.records, math.inf))
 
     def waited_long_enough(self) -> None:
         """Nobody was met who has everything, for as long as one waits: what can be had now is everything there is."""
@@ -389,7 +390,7 @@ class SessionProtocol:
 
     def pull_answer(self, node: NodeId, message: PullAnswer, now_s: float) -> None:
         """Take one holder's verdict on a session that a request waits for."""
-        self._outbox += self._fetches.answered(node, message, self.table.records)
+        self._fetch_step(self._fetches.answered(node, message, self.table.records, now_s))
 
     def sync_ask(self, node: NodeId, message: SyncAsk, now_s: float) -> None:
         """Show a peer where its sessions and this node's differ."""
@@ -475,7 +476,7 @@ class SessionProtocol:
             self._recheck(now_s)
             self._outbox += self.memory.looked_at(self.table.bytes)
         # Last: what has just ended is not held any more, and a wait for it must not end with "stale".
-        self._outbox += self._fetches.timeout(self.table.records, now_s)
+        self._fetch_step(self._fetches.timeout(self.table.records, now_s))
 
     def flush(self, now_s: float) -> None:
         """Send every peer one Push of what it is owed; what does not fit goes with the next."""
@@ -679,6 +680,11 @@ class SessionProtocol:
             outbound.repaired()
         if peer.sync.completed and not self.synced:
             self._look_whether_synced()
+
+    def _fetch_step(self, step: fetching.Step) -> None:
+        for node, pull in step.asks:
+            self._send(self._peers[node], pull)
+        self._outbox += step.settled
 
     def _send(self, peer: _Peer, message: LinkMessage) -> None:
         if peer.link is not None:

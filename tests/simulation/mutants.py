@@ -22,7 +22,6 @@ from gossipsess.model.revocation import login_of, user_entry
 from gossipsess.model.table import Life, Table
 from gossipsess.protocol import fetch, replication, sessions, suspicion, sync
 from gossipsess.protocol.confirmation import Confirmations, Ticket
-from gossipsess.protocol.effects import Settle
 from gossipsess.protocol.expiry import Accesses, Expiry
 from gossipsess.protocol.fence import Fence
 from gossipsess.protocol.fetch import Fetches
@@ -439,11 +438,13 @@ def one_no_makes_a_session_absent(patch: pytest.MonkeyPatch) -> None:
     """The first holder that has everything, but not this session, is believed, whatever the others would say."""
     real = Fetches.answered
 
-    def answered(self: Fetches, peer: NodeId, answer: PullAnswer, held_here: dict[Sid, Record]) -> list[Settle]:
+    def answered(
+        self: Fetches, peer: NodeId, answer: PullAnswer, held_here: dict[Sid, Record], now_s: float
+    ) -> fetch.Step:
         waiting = self._waiting.get(answer.request)
         if waiting is not None and not answer.held and answer.synced and waiting.sid not in held_here:
-            return [self._end(answer.request, Found.ABSENT)]
-        return real(self, peer, answer, held_here)
+            return fetch.Step(settled=(self._end(answer.request, Found.ABSENT),))
+        return real(self, peer, answer, held_here, now_s)
 
     patch.setattr(Fetches, "answered", answered)
 
