@@ -162,10 +162,11 @@ def test_the_writers_of_a_token_are_asked_after_the_holders():
 
 def test_nobody_is_asked_twice():
     """Neither for an answer that comes twice, nor by a hedge, nor because a member is no more."""
-    asking = Asking((BOB, CAROL, DAVE))
+    asking = Asking((BOB, CAROL, DAVE, ERIN))
     assert asking.at(HEDGE_S) == [CAROL]
-    assert asking.hears(BOB, NO) == [DAVE]
-    assert asking.hears(BOB, NO) == []
+    assert asking.hears(BOB, NO, HEDGE_S) == [DAVE]
+    assert asking.hears(BOB, NO, HEDGE_S) == []
+    assert asking.at(2 * HEDGE_S) == [ERIN]
     assert asking.at(5 * HEDGE_S) == []
     assert asking.links(BOB) == []
     assert asking.loses(CAROL) == []
@@ -174,7 +175,7 @@ def test_nobody_is_asked_twice():
 def test_who_was_not_asked_is_not_believed():
     """An answer to another request, or of a stranger, says nothing."""
     asking = Asking((BOB,))
-    asking.hears(b"stranger", NO)
+    asking.hears(b"stranger", YES)
     asking.hears(BOB, NO, request=2)
     assert asking.found is None
     asking.hears(BOB, NO)
@@ -201,6 +202,7 @@ def test_others_are_asked_where_no_holder_is_left():
     """All at once then, since any of them may be the next holder, or have a copy."""
     asking = Asking((BOB,), others=(DAVE, ERIN))
     assert asking.loses(BOB, died=True) == [DAVE, ERIN]
+    assert Asking((BOB,), others=(DAVE,), linked=(DAVE,)).loses(BOB) == [DAVE], "also where it had no link"
 
 
 # --- links ------------------------------------------------------------------------------------------------
@@ -224,7 +226,8 @@ def test_a_link_that_comes_up_is_used_at_once_where_everybody_before_has_failed(
 
 def test_a_link_that_breaks_ends_the_turn_of_who_was_asked_over_it():
     """A killed holder's kernel closes its link within a millisecond; its death is certain only later."""
-    asking = Asking()
+    asking = Asking((BOB, CAROL, DAVE, ERIN))
+    assert asking.unlinks(ERIN) == [], "it was not asked yet"
     assert asking.unlinks(BOB) == [CAROL]
     assert asking.unlinks(BOB) == []
     assert asking.links(BOB) == [BOB], "the old link has taken the question with it"
@@ -331,7 +334,14 @@ def test_one_of_the_others_that_holds_it_is_believed():
     assert asking.found is None
     asking.gets(LIVE)
     assert asking.found is Found.FRESH
-    assert asking.validated == [], "no holder has confirmed it"
+
+
+def test_one_of_the_others_confirms_no_copy():
+    """Its own may be as old: only who gets every write can tell."""
+    asking = Asking((BOB,), others=(DAVE,), here=HERE, dots=((CAROL, stamp(9)),))
+    asking.hears(BOB, JOINING)
+    asking.hears(DAVE, YES)
+    assert asking.validated == []
 
 
 def test_held_elsewhere_and_not_come_is_never_absent():
@@ -369,10 +379,15 @@ def test_no_wait_passes_its_bound(here, found):
 
 def test_a_holder_that_is_no_more_is_not_waited_for():
     """The others' answers are all there will be; and the next one's turn comes at once."""
-    asking = Asking()
+    asking = Asking((BOB, CAROL, DAVE))
+    assert asking.loses(DAVE) == [], "its turn had not come"
     assert asking.loses(BOB) == [CAROL]
     asking.hears(CAROL, NO)
     assert asking.found is Found.ABSENT
+    candidates = Candidates((BOB, CAROL))
+    again = asking.fetches.start(SID, (), print, candidates, NOBODY, 1.0)
+    assert isinstance(again, Step)
+    assert [node for node, _ in again.asks] == [CAROL], "its link is no more, too, until another comes up"
 
 
 def test_alone_the_answer_depends_on_whether_the_others_were_ever_met():
