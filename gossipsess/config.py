@@ -25,6 +25,8 @@ NAME_BYTES_MAX: Final = 100
 CLUSTER_CHARACTERS_MAX: Final = 255
 _PREFIX: Final = "GOSSIPSESS_"
 
+OnUnavailable = Literal["error", "empty"]
+
 # Type of each setting, and an example to write instead of what is none.
 _TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
     "cluster": (str, "'shop'"),
@@ -42,6 +44,7 @@ _TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
     "idle_timeout_s": (int | float, "1800"),
     "absolute_timeout_s": (int | float, "43200"),
     "memory_limit_mb": (int, f"{MEMORY_LIMIT_MB}"),
+    "on_unavailable": (str, "'error'"),
 }
 
 
@@ -85,6 +88,9 @@ class Config:
             right; 1 or more. From there on the first commit of a new session raises `MemoryFull`, on the web the
             answer is 503; existing sessions go on. The same on every node: each holds every session. Smaller: a flood
             of visitors is turned away sooner. Larger: the process may be killed for its memory.
+        on_unavailable: what a web request gets whose session may exist and cannot be had in time. ``error``: the
+            application does not run, and the answer is 503. ``empty``: it runs with an empty session, in which
+            `unavailable` is true and every change raises `SessionUnavailable`. The cookie stays either way.
 
     Raises:
         ConfigError: a value that cannot work; the message says which, and what to write instead.
@@ -105,6 +111,7 @@ class Config:
     idle_timeout_s: float = 30 * 60
     absolute_timeout_s: float = 12 * 3600
     memory_limit_mb: int = MEMORY_LIMIT_MB
+    on_unavailable: OnUnavailable = "error"
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -113,6 +120,7 @@ class Config:
         self._check_numbers()
         self._check_addresses()
         self._check_reach()
+        check_on_unavailable(self.on_unavailable)
 
     def __repr__(self) -> str:
         shown = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -269,6 +277,16 @@ class Config:
                 f"memory_limit_mb={self.memory_limit_mb!r} must be a positive number of MiB; "
                 f"the default is {MEMORY_LIMIT_MB}."
             )
+
+
+def check_on_unavailable(on_unavailable: str) -> None:
+    """Refuse what `Config.on_unavailable` cannot be.
+
+    Raises:
+        ConfigError: neither ``error`` nor ``empty``.
+    """
+    if on_unavailable not in ("error", "empty"):
+        raise ConfigError(f"on_unavailable={on_unavailable!r} must be 'error' or 'empty'; the default is 'error'.")
 
 
 def _parsed(variable: str, name: str, text: str) -> Any:
