@@ -25,6 +25,7 @@ FROM_ENV = {
     "idle_timeout_s": ("60", 60.0),
     "absolute_timeout_s": ("3600", 3600.0),
     "memory_limit_mb": ("64", 64),
+    "on_unavailable": ("empty", "empty"),
 }
 
 
@@ -80,6 +81,7 @@ def test_an_unknown_name_is_an_error_with_the_nearest_right_one(environ, argumen
         ("absolute_timeout_s", float("inf")),
         ("memory_limit_mb", 0),
         ("memory_limit_mb", 10**9),
+        ("on_unavailable", "none"),
         ("bind", "localhost"),
         ("advertise", "shop.example"),
         ("advertise", "0.0.0.0"),
@@ -151,6 +153,7 @@ def test_the_longest_names_and_the_shortest_secret_are_taken(name, value):
         ("idle_timeout_s", "1", "idle_timeout_s=1800"),
         ("absolute_timeout_s", True, "absolute_timeout_s=43200"),
         ("memory_limit_mb", 0.5, "memory_limit_mb=512"),
+        ("on_unavailable", None, "on_unavailable='error'"),
     ],
 )
 def test_a_value_of_another_type_is_refused_with_what_to_write(name, value, write):
