@@ -161,7 +161,7 @@ def test_only_what_changes_nothing_is_sent_to_a_second_replica(method: bytes, st
     async def play() -> bytes:
         servers = [await asyncio.start_server(serve, "127.0.0.1", 0) for serve in (dies, answers)]
         ports = [server.sockets[0].getsockname()[1] for server in servers]
-        servers.append(await asyncio.start_server(Balancer(ports).serve, "127.0.0.1", 0))
+        servers.append(await asyncio.start_server(Balancer(lambda: ports).serve, "127.0.0.1", 0))
         reader, writer = await asyncio.open_connection(*servers[-1].sockets[0].getsockname())
         writer.write(method + b" / HTTP/1.1\r\n\r\n")
         answer = await reader.read()
