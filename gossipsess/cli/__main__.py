@@ -36,7 +36,8 @@ back and catch up.
 
 The scenario 'holders' does the same shopping, shows on which replicas the session lives, kills the first of them,
 drains one (SIGTERM: it hands over and leaves), starts the killed one again and one more. After each step it shows
-where the session lives now, and reads it on every replica that is up. Everything stays on 127.0.0.1.
+where the session lives now, waits until it is held there, and reads it there; in the end it reads it on every replica.
+Everything stays on 127.0.0.1.
 
 examples:
   gossipsess demo
@@ -45,7 +46,7 @@ examples:
   gossipsess demo --nodes 6 --scenario holders
 
 JSON events, in order: started, members, login, cart, killed, survived (for each replica left), restarted,
-caught_up, verdict; among them up, sees and holds, as they happen; lives, drained and joined with 'holders'. Every
+caught_up, verdict; among them up, sees and holds, as they happen; lives, held, drained and joined with 'holders'. Every
 line has at_ms, since the start.
 
 {EXIT_CODES}"""

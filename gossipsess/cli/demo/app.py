@@ -80,6 +80,16 @@ async def session(request: Request) -> Response:
     return JSONResponse(asdict(view(request)), headers=REPLICA_HEADER)
 
 
+async def holders(request: Request) -> Response:
+    """Where the session lives whose id is in X-Session, and whether this replica holds it, as JSON.
+
+    In the cookie the id would have the session loaded, and so fetched from those who hold it.
+    """
+    session_id = request.headers.get("X-Session", "")
+    names = process_node().holders_of(session_id)
+    return JSONResponse({"holders": names, "holds": bool(names) and short(sid_of(session_id)) in held()})
+
+
 async def cluster_panel(request: Request) -> Response:
     """The page's panel of other replicas, which the page asks for again and again. Uses no session."""
     return HTMLResponse(cluster(replica(request)))
@@ -202,6 +212,7 @@ app = Starlette(
         Route("/logout", logout, methods=["POST"]),
         Route("/cart", add_to_cart, methods=["POST"]),
         Route("/session", session),
+        Route("/holders", holders),
         Route("/cluster", cluster_panel),
         Route("/crew", crew_panel),
         Route("/crew", order, methods=["POST"]),

@@ -19,8 +19,8 @@ from gossipsess.cli.demo.page import COOKIE
 from gossipsess.cli.demo.replica import Replica
 from gossipsess.model.identity import short, sid_of
 
-SCENARIO_S: Final = 13.0
-PER_REPLICA_S: Final = 4.0
+SCENARIO_S: Final = 7.0
+PER_REPLICA_S: Final = 6.0
 """Limit for all of it, from the first process on, and what it grows by with each replica; a third of it is usual."""
 RELOADS_MAX: Final = 20
 """Within so many, round robin has reached every replica that is left."""
