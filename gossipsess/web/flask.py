@@ -11,8 +11,9 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response, current_app, request, session
 from flask.sessions import SessionInterface, SessionMixin
+from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wrappers import Response as BaseResponse
 
@@ -77,8 +78,7 @@ class GossipSessions:
         """Put the sessions of one more application into the cluster."""
         app.session_interface = GossipSessionInterface(self._sessions)
         app.url_value_preprocessor(_refuse_if_unavailable)  # comes before every `before_request`
-        # By way of the application's own page for 503, if it has one.
-        app.register_error_handler(SessionUnavailable, lambda error: app.handle_http_exception(_unavailable()))
+        app.register_error_handler(SessionUnavailable, _refuse_change)
         launch_early(self._sessions)
 
     def revoke(self, user: object, confirm: Confirm | None = None) -> Revoked:
@@ -99,7 +99,7 @@ class FlaskSession(WebSession, SessionMixin):
     def __init__(self, session_id: str, record: Record, **rest: Any) -> None:
         super().__init__(session_id, record, **rest)
         self.opened_permanent = self.permanent
-        self.refused = False  # it could not be saved
+        self.refused = False  # it could not be saved, or a change of it was refused, and the answer says so
         self.accessed = False
 
     @property
@@ -125,6 +125,10 @@ class FlaskSession(WebSession, SessionMixin):
     @modified.setter
     def modified(self, value: bool) -> None:
         pass  # what applications say by ``session.modified = True`` is noticed anyway
+
+    def _changing(self, how: str) -> None:
+        if not self.refused:  # hooks that write after a 503 must not make a 500 of it
+            super()._changing(how)
 
 
 class UnavailableSession(dict[str, Any], SessionMixin):
@@ -236,6 +240,14 @@ def _store(sessions: NodeSessions) -> SessionStore:
 def _refuse_if_unavailable(endpoint: str | None, values: dict[str, Any] | None) -> None:
     if _UNAVAILABLE in request.environ:
         raise _unavailable()
+
+
+def _refuse_change(error: Exception) -> ResponseReturnValue:
+    """Answer for a view that let it pass that a stand-in cannot be changed."""
+    if isinstance(session, FlaskSession):
+        session.refused = True
+    # By way of the application's own page for 503, if it has one.
+    return current_app.handle_http_exception(_unavailable())
 
 
 def _unavailable() -> ServiceUnavailable:

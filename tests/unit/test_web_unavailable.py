@@ -274,6 +274,22 @@ def test_flasks_pages_stay_up_and_its_logins_are_told_to_come_back(node, config)
     assert not node.node.records
 
 
+def test_a_hook_that_writes_after_the_refusal_does_not_make_it_a_500(node):
+    """Extensions keep notes in the session after every request."""
+    client = flask_client(node)
+
+    @client.application.after_request
+    def remember(response):
+        if response.status_code == 503:
+            flask_session["_remember"] = "set"
+        return response
+
+    login = client.get("/login")
+    assert (login.status_code, login.headers["Retry-After"]) == (503, "1")
+    assert set_cookies(login) == {}
+    assert not node.node.records
+
+
 def test_flasks_503_is_the_applications_own_page_if_it_has_one(node):
     """With either setting: a visitor sees one kind of error page, the shop's."""
     client = flask_client(node)
