@@ -26,6 +26,8 @@ NAME_BYTES_MAX: Final = 100
 CLUSTER_CHARACTERS_MAX: Final = 255
 _PREFIX: Final = "GOSSIPSESS_"
 
+OnUnavailable = Literal["error", "empty"]
+
 # Type of each setting, and an example to write instead of what is none.
 _TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
     "cluster": (str, "'shop'"),
@@ -47,6 +49,7 @@ _TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
     "all_to_all_below": (int, f"{Rules().all_to_all_below}"),
     "secondaries": (int, f"{Rules().secondaries}"),
     "count_by": (str, f"'{Rules().count_by}'"),
+    "on_unavailable": (str, "'error'"),
 }
 
 
@@ -102,6 +105,9 @@ class Config:
             same moment and no session is lost, for as much more memory and traffic. The same on every node.
         count_by: what `all_to_all_below` counts, ``node`` or ``host``. By ``host`` the workers of one machine or pod
             count once. The same on every node.
+        on_unavailable: what a web request gets whose session may exist and cannot be had in time. ``error``: the
+            application does not run, and the answer is 503. ``empty``: it runs with an empty session, in which
+            `unavailable` is true and every change raises `SessionUnavailable`. The cookie stays either way.
 
     Raises:
         ConfigError: a value that cannot work; the message says which, and what to write instead.
@@ -126,6 +132,7 @@ class Config:
     all_to_all_below: int = Rules().all_to_all_below
     secondaries: int = Rules().secondaries
     count_by: CountBy = Rules().count_by
+    on_unavailable: OnUnavailable = "error"
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -134,6 +141,7 @@ class Config:
         self._check_numbers()
         self._check_addresses()
         self._check_reach()
+        check_on_unavailable(self.on_unavailable)
 
     def __repr__(self) -> str:
         shown = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -305,6 +313,16 @@ class Config:
             )
         if self.count_by not in get_args(CountBy):
             raise ConfigError(f"count_by={self.count_by!r} must be 'node' or 'host'; the default is 'node'.")
+
+
+def check_on_unavailable(on_unavailable: str) -> None:
+    """Refuse what `Config.on_unavailable` cannot be.
+
+    Raises:
+        ConfigError: neither ``error`` nor ``empty``.
+    """
+    if on_unavailable not in ("error", "empty"):
+        raise ConfigError(f"on_unavailable={on_unavailable!r} must be 'error' or 'empty'; the default is 'error'.")
 
 
 def _parsed(variable: str, name: str, text: str) -> Any:

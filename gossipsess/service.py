@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 
 from gossipsess.config import Config
 from gossipsess.errors import ConfigError
-from gossipsess.model.identity import NODE_ID_BYTES
+from gossipsess.model.identity import NODE_ID_BYTES, is_session_id, sid_of
 from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.node import Node
 from gossipsess.protocol.effects import Notify
 from gossipsess.protocol.events import Watch
 from gossipsess.protocol.memory import MIB
+from gossipsess.protocol.placement import partition_of
 from gossipsess.protocol.replica import ALONE_S, Replica, Settings
 from gossipsess.runtime import localkey
 from gossipsess.runtime.forks import unforked
@@ -94,6 +95,18 @@ class NodeService:
     def status(self) -> Status:
         """Return what the node can say of itself now."""
         return snapshot(self.node)
+
+    def holders_of(self, cookie: str) -> tuple[str, ...]:
+        """Return the names of the nodes that are to hold the session a client's cookie names, the primary first.
+
+        By this node's view of the members; whether such a session exists is not looked at. Empty for what has not the
+        form of a cookie of ours.
+        """
+        name = cookie.partition(".")[0]
+        if not is_session_id(name):
+            return ()
+        with self.node.locked() as replica:
+            return tuple(member.name for member in replica.placement.holders(partition_of(sid_of(name))))
 
     def subscribe(self) -> Subscription:
         """Return an iterator over changes to sessions from now on, made here or elsewhere.

@@ -95,6 +95,7 @@ class Session(MutableMapping[str, Any]):
     @user.setter
     def user(self, user: str | None) -> None:
         self.accessed = True
+        self._changing("user = ...")
         if user is not None:
             check_user(user)
         self._new_user = None if user == user_of(user_entry(self._record)) else (user,)
@@ -123,6 +124,7 @@ class Session(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.accessed = True
+        self._changing(f"[{key!r}] = ...")
         self._check_key(key)
         encoded = encode_value(value, f"session[{key!r}]")
         self._check_room(key, encoded)
@@ -131,6 +133,7 @@ class Session(MutableMapping[str, Any]):
 
     def __delitem__(self, key: str) -> None:
         self.accessed = True
+        self._changing(f"pop({key!r})")
         if key not in self:
             raise KeyError(key)
         self._live.pop(key, None)
@@ -174,6 +177,7 @@ class Session(MutableMapping[str, Any]):
 
     def popitem(self) -> tuple[str, Any]:
         """Remove and return the last (key, value), as a dict does."""
+        self._changing("clear()")
         for key in reversed(self):
             return key, self.pop(key)
         raise KeyError("the session is empty")
@@ -255,6 +259,9 @@ class Session(MutableMapping[str, Any]):
         self._new_user = None
         self._bytes = None
         self.token = ""
+
+    def _changing(self, how: str) -> None:
+        """Called before the application changes something, with what it wrote; a subclass may refuse by raising."""
 
     def _check_key(self, key: str) -> None:
         if not isinstance(key, str):

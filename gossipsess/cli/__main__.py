@@ -18,26 +18,36 @@ exit codes:
   130  interrupted before a scenario's verdict
 """
 
+HOLDERS_NODES_MIN: Final = 3
+
 DEMO: Final = f"""\
-A small shop in three app processes, with nothing else to run: no Redis, no sticky sessions. In front of them
-stands a plain round-robin balancer. The terminal shows who knows of whom, and where sessions are held.
+A small shop in three app processes (--nodes), with nothing else to run: no Redis, no sticky sessions. In front of
+them stands a plain round-robin balancer. The terminal shows who knows of whom, and where sessions are held.
 
 On a terminal it serves until Ctrl-C: log in on the page, fill the cart, kill a replica with the command that is
-shown, reload. The killed replica is started again after two seconds, and you see it catch up.
+shown, reload. The killed replica is started again after two seconds, and you see it catch up. The page shows where
+your session lives, and has buttons that kill a replica, drain one, and start one more.
 
-Without a terminal (a pipe, a CI job) it plays --scenario kill once, and ends.
+Without a terminal (a pipe, a CI job) it plays --scenario kill once, from four nodes on --scenario holders, and ends.
 
 The scenario 'kill' logs in through the balancer, puts two things into the cart, kills with SIGKILL the replica
 that took the last of them, reads the session on every replica that is left, and waits for the killed one to come
-back and catch up. Everything stays on 127.0.0.1.
+back and catch up.
+
+The scenario 'holders' does the same shopping, shows on which replicas the session lives, kills the first of them,
+drains one (SIGTERM: it hands over and leaves), starts the killed one again and one more. After each step it shows
+where the session lives now, waits until it is held there, and reads it there; in the end it reads it on every replica.
+Everything stays on 127.0.0.1.
 
 examples:
   gossipsess demo
   gossipsess demo --scenario kill
   gossipsess demo --scenario kill --json | tail -n 1
+  gossipsess demo --nodes 6 --scenario holders
 
 JSON events, in order: started, members, login, cart, killed, survived (for each replica left), restarted,
-caught_up, verdict; among them up, sees and holds, as they happen. Every line has at_ms, since the start.
+caught_up, verdict; among them up, sees and holds, as they happen; lives, held, drained and joined with 'holders'. Every
+line has at_ms, since the start.
 
 {EXIT_CODES}"""
 
@@ -53,12 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from gossipsess.sim.__main__ import main as simulate  # it has a parser of its own
 
         return simulate(arguments[1:], prog="gossipsess simulate")
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     match options.command:
         case "demo":
+            if options.scenario == "holders" and options.nodes < HOLDERS_NODES_MIN:
+                parser.error(f"--scenario holders takes {HOLDERS_NODES_MIN} nodes or more: it kills one and drains one")
             from gossipsess.cli.demo.run import run
 
-            return run(scenario=options.scenario, as_json=options.json, port=options.port)
+            return run(play=options.scenario, as_json=options.json, port=options.port, nodes=options.nodes)
         case _:
             return _print_version(as_json=options.json)
 
@@ -91,11 +104,12 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser(
         "demo",
-        help="three replicas of a small shop: kill one, and stay logged in",
+        help="a few replicas of a small shop: kill one, and stay logged in",
         description=DEMO,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    demo.add_argument("--scenario", choices=["kill"], help="play this by itself, then end")
+    demo.add_argument("--scenario", choices=["kill", "holders"], help="play this by itself, then end")
+    demo.add_argument("--nodes", type=int, choices=range(2, 9), default=3, help="replicas to start (default: 3)")
     demo.add_argument("--json", action="store_true", help="one JSON object a line")
     demo.add_argument(
         "--port", type=_port, default=8000, help="first port to try, for page and replicas (default: %(default)s)"

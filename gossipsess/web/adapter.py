@@ -1,6 +1,7 @@
 # Adapter: what all adapters do alike, whatever their framework and however they wait.
 #
 #   NodeSessions.start / .store   the store over this process's node
+#   NodeSessions.stand_in         what a request gets whose session is not available
 #   save                          store what the request changed; say which cookies follow from it
 #   launch_early                  start the node when the application is built, where that is right
 #
@@ -14,7 +15,7 @@ from concurrent.futures import Future
 from types import FrameType
 from typing import Final, NamedTuple
 
-from gossipsess.config import Config
+from gossipsess.config import Config, OnUnavailable, check_on_unavailable
 from gossipsess.model.record import USER
 from gossipsess.protocol.outcomes import Gone, Outcome
 from gossipsess.service import NodeService, RunningNode, process_node
@@ -31,10 +32,23 @@ REFRESH_AFTER: Final = 0.25
 class NodeSessions:
     """The sessions of this process's node, as one adapter sees them.
 
-    `node` takes the place of the process's own node where it is given (tests, several nodes in one process).
+    `node` takes the place of the process's own node where it is given (tests, several nodes in one process), and
+    `on_unavailable` that of the node's setting.
+
+    Raises:
+        ConfigError: `on_unavailable` is none of those.
     """
 
-    def __init__(self, session_class: type[WebSession], config: Config | None, node: NodeService | None) -> None:
+    def __init__(
+        self,
+        session_class: type[WebSession],
+        config: Config | None,
+        node: NodeService | None,
+        on_unavailable: OnUnavailable | None,
+    ) -> None:
+        if on_unavailable is not None:
+            check_on_unavailable(on_unavailable)
+        self._on_unavailable = on_unavailable
         self._session_class = session_class
         self._config = config
         self._node = node
@@ -70,6 +84,16 @@ class NodeSessions:
         store = node.new_store(self._session_class)
         self._of_process = (os.getpid(), node, store)
         return store
+
+    def stand_in(self, store: SessionStore) -> WebSession | None:
+        """Return what takes the place of a session that is not available; None: the request is refused."""
+        assert self._of_process is not None, "the store came with it"
+        if (self._on_unavailable or self._of_process[1].config.on_unavailable) == "error":
+            return None
+        session = store.create()
+        assert isinstance(session, WebSession), "the store was made for this class"
+        session.unavailable = True
+        return session
 
     def stop(self) -> bool:
         """Let this process's node leave the cluster; another request would start a new one. Blocks for a moment.

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from gossipsess.config import Config
+from gossipsess.config import Config, OnUnavailable
 from gossipsess.errors import MemoryFull, SessionUnavailable
 from gossipsess.model.clock import time_ms_of
 from gossipsess.protocol.events import Confirm
@@ -48,9 +48,10 @@ class SessionMiddleware:
     is written later is stored when the application returns, under the same id, provided that the client has it.
 
     Where it cannot be known in time whether the session exists, the application does not run: the answer is 503
-    with Retry-After (a websocket: close code 1013), and the cookie stays. The same answer takes the place of the
-    application's where that would begin a session for which there is no room (`MemoryFull`); what is raised where the
-    application sends its response ends it.
+    with Retry-After (a websocket: close code 1013), and the cookie stays. With `on_unavailable` ``empty`` it runs, its
+    session is empty and `WebSession.unavailable`, and the answer is that 503 only where it lets the error pass that a
+    change raises. The same answer takes the place of the application's where that would begin a session for which
+    there is no room (`MemoryFull`); what is raised where the application sends its response ends it.
 
     The node starts with the lifespan, whose startup completes once the node has met the others, or nobody for two
     seconds, and leaves with the lifespan's shutdown; without a lifespan it starts with the first request.
@@ -58,12 +59,13 @@ class SessionMiddleware:
     Arguments:
         config: the node's settings; None: those of the environment.
         node: a node to use instead of this process's own.
+        on_unavailable: ``error`` or ``empty``; None: the node's setting.
         The others: see `CookieSettings`. The default cookie needs HTTPS (or a browser on localhost); elsewhere
         give another `cookie_name` and ``secure=False``. A session that nobody wrote to for `max_age_s` is over
         even if its cookie still comes.
 
     Raises:
-        ConfigError: the cookie settings cannot work.
+        ConfigError: the cookie settings cannot work, or `on_unavailable` is none of those.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class SessionMiddleware:
         *,
         config: Config | None = None,
         node: NodeService | None = None,
+        on_unavailable: OnUnavailable | None = None,
         cookie_name: str = "__Host-gsid",
         max_age_s: int | None = None,
         path: str = "/",
@@ -91,7 +94,7 @@ class SessionMiddleware:
             secure=secure,
             partitioned=partitioned,
         )
-        self._sessions = NodeSessions(session_class, config, node)
+        self._sessions = NodeSessions(session_class, config, node, on_unavailable)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -138,16 +141,15 @@ class SessionMiddleware:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         store = await self._store()
-        try:
-            session = await self._load(store, scope)
-        except SessionUnavailable:
+        session = await self._open(store, scope)
+        if session is None:
             await _answer_unavailable(send)
             return
         scope["session"], scope[_STORE] = session, store
-        refused = False
+        refused = answered = False
 
         async def send_with_session(message: Message) -> None:
-            nonlocal refused
+            nonlocal refused, answered
             if refused:
                 return  # the error page of a layer that caught what was raised here
             if message["type"] == "http.response.start" and session.accessed:
@@ -160,27 +162,30 @@ class SessionMiddleware:
                     await _answer_unavailable(send)
                     raise
                 message = {**message, "headers": headers}
+            answered = True
             await send(message)
 
         try:
             await self.app(scope, receive, send_with_session)
-        except Exception:
-            if not refused:
-                raise  # else it is the refusal, or what layers have made of it; the node has warned of the limit
+        except Exception as error:
+            if refused:
+                return  # it is the refusal, or what layers have made of it; the node has warned of the limit
+            if answered or not _is_change_refused(session, error):
+                raise
+            await _answer_unavailable(send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         store = await self._store()
-        try:
-            session = await self._load(store, scope)
-        except SessionUnavailable:
+        session = await self._open(store, scope)
+        if session is None:
             await receive()  # the connect, which is to be answered
             await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
             return
         scope["session"], scope[_STORE] = session, store
-        refused = False
+        refused = answered = False
 
         async def send_with_session(message: Message) -> None:
-            nonlocal refused
+            nonlocal refused, answered
             if refused:
                 return  # the close of a layer that caught what was raised here
             if message["type"] == "websocket.accept" and session.accessed:
@@ -192,13 +197,17 @@ class SessionMiddleware:
                     await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
                     raise
                 message = {**message, "headers": headers}
+            answered = True
             await send(message)
 
         try:
             await self.app(scope, receive, send_with_session)
-        except Exception:
-            if not refused:
+        except Exception as error:
+            if refused:
+                return
+            if answered or not _is_change_refused(session, error):
                 raise
+            await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
         finally:
             # Many applications end by the exception that the client's disconnect raises.
             if not session.is_new:
@@ -207,6 +216,13 @@ class SessionMiddleware:
     async def _store(self) -> SessionStore:
         store = self._sessions.store
         return store if store is not None else await on_any_loop(in_thread(self._sessions.start))
+
+    async def _open(self, store: SessionStore, scope: Scope) -> WebSession | None:
+        """Return the session of a request, or its stand-in; None where the request is to be refused."""
+        try:
+            return await self._load(store, scope)
+        except SessionUnavailable:
+            return self._sessions.stand_in(store)
 
     async def _load(self, store: SessionStore, scope: Scope) -> WebSession:
         cookie = self._cookie.session_untrusted(scope["headers"])
@@ -223,6 +239,11 @@ class SessionMiddleware:
     async def _save(
         self, store: SessionStore, session: WebSession, headers: Headers, *, may_rotate: bool = True
     ) -> None:
+        if session.unavailable:
+            # Nothing can have changed. But an answer made without knowing the visitor is good for this once only.
+            headers[:] = [header for header in headers if header[0].lower() != b"cache-control"]
+            headers.append((b"cache-control", b"no-store"))
+            return
         saving = save(store, session, self._cookie.name, self._cookie.max_age_s, may_rotate=may_rotate)
         if saving is None:
             return
@@ -246,6 +267,10 @@ async def revoke(scope: Scope, user: object, confirm: Confirm | None = None) -> 
     if not isinstance(store, SessionStore):
         raise RuntimeError("no sessions to revoke: this request did not come through gossipsess's SessionMiddleware.")
     return await on_any_loop(store.revoke(str(user), confirm))
+
+
+def _is_change_refused(session: WebSession, error: Exception) -> bool:
+    return session.unavailable and isinstance(error, SessionUnavailable)
 
 
 def _has(headers: Headers, name: bytes) -> bool:

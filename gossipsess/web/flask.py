@@ -3,19 +3,21 @@
 # In:    Flask's session interface and its SESSION_* settings.   Out: a session that is Flask's and ours.
 # Opening may block while other nodes are asked, saving blocks until another host confirms; both are bounded.
 # A session that is not available cannot be refused where Flask opens it: an error raised there is answered with
-# 500. So an empty stand-in is opened, and the request is refused at the first hook, before any view.
+# 500. So something empty is opened, and the request is refused at the first hook, before any view; or with
+# `on_unavailable` "empty" when the application would change it.
 # Not here: which cookies follow from a request (adapter.py).
 
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response, current_app, request, session
 from flask.sessions import SessionInterface, SessionMixin
+from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wrappers import Response as BaseResponse
 
-from gossipsess.config import Config
+from gossipsess.config import Config, OnUnavailable
 from gossipsess.errors import MemoryFull, SessionTooLarge, SessionUnavailable, UnreplicableValue
 from gossipsess.model.record import Record
 from gossipsess.protocol.events import Confirm
@@ -39,7 +41,10 @@ class GossipSessions:
     default), else by those that wrote. The version token's cookie is ``<name>-v``. No SECRET_KEY is needed.
 
     Where it cannot be known in time whether the session exists, no view runs: the answer is 503 with Retry-After,
-    and the cookie stays. The same answer takes the place of a view's where that would begin a session for which
+    and the cookie stays. With `on_unavailable` ``empty`` the view runs, its session is empty and
+    `WebSession.unavailable`, and the answer is that 503 only where the view lets the error pass that a change raises
+    (a handler for `SessionUnavailable` that the application registers afterwards may answer otherwise; assigning
+    `permanent` is no change). The same answer takes the place of a view's where that would begin a session for which
     there is no room (`MemoryFull`).
 
     A login changes the session's id (`WebSession.rotate` says when).
@@ -51,13 +56,21 @@ class GossipSessions:
     Arguments:
         config: the node's settings; None: those of the environment.
         node: a node to use instead of this process's own.
+        on_unavailable: ``error`` or ``empty``; None: the node's setting.
 
     Raises:
-        ConfigError: a setting of the node is wrong, or no port is free.
+        ConfigError: a setting of the node is wrong, or no port is free; or `on_unavailable` is none of those.
     """
 
-    def __init__(self, app: Flask | None = None, *, config: Config | None = None, node: NodeService | None = None):
-        self._sessions = NodeSessions(FlaskSession, config, node)
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        config: Config | None = None,
+        node: NodeService | None = None,
+        on_unavailable: OnUnavailable | None = None,
+    ) -> None:
+        self._sessions = NodeSessions(FlaskSession, config, node, on_unavailable)
         if app is not None:
             self.init_app(app)
 
@@ -65,6 +78,7 @@ class GossipSessions:
         """Put the sessions of one more application into the cluster."""
         app.session_interface = GossipSessionInterface(self._sessions)
         app.url_value_preprocessor(_refuse_if_unavailable)  # comes before every `before_request`
+        app.register_error_handler(SessionUnavailable, _refuse_change)
         launch_early(self._sessions)
 
     def revoke(self, user: object, confirm: Confirm | None = None) -> Revoked:
@@ -85,8 +99,18 @@ class FlaskSession(WebSession, SessionMixin):
     def __init__(self, session_id: str, record: Record, **rest: Any) -> None:
         super().__init__(session_id, record, **rest)
         self.opened_permanent = self.permanent
-        self.refused = False  # it could not be saved
+        self.refused = False  # it could not be saved, or a change of it was refused, and the answer says so
         self.accessed = False
+
+    @property
+    def permanent(self) -> bool:
+        """Its cookie outlasts the browser. Kept in the session, but nothing that a stand-in would lose."""
+        return bool(self.get("_permanent", False))
+
+    @permanent.setter
+    def permanent(self, value: bool) -> None:
+        if not self.unavailable:  # many applications assign it before every request
+            self["_permanent"] = bool(value)
 
     @property
     def new(self) -> bool:  # type: ignore[override]  # Flask's is a plain attribute that it never sets
@@ -102,9 +126,13 @@ class FlaskSession(WebSession, SessionMixin):
     def modified(self, value: bool) -> None:
         pass  # what applications say by ``session.modified = True`` is noticed anyway
 
+    def _changing(self, how: str) -> None:
+        if not self.refused:  # hooks that write after a 503 must not make a 500 of it
+            super()._changing(how)
+
 
 class UnavailableSession(dict[str, Any], SessionMixin):
-    """Stands in for a session that could not be had in time; seen by hooks only, never by a view, never saved."""
+    """What a request has that is refused; seen by hooks only, which may write to it, and never saved."""
 
 
 class GossipSessionInterface(SessionInterface):
@@ -121,8 +149,10 @@ class GossipSessionInterface(SessionInterface):
         try:
             session = None if cookie is None else blocking(store.load(cookie))
         except SessionUnavailable:
-            request.environ[_UNAVAILABLE] = True
-            return UnavailableSession()
+            session = self._sessions.stand_in(store)
+            if session is None:
+                request.environ[_UNAVAILABLE] = True
+                return UnavailableSession()
         session = store.create() if session is None else session
         assert isinstance(session, FlaskSession), "the store was made for this class"
         return session
@@ -141,6 +171,10 @@ class GossipSessionInterface(SessionInterface):
         assert isinstance(session, FlaskSession), "opened by this interface"
         if session.accessed:
             response.vary.add("Cookie")
+        if session.unavailable:
+            if session.accessed:  # an answer made without knowing the visitor is good for this once only
+                response.headers["Cache-Control"] = "no-store"
+            return
         if session.refused:
             return  # Flask saves once more with the page that tells of the error; to raise again would hide that page
         name = self.get_cookie_name(app)
@@ -206,6 +240,14 @@ def _store(sessions: NodeSessions) -> SessionStore:
 def _refuse_if_unavailable(endpoint: str | None, values: dict[str, Any] | None) -> None:
     if _UNAVAILABLE in request.environ:
         raise _unavailable()
+
+
+def _refuse_change(error: Exception) -> ResponseReturnValue:
+    """Answer for a view that let it pass that a stand-in cannot be changed."""
+    if isinstance(session, FlaskSession):
+        session.refused = True
+    # By way of the application's own page for 503, if it has one.
+    return current_app.handle_http_exception(_unavailable())
 
 
 def _unavailable() -> ServiceUnavailable:

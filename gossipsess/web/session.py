@@ -6,20 +6,30 @@
 # Why in the adapters and not in the store: only an answer that can set a cookie may retire the id it came with.
 # The same keys say whose the session is, so that `revoke` finds it; what an application assigns to `user` itself
 # stands until a login key changes again.
+# A session that may exist and cannot be had in time has a stand-in: empty, and whatever would change it raises.
+# Dropped in silence, a login would be lost that its user saw succeed, and a logout that its user relies on.
 # Not here: the move itself (store.py), and the cookies that follow from it (adapter.py).
 
 from typing import Any, Final
 
+from gossipsess.errors import SessionUnavailable
 from gossipsess.model.revocation import USER_CHARACTERS_MAX
 from gossipsess.session import Session
 
 LOGIN_KEYS: Final = ("_auth_user_id", "_user_id", "user_id")
 """Under which Django, Flask-Login and most tutorials keep the user."""
+_NO_DEFAULT: Final[Any] = object()
 
 
 class WebSession(Session):
-    """A `Session` of a web request."""
+    """A `Session` of a web request.
 
+    Attributes:
+        unavailable: this is an empty stand-in: whether the session exists that the client names cannot be known now.
+            Reading finds nothing, and whatever would change it raises `SessionUnavailable`.
+    """
+
+    unavailable = False
     _asked_to_rotate = False  # stays set: at most one save of a request may rotate
 
     def rotate(self) -> None:
@@ -30,6 +40,7 @@ class WebSession(Session):
         accept: afterwards a client cannot be told of a new id.
         """
         self.accessed = True
+        self._changing("rotate()")
         self._asked_to_rotate = True
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -42,6 +53,19 @@ class WebSession(Session):
         if key in LOGIN_KEYS:
             left = [user_text(self[name]) for name in LOGIN_KEYS if name in self]
             self.user = left[0] if left else None
+
+    def pop(self, key: str, /, default: Any = _NO_DEFAULT) -> Any:
+        """Remove a key and return its value, as a dict does."""
+        self._changing(f"pop({key!r})")  # for the stand-in too, where the key is not found
+        return super().pop(key) if default is _NO_DEFAULT else super().pop(key, default)
+
+    def _changing(self, how: str) -> None:
+        if self.unavailable:
+            raise SessionUnavailable(
+                f"session.{how}: whether this visitor has a session cannot be known just now, so what is changed here "
+                "would be lost. Let this pass, and the answer is 503 and the cookie stays; or ask session.unavailable "
+                "first, and tell the visitor to try again."
+            )
 
     @property
     def rotates(self) -> bool:

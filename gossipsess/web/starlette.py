@@ -7,7 +7,7 @@
 
 from typing import Any, Protocol, Self
 
-from gossipsess.config import Config
+from gossipsess.config import Config, OnUnavailable
 from gossipsess.model.record import Record
 from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
@@ -61,9 +61,11 @@ class SessionMiddleware(asgi.SessionMiddleware):
         path, same_site, https_only, domain, partitioned: as Starlette's.
         config: the node's settings; None: those of the environment.
         node: a node to use instead of this process's own.
+        on_unavailable: ``error`` or ``empty``, where the session cannot be had in time; None: the node's setting.
+            `asgi.SessionMiddleware` says what follows.
 
     Raises:
-        ConfigError: the cookie settings cannot work.
+        ConfigError: the cookie settings cannot work, or `on_unavailable` is none of those.
     """
 
     def __init__(
@@ -80,11 +82,13 @@ class SessionMiddleware(asgi.SessionMiddleware):
         *,
         config: Config | None = None,
         node: NodeService | None = None,
+        on_unavailable: OnUnavailable | None = None,
     ) -> None:
         super().__init__(
             app,
             config=config,
             node=node,
+            on_unavailable=on_unavailable,
             cookie_name=session_cookie,
             max_age_s=max_age,
             path=path,

@@ -17,6 +17,8 @@ from typing import Any, TextIO
 import pytest
 
 from gossipsess.cli.demo.balancer import Balancer
+from gossipsess.cli.demo.browser import Browser
+from gossipsess.cli.demo.narrator import where
 from gossipsess.cli.demo.scenario import lost
 
 from .harness import wait_until
@@ -92,6 +94,76 @@ def test_the_kill_scenario_keeps_the_login_and_ends_with_exit_code_0() -> None:
     assert running(pids) == []
 
 
+def test_with_six_nodes_it_shows_where_the_session_lives_and_how_it_moves() -> None:
+    """Without a terminal: the login outlives the death of its primary, a replica that drains, and one that joins."""
+    with demo("--nodes", "6") as popen:
+        told = list(events(popen))
+        code = popen.wait(STOPPED_S)
+    steps = {"members", "lives", "killed", "drained", "verdict"}
+    names = [one["event"] for one in told if one["event"] in steps]
+    assert names == ["members", "lives", "killed", "lives", "drained", "lives", "lives", "verdict"]
+    lives = [one for one in told if one["event"] == "lives"]
+    killed, drained, joined = (
+        next(one for one in told if one["event"] == name) for name in ("killed", "drained", "joined")
+    )
+    assert f"replica-{killed['replica']}" == lives[0]["holders"][0], "the primary"
+    assert f"replica-{killed['replica']}" not in lives[1]["holders"] + lives[2]["holders"]
+    assert f"replica-{drained['replica']}" not in lives[2]["holders"] + lives[3]["holders"]
+    assert (joined["replica"], drained["how"]) == (7, "SIGTERM")
+    survived = [one["replica"] for one in told if one["event"] == "survived"]
+    assert len(survived) == sum(len(one["holders"]) for one in lives) + 6
+    assert set(survived[-6:]) == {1, 2, 3, 4, 5, 6, 7} - {drained["replica"]}
+    assert (told[-1]["ok"], told[-1]["why"], code) == (True, "", 0)
+    assert running([one["pid"] for one in told if "pid" in one]) == []
+
+
+def test_the_pages_buttons_kill_drain_start_and_join() -> None:
+    """A visitor of the page does by a click what a rollout does to the replicas."""
+    terminal, stdin = pty.openpty()
+
+    async def play(stream: Iterator[dict[str, Any]], port: int) -> None:
+        browser = Browser(port)
+
+        async def click(order: str, replica: str = "0") -> int:
+            return (await browser.post("/crew", {"order": order, "replica": replica})).status
+
+        assert await click("drain", "2") == 303
+        assert until(stream, "drained")["replica"] == 2
+        assert await click("kill", "2") == 303, "it is not up: nothing is done"
+        assert await click("start", "2") == 303
+        assert until(stream, "restarted")["replica"] == 2
+        assert await click("join") == 303
+        assert until(stream, "joined")["replica"] == 3
+        assert await click("kill", "1") == 303
+        assert until(stream, "killed")["replica"] == 1
+        assert await click("burn", "1") == await click("kill", "-1") == 400
+
+    try:
+        with demo("--nodes", "2", stdin=stdin) as popen:
+            stream = events(popen)
+            page = until(stream, "started")["page"]
+            until(stream, "members")
+            asyncio.run(play(stream, int(page.rpartition(":")[2])))
+    finally:
+        os.close(terminal)
+        os.close(stdin)
+
+
+@pytest.mark.parametrize(
+    ("holders", "live", "sentence"),
+    [
+        (["replica-3", "replica-5"], 6, "on replica 3 (primary) and replica 5 (secondary)"),
+        (["replica-3"], 2, "on replica 3 (primary)"),
+        (["replica-1", "replica-2"], 2, "on every replica that is up, 2 of them"),
+    ],
+)
+def test_where_a_session_lives_is_said_by_role_unless_it_is_everywhere(
+    holders: list[str], live: int, sentence: str
+) -> None:
+    """Who holds it is the replicas' word; only the sentence is the demo's."""
+    assert where(holders, live) == sentence
+
+
 def test_on_a_terminal_it_serves_survives_a_kill_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     """A person kills whenever they like; only Ctrl-C is to end the demo, and that is no failure."""
     terminal, stdin = pty.openpty()
@@ -161,7 +233,7 @@ def test_only_what_changes_nothing_is_sent_to_a_second_replica(method: bytes, st
     async def play() -> bytes:
         servers = [await asyncio.start_server(serve, "127.0.0.1", 0) for serve in (dies, answers)]
         ports = [server.sockets[0].getsockname()[1] for server in servers]
-        servers.append(await asyncio.start_server(Balancer(ports).serve, "127.0.0.1", 0))
+        servers.append(await asyncio.start_server(Balancer(lambda: ports).serve, "127.0.0.1", 0))
         reader, writer = await asyncio.open_connection(*servers[-1].sockets[0].getsockname())
         writer.write(method + b" / HTTP/1.1\r\n\r\n")
         answer = await reader.read()

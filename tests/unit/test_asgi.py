@@ -1,31 +1,17 @@
 """The middleware for any ASGI application, on both kinds of loop, over a real node without network."""
 
-import asyncio
-import contextlib
 import threading
 
 import pytest
-import trio
-import trio.testing
 from starlette.testclient import TestClient
-from starlette.websockets import WebSocketDisconnect
 
 from gossipsess.config import Config
-from gossipsess.errors import ConfigError
 from gossipsess.protocol.outcomes import Degraded, Gone
 from gossipsess.service import lone_node
 from gossipsess.web.adapter import Saving
 from gossipsess.web.asgi import SessionMiddleware
-from tests.unit.web_support import (
-    UNKNOWN_ID,
-    HeldBackNode,
-    fill,
-    node_flooded_with_fetches,
-    node_that_misses_a_peer,
-    set_cookies,
-)
-
-ID, TOKEN = "__Host-gsid", "__Host-gsid-v"
+from tests.unit.asgi_support import ID, TOKEN, append, client_of, serving
+from tests.unit.web_support import UNKNOWN_ID, fill, node_that_misses_a_peer, set_cookies
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -44,28 +30,6 @@ def full():
     service = lone_node(Config(memory_limit_mb=1))
     fill(service)
     return service
-
-
-def serving(view, *, headers=()):
-    """An ASGI application that calls view(session) and then answers; what it returns is the body."""
-
-    async def app(scope, receive, send):
-        assert scope["type"] == "http"
-        body = str(view(scope["session"])).encode()
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    return app
-
-
-def client_of(view, node, backend="asyncio", *, headers=(), **settings):
-    app = SessionMiddleware(serving(view, headers=headers), node=node, **settings)
-    return TestClient(app, base_url="https://testserver", backend=backend)
-
-
-def append(session):
-    session.setdefault("cart", []).append("book")
-    return len(session["cart"])
 
 
 def test_what_one_request_wrote_the_next_one_reads(node, backend):
@@ -311,25 +275,6 @@ def test_a_session_does_not_outlive_its_cookie(node):
         assert client.get("/").text == count
 
 
-@pytest.mark.parametrize("unreachable", [node_that_misses_a_peer, node_flooded_with_fetches])
-def test_a_session_that_is_not_available_is_refused_and_the_cookie_kept(unreachable, backend):
-    """It may well exist: to run the application without it would show a logged-in user the login page."""
-    ran = []
-    with unreachable() as node:
-        client = client_of(ran.append, node, backend)
-        response = client.get("/", headers={"cookie": f"{ID}={UNKNOWN_ID}"})
-        with (
-            pytest.raises(WebSocketDisconnect) as closed,
-            client.websocket_connect("/", headers={"cookie": f"{ID}={UNKNOWN_ID}"}),
-        ):
-            pass
-    assert response.status_code == 503
-    assert response.headers["retry-after"] == "1"
-    assert set_cookies(response) == {}
-    assert closed.value.code == 1013
-    assert not ran
-
-
 def catching(app):
     """Let a layer make an error page of whatever an application raises, as frameworks do."""
 
@@ -377,207 +322,9 @@ def test_an_error_of_the_application_is_its_own_where_there_is_no_room(full, bac
         client_of(lambda session: 1 / 0, full, backend).get("/")
 
 
-def test_a_websocket_that_begins_a_session_for_which_there_is_no_room_is_closed(full, backend):
-    """Accepted, it would hold a session that the client has no id of."""
-    talked = []
-    app = SessionMiddleware(socket_app(on_open=append, on_message=talked.append), node=full)
-    client = TestClient(app, base_url="https://testserver", backend=backend)
-    with pytest.raises(WebSocketDisconnect) as closed, client.websocket_connect("/"):
-        pass
-    assert closed.value.code == 1013
-    assert not talked
-
-
 def test_a_write_that_nobody_confirms_in_time_counts_all_the_same(backend):
     """Another host that is slow must not turn into an error page; the write stands and is on its way."""
     with node_that_misses_a_peer() as node:
         client = client_of(append, node, backend)
         assert set(set_cookies(client.get("/"))) == {ID, TOKEN}
         assert client.get("/").text == "2"
-
-
-# --- websockets ---------------------------------------------------------------------------------------------
-
-
-def socket_app(*, on_open, on_message):
-    async def app(scope, receive, send):
-        session = scope["session"]
-        assert (await receive())["type"] == "websocket.connect"
-        on_open(session)
-        await send({"type": "websocket.accept"})
-        while True:
-            message = await receive()
-            if message["type"] == "websocket.disconnect":
-                raise WebSocketDisconnect(message["code"])
-            on_message(session)
-            await send({"type": "websocket.send", "text": "done"})
-
-    return app
-
-
-def talk(node, backend, app, cookies=None):
-    """Send one message, hang up; return what the accept set."""
-    client = TestClient(SessionMiddleware(app, node=node), base_url="https://testserver", backend=backend)
-    headers = {"cookie": "; ".join(f"{name}={value}" for name, value in (cookies or {}).items())}
-    socket = client.websocket_connect("/", headers=headers)
-    with contextlib.suppress(WebSocketDisconnect), socket:  # the application passes on that the client hung up
-        lines = [line.decode() for name, line in socket.extra_headers if name == b"set-cookie"]
-        socket.send_text("go")
-        assert socket.receive_text() == "done"
-    return {line.partition("=")[0]: line.partition("=")[2].partition(";")[0] for line in lines}
-
-
-def test_a_websocket_reads_and_writes_the_session_of_the_requests(node, backend):
-    client = client_of(append, node, backend)
-    client.get("/")
-    seen = []
-    app = socket_app(on_open=lambda session: seen.append(str(session["cart"])), on_message=append)
-    assert talk(node, backend, app, client.cookies) == {}
-    assert seen == ["['book']"]
-    assert node.store.load(client.cookies[ID])["cart"] == ["book", "book"]
-
-
-def test_a_session_written_before_the_accept_is_given_to_the_client_with_it(node, backend):
-    cookies = talk(node, backend, socket_app(on_open=append, on_message=append))
-    assert set(cookies) == {ID, TOKEN}
-    assert node.store.load(cookies[ID])["cart"] == ["book", "book"]
-
-
-def test_a_login_on_a_websocket_changes_the_id_before_the_accept_and_not_later(node, backend):
-    """Later no cookie can be set: under a new id the session would be lost to its client."""
-    client = client_of(append, node, backend)
-    client.get("/")
-    known = client.cookies[ID]
-
-    def login(session):
-        session["user_id"] = session.get("user_id", 41) + 1
-
-    cookies = talk(node, backend, socket_app(on_open=login, on_message=login), client.cookies)
-    assert set(cookies) == {ID, TOKEN}
-    assert cookies[ID] != known
-    assert node.store.load(known) is None
-    assert node.store.load(cookies[ID])["user_id"] == 43
-
-
-def test_a_session_that_the_client_can_never_name_is_not_stored(node, backend):
-    """After the accept there is no way left to give it the id."""
-    assert talk(node, backend, socket_app(on_open=len, on_message=append)) == {}
-    assert not node.node.records
-
-
-# --- the start of the node ----------------------------------------------------------------------------------
-
-
-def lifespan_app(started):
-    async def app(scope, receive, send):
-        assert (await receive())["type"] == "lifespan.startup"
-        started()
-        await send({"type": "lifespan.startup.complete"})
-        assert (await receive())["type"] == "lifespan.shutdown"
-        await send({"type": "lifespan.shutdown.complete"})
-
-    return app
-
-
-async def test_startup_completes_only_when_the_node_can_answer():
-    """An open port means ready: a request that comes before the first sync would find nobody logged in."""
-    node = HeldBackNode()
-    to_app, from_app = trio.open_memory_channel(2), trio.open_memory_channel(9)
-    app_started = trio.Event()
-    middleware = SessionMiddleware(lifespan_app(app_started.set), node=node)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(middleware, {"type": "lifespan"}, to_app[1].receive, from_app[0].send)
-        await to_app[0].send({"type": "lifespan.startup"})
-        await app_started.wait()
-        await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(trio.WouldBlock):
-            from_app[1].receive_nowait()
-        node.release.set()
-        assert (await from_app[1].receive())["type"] == "lifespan.startup.complete"
-        await to_app[0].send({"type": "lifespan.shutdown"})
-        assert (await from_app[1].receive())["type"] == "lifespan.shutdown.complete"
-
-
-async def test_an_application_without_lifespan_is_not_served_before_the_node_can_answer():
-    """The server opens its port when the application's call ends, however it ends."""
-    node = HeldBackNode()
-    ended = trio.Event()
-
-    async def serve():
-        with pytest.raises(AssertionError, match="http"):
-            await SessionMiddleware(serving(len), node=node)({"type": "lifespan"}, None, None)
-        ended.set()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
-        await trio.testing.wait_all_tasks_blocked()
-        assert not ended.is_set()
-        node.release.set()
-
-
-def test_a_lifespan_works_on_both_loops(node, backend):
-    started = []
-    with TestClient(SessionMiddleware(lifespan_app(lambda: started.append(1)), node=node), backend=backend):
-        assert started == [1]
-
-
-@pytest.mark.parametrize("app", [lifespan_app(lambda: None), serving(len)], ids=["lifespan", "no lifespan"])
-async def test_a_node_that_cannot_start_stops_the_server_from_starting(app):
-    """A server that comes up without sessions would log everybody out, and look healthy."""
-    sent = []
-
-    async def send(message):
-        sent.append(message)
-
-    async def receive():
-        return {"type": "lifespan.startup"}
-
-    middleware = SessionMiddleware(app, config=Config(advertise="127.0.0.1", bind="192.0.2.1", secret="s" * 16))
-    with pytest.raises(ConfigError):
-        await middleware({"type": "lifespan"}, receive, send)
-    assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
-    assert "192.0.2.1" in sent[0]["message"]
-
-
-async def test_the_first_request_starts_the_node_and_the_loop_goes_on_meanwhile():
-    """Where no lifespan runs; a start that blocked the loop would stop every other request for seconds."""
-    node = HeldBackNode()
-    sent = []
-
-    async def send(message):
-        sent.append(message["type"])
-
-    scope = {"type": "http", "headers": []}
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(SessionMiddleware(serving(len), node=node), scope, None, send)
-        await trio.testing.wait_all_tasks_blocked()
-        assert sent == []
-        node.release.set()
-    assert sent == ["http.response.start", "http.response.body"]
-
-
-def test_the_loop_of_asyncio_goes_on_while_the_first_request_starts_the_node():
-    node = HeldBackNode()
-
-    async def send(message):
-        pass
-
-    async def main():
-        middleware = SessionMiddleware(serving(len), node=node)
-        request = asyncio.create_task(middleware({"type": "http", "headers": []}, None, send))
-        await asyncio.sleep(0)
-        assert not request.done()
-        node.release.set()
-        await request
-
-    asyncio.run(main())
-
-
-def test_other_kinds_of_scope_pass_through(node):
-    passed = []
-
-    async def app(scope, receive, send):
-        passed.append((scope, receive, send))
-
-    asyncio.run(SessionMiddleware(app, node=node)({"type": "pubsub"}, 1, 2))
-    assert passed == [({"type": "pubsub"}, 1, 2)]

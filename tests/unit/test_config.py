@@ -29,6 +29,7 @@ FROM_ENV = {
     "all_to_all_below": ("3", 3),
     "secondaries": ("2", 2),
     "count_by": ("host", "host"),
+    "on_unavailable": ("empty", "empty"),
 }
 
 
@@ -87,6 +88,7 @@ def test_an_unknown_name_is_an_error_with_the_nearest_right_one(environ, argumen
         ("all_to_all_below", 1),
         ("secondaries", 0),
         ("count_by", "zone"),
+        ("on_unavailable", "none"),
         ("bind", "localhost"),
         ("advertise", "shop.example"),
         ("advertise", "0.0.0.0"),
@@ -167,6 +169,7 @@ def test_the_longest_names_and_the_shortest_secret_are_taken(name, value):
         ("all_to_all_below", "4", "all_to_all_below=4"),
         ("secondaries", True, "secondaries=1"),
         ("count_by", None, "count_by='node'"),
+        ("on_unavailable", None, "on_unavailable='error'"),
     ],
 )
 def test_a_value_of_another_type_is_refused_with_what_to_write(name, value, write):

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from gossipsess.config import Config
 from gossipsess.errors import MemoryFull
 from gossipsess.model.member import Member, MemberState
 from gossipsess.protocol.effects import Settle
@@ -24,9 +25,9 @@ class TestUser:
 
 
 @contextmanager
-def node_that_misses_a_peer() -> Iterator[NodeService]:
+def node_that_misses_a_peer(config: Config | None = None) -> Iterator[NodeService]:
     """A driven node that knows of another live one and has no link to it, as in the first moment of a partition."""
-    service = lone_node()
+    service = lone_node(config)
     _lose_a_peer(service)
     stopped = threading.Event()
 

@@ -1,1 +1,1 @@
-"""`gossipsess demo`: three replicas of a small shop, a balancer, and somebody who tells what happens."""
+"""`gossipsess demo`: a few replicas of a small shop, a balancer, and somebody who tells what happens."""

@@ -2,8 +2,9 @@
 #
 # In:    requests; GOSSIPSESS_* from crew.py, GOSSIPSESS_NODE_NAME being "replica-<number>".
 # Out:   pages and JSON to browsers; on standard output one JSON object a line for crew.py: what this replica
-#        knows of the cluster whenever that changes, and what people clicked.
-# It ends with the process that started it: that one holds the other end of standard input.
+#        knows of the cluster whenever that changes, what people clicked, and what they ordered for other replicas.
+# Standard input is the way back: what crew.py knows of all replicas, a line of JSON whenever that changes. This process
+# ends with the one that started it, which holds the other end.
 # Not here: HTML (page.py).
 
 import asyncio
@@ -18,12 +19,13 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from gossipsess.cli.demo.page import COOKIE, PRODUCTS, Peer, Replica, View, cluster, page
+from gossipsess.cli.demo.page import COOKIE, PRODUCTS, Mate, Peer, Replica, View, cluster, crew, page
 from gossipsess.model.identity import short, sid_of
 from gossipsess.service import process_node
 from gossipsess.session import Session
@@ -31,16 +33,20 @@ from gossipsess.web.starlette import SessionMiddleware
 
 LOOK_EVERY_S: Final = 0.1
 USER_CHARACTERS_MAX: Final = 40
+ORDERS: Final = ("kill", "drain", "start", "join")
 
 NUMBER: Final = int(os.environ.get("GOSSIPSESS_NODE_NAME", "replica-0").removeprefix("replica-"))
 REPLICA_HEADER: Final = {"X-Replica": str(NUMBER)}
+
+mates: tuple[Mate, ...] = ()
+"""All replicas, as crew.py last told; replaced by the thread that listens to it."""
 
 
 async def home(request: Request) -> Response:
     """The page."""
     seen = view(request)
     tell_click("view", seen)
-    return HTMLResponse(page(seen), headers=REPLICA_HEADER)
+    return HTMLResponse(page(seen, mates), headers=REPLICA_HEADER)
 
 
 async def login(request: Request) -> Response:
@@ -74,9 +80,36 @@ async def session(request: Request) -> Response:
     return JSONResponse(asdict(view(request)), headers=REPLICA_HEADER)
 
 
+async def holders(request: Request) -> Response:
+    """Where the session lives whose id is in X-Session, and whether this replica holds it, as JSON.
+
+    In the cookie the id would have the session loaded, and so fetched from those who hold it.
+    """
+    session_id = request.headers.get("X-Session", "")
+    names = process_node().holders_of(session_id)
+    return JSONResponse({"holders": names, "holds": bool(names) and short(sid_of(session_id)) in held()})
+
+
 async def cluster_panel(request: Request) -> Response:
     """The page's panel of other replicas, which the page asks for again and again. Uses no session."""
     return HTMLResponse(cluster(replica(request)))
+
+
+async def crew_panel(request: Request) -> Response:
+    """The page's panel of all replicas. Uses no session."""
+    return HTMLResponse(crew(mates))
+
+
+async def order(request: Request) -> Response:
+    """Have a replica killed, drained or started, or one more started; 400 for what is none of these."""
+    form = await form_of(request)
+    what, number = form.get("order"), form.get("replica", "0")
+    if what not in ORDERS or not number.isdecimal():
+        return PlainTextResponse("No such order.", 400)
+    answer = back_home()
+    # After the answer: it may be this very replica that is to die.
+    answer.background = BackgroundTask(tell, "order", order=what, replica=int(number))
+    return answer
 
 
 async def form_of(request: Request) -> dict[str, str]:
@@ -101,6 +134,7 @@ def view(request: Request) -> View:
         accessed=own.accessed_at,
         stale=own.stale,
         replica=replica(request),
+        holders=tuple(dict.fromkeys(process_node().holders_of(own.id))) if stored else (),
     )
 
 
@@ -141,7 +175,7 @@ async def tell_changes() -> None:
     """Tell what this replica knows of the others and how many sessions it holds, whenever that changes."""
     before = None
     while True:
-        now = (peers(), len(held()))
+        now = (peers(), len(held()), process_node().synced)
         if now != before:
             before = now
             tell(
@@ -149,20 +183,23 @@ async def tell_changes() -> None:
                 peers={peer.name: peer.state for peer in now[0]},
                 linked=[peer.name for peer in now[0] if peer.linked],
                 sessions=now[1],
+                synced=now[2],
             )
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-def end_with_parent() -> None:
-    """Block until the process that started this one is gone, then end this one."""
-    sys.stdin.buffer.read()  # returns then, however the parent went
+def listen_to_crew() -> None:
+    """Take in what the process that started this one says, until it is gone; then end this one."""
+    global mates
+    for line in sys.stdin.buffer:  # ends then, however the parent went
+        mates = tuple([Mate(**fields) for fields in json.loads(line)])
     os._exit(0)
 
 
 @contextlib.asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """Tell of changes while the replica serves, and end with the demo."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=listen_to_crew, daemon=True).start()
     telling = asyncio.create_task(tell_changes())
     yield
     telling.cancel()
@@ -175,7 +212,10 @@ app = Starlette(
         Route("/logout", logout, methods=["POST"]),
         Route("/cart", add_to_cart, methods=["POST"]),
         Route("/session", session),
+        Route("/holders", holders),
         Route("/cluster", cluster_panel),
+        Route("/crew", crew_panel),
+        Route("/crew", order, methods=["POST"]),
     ],
     middleware=[Middleware(SessionMiddleware, session_cookie=COOKIE)],
     lifespan=lifespan,

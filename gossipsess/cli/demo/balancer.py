@@ -10,7 +10,7 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from gossipsess.cli.demo.ports import LOOPBACK
@@ -20,11 +20,11 @@ REPEATABLE: Final = (b"GET ", b"HEAD ")
 
 
 class Balancer:
-    """Spreads connections over replicas that listen on `ports` of 127.0.0.1."""
+    """Spreads connections over the replicas that listen on `ports()` of 127.0.0.1, asked anew for each."""
 
-    def __init__(self, ports: Sequence[int]) -> None:
+    def __init__(self, ports: Callable[[], Sequence[int]]) -> None:
         self._ports = ports
-        self._turn = itertools.cycle(range(len(ports)))
+        self._turn = itertools.count()
 
     async def serve(self, client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:
         """Serve one connection of a browser; the callback of `asyncio.start_server`."""
@@ -42,8 +42,9 @@ class Balancer:
         request = await client_in.read(CHUNK_BYTES)
         if not request:
             return
-        first = next(self._turn)
-        for port in (*self._ports[first:], *self._ports[:first]):
+        ports = self._ports()
+        first = next(self._turn) % len(ports) if ports else 0
+        for port in (*ports[first:], *ports[:first]):
             with contextlib.suppress(ConnectionRefusedError):
                 if await _ask(port, request, client_in, client_out):
                     return

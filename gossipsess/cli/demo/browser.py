@@ -51,10 +51,29 @@ class Browser:
         seen: dict[str, Any] = json.loads(answer.body)
         return seen
 
+    async def holders(self, port: int, session_id: str) -> tuple[tuple[str, ...], bool]:
+        """Return where a session lives, as the replica at `port` says, and whether it holds the session itself.
+
+        Raises:
+            OSError, HTTPException, ValueError: no answer, or not that.
+        """
+        answer = await asyncio.to_thread(self._request, "GET", "/holders", port, with_cookies=False, session=session_id)
+        said = json.loads(answer.body)
+        return tuple(said["holders"]), said["holds"]
+
     def _request(
-        self, method: str, path: str, port: int, form: Mapping[str, str] | None = None, *, with_cookies: bool = True
+        self,
+        method: str,
+        path: str,
+        port: int,
+        form: Mapping[str, str] | None = None,
+        *,
+        with_cookies: bool = True,
+        session: str | None = None,
     ) -> Answer:
         headers = {}
+        if session is not None:
+            headers["X-Session"] = session
         if form is not None:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         if with_cookies and self.cookies:

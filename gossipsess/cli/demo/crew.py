@@ -1,8 +1,8 @@
-# Crew: the three app processes: started, listened to, started again when they die, and ended with this one.
+# Crew: the app processes: started, listened to, started again when they die, drained, and ended with this one.
 #
-# In:    ports; what the replicas print (app.py).
-# Out:   events to the narrator: up, started, members, sees, holds, killed, restarted, caught_up; with
-#        `tells_clicks` also what people clicked.
+# In:    ports; what the replicas print (app.py), which includes what people order on the page.
+# Out:   events to the narrator: up, started, members, sees, holds, killed, drained, restarted, joined, caught_up; with
+#        `tells_clicks` also what people clicked. To the replicas: what the page shows of all of them.
 # Choice: a replica holds one end of a pipe to this process and ends when the other end closes, so nothing is left
 #         behind even where this process gets no chance to clean up.
 # Not here: what is played on them (scenario.py).
@@ -10,16 +10,16 @@
 import asyncio
 import contextlib
 import json
-import os
 import secrets
 import signal
-import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from gossipsess.cli.demo.narrator import Narrator, things, took_ms
 from gossipsess.cli.demo.ports import LOOPBACK
+from gossipsess.cli.demo.replica import Replica
 
 RESTART_AFTER_S: Final = 2.0
 """Long enough to reload the page while the replica is missing."""
@@ -32,49 +32,15 @@ class DemoError(Exception):
     """The demo cannot go on; the message says why."""
 
 
-class Replica:
-    """One replica; the process behind it is another one after each restart."""
-
-    def __init__(self, number: int, port: int) -> None:
-        self.number = number
-        self.port = port
-        self.process: asyncio.subprocess.Process | None = None
-        self.up = asyncio.Event()
-        self.ended = asyncio.Event()
-        """Its last process is gone, and no new one is up yet."""
-        self.caught_up = asyncio.Event()
-        """After a restart: it holds as many sessions as any other replica."""
-        self.died_at_s: float | None = None
-        """When its last process ended, monotonic clock; None for the first process."""
-        self.peers: dict[str, str] = {}
-        """Name to state, as this replica last said."""
-        self.linked: frozenset[str] = frozenset()
-        self.sessions = 0
-
-    @property
-    def name(self) -> str:
-        """Its node's name."""
-        return f"replica-{self.number}"
-
-    @property
-    def pid(self) -> int:
-        """Of the process that it is now, or last was."""
-        assert self.process is not None, "it was started"
-        return self.process.pid
-
-    def end(self) -> None:
-        """Note that the process behind it is gone."""
-        self.up.clear()
-        self.caught_up.clear()
-        self.ended.set()
-        self.peers, self.linked, self.sessions = {}, frozenset(), 0
-
-
 class Crew:
-    """The replicas, one for each of `ports`."""
+    """The replicas: `count` of them, and one for each further port once somebody wants one more."""
 
-    def __init__(self, ports: Sequence[int], narrator: Narrator, *, tells_clicks: bool) -> None:
-        self.replicas = [Replica(number, port) for number, port in enumerate(ports, 1)]
+    def __init__(self, ports: Sequence[int], count: int, narrator: Narrator, *, tells_clicks: bool) -> None:
+        self._slots = [Replica(number, port) for number, port in enumerate(ports, 1)]
+        self.replicas = self._slots[:count]
+        for replica in self.replicas:
+            replica.wanted.set()
+        self._shared = b""  # what the replicas were last told of all of them
         self._formed = asyncio.Event()  # every replica has once been linked to every other
         self._narrator = narrator
         self._tells_clicks = tells_clicks
@@ -90,6 +56,46 @@ class Crew:
     def replica(self, number: int) -> Replica:
         """Return the replica with that number, from 1 on."""
         return self.replicas[number - 1]
+
+    @property
+    def up(self) -> list[Replica]:
+        """Those that answer requests, and are to go on."""
+        return [replica for replica in self.replicas if replica.up.is_set() and replica.wanted.is_set()]
+
+    @property
+    def ports(self) -> list[int]:
+        """Where a balancer sends requests: the dead are in it, since no balancer knows at once, the drained are not."""
+        return [replica.port for replica in self.replicas if replica.wanted.is_set()]
+
+    def kill(self, replica: Replica, *, comes_back: bool = True) -> None:
+        """Kill a replica that is up. It is started again after `RESTART_AFTER_S`, or by `start` only."""
+        assert replica.process is not None, "it is up"
+        if not comes_back:
+            replica.wanted.clear()
+        replica.process.kill()
+
+    def drain(self, replica: Replica) -> None:
+        """Let a replica that is up leave in order: no new requests, then SIGTERM. Only `start` brings it back."""
+        assert replica.process is not None, "it is up"
+        replica.wanted.clear()
+        replica.drains_since_s = time.monotonic()
+        replica.process.terminate()
+        self._share()
+
+    def start(self, replica: Replica) -> None:
+        """Start a replica again that stays away."""
+        replica.drains_since_s = None
+        replica.wanted.set()
+
+    def join(self) -> Replica | None:
+        """Start one more, and return it; None where there are as many as may be."""
+        if len(self.replicas) == len(self._slots):
+            return None
+        replica = self._slots[len(self.replicas)]
+        self.replicas.append(replica)
+        replica.away_since_s = time.monotonic()
+        replica.wanted.set()
+        return replica
 
     async def tell_ready(self, page_port: int) -> None:
         """Wait until every replica answers requests, and each is linked to each; tell both.
@@ -124,7 +130,7 @@ class Crew:
         Raises:
             DemoError: one ended before it was up.
         """
-        keeping = [asyncio.create_task(self._keep(replica)) for replica in self.replicas]
+        keeping = [asyncio.create_task(self._keep(replica)) for replica in self._slots]
         try:
             await asyncio.gather(*keeping)
         finally:
@@ -136,66 +142,88 @@ class Crew:
 
     async def _keep(self, replica: Replica) -> None:
         while True:
-            process = replica.process = await self._start(replica)
+            await replica.wanted.wait()
+            process = await replica.start(self._settings)
+            self._share()
             assert process.stdout is not None, "a pipe was asked for"
             opening = asyncio.create_task(self._tell_when_up(replica))
             async for line in process.stdout:
                 self._heard(replica, json.loads(line))
             opening.cancel()
             self._tell_end(replica, await process.wait())
-            await asyncio.sleep(RESTART_AFTER_S)
-
-    async def _start(self, replica: Replica) -> asyncio.subprocess.Process:
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("GOSSIPSESS_")}
-        command = [sys.executable, "-m", "uvicorn", "gossipsess.cli.demo.app:app"]
-        command += ["--host", LOOPBACK, "--port", str(replica.port), "--log-level", "warning", "--no-access-log"]
-        command += ["--header", "Connection:close"]  # so that each request is balanced anew
-        command += ["--timeout-graceful-shutdown", "1"]
-        return await asyncio.create_subprocess_exec(
-            *command,
-            env=environ | self._settings | {"GOSSIPSESS_NODE_NAME": replica.name},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,  # a Ctrl-C on the terminal is for this process, which then ends the others
-        )
+            if replica.wanted.is_set():
+                await asyncio.sleep(RESTART_AFTER_S)
 
     async def _tell_when_up(self, replica: Replica) -> None:
         await _opened(replica.port)
         where = f"http://{LOOPBACK}:{replica.port}"
         facts = {"replica": replica.number, "pid": replica.pid, "port": replica.port}
-        if replica.died_at_s is None:
+        if replica.away_since_s is None:
             self._narrator.say("up", f"replica {replica.number} (pid {replica.pid}) is up on {where}", **facts)
         else:
+            again = replica.ended.is_set()
+            how = f"is up again on {where}, with the new pid" if again else f"joined on {where}, pid"
             self._narrator.say(
-                "restarted",
-                f"replica {replica.number} is up again on {where}, with the new pid {replica.pid}",
+                "restarted" if again else "joined",
+                f"replica {replica.number} {how} {replica.pid}",
                 **facts,
-                took_ms=took_ms(replica.died_at_s),
+                took_ms=took_ms(replica.away_since_s),
             )
         replica.ended.clear()
         replica.up.set()
+        self._share()
         self._tell_if_caught_up(replica)
 
     def _tell_end(self, replica: Replica, code: int) -> None:
         if not replica.up.is_set():
             raise DemoError(f"replica {replica.number} ended with exit code {code} before it was up")
-        replica.died_at_s = time.monotonic()
+        replica.away_since_s = time.monotonic()
+        who = f"replica {replica.number} (pid {replica.pid})"
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        self._narrator.say(
-            "killed",
-            f"replica {replica.number} (pid {replica.pid}) was killed ({how}); it comes back in {RESTART_AFTER_S:g} s",
-            replica=replica.number,
-            pid=replica.pid,
-            how=how,
-        )
+        facts = {"replica": replica.number, "pid": replica.pid, "how": how}
+        if replica.drains_since_s is not None:
+            drained_ms = took_ms(replica.drains_since_s)
+            self._narrator.say(
+                "drained", f"{who} was drained and left after {drained_ms} ms", **facts, took_ms=drained_ms
+            )
+        else:
+            back = f"it comes back in {RESTART_AFTER_S:g} s" if replica.wanted.is_set() else "it stays away"
+            self._narrator.say("killed", f"{who} was killed ({how}); {back}", **facts)
         replica.end()
         self._told.clear()  # what the others show from now on is news
+        self._share()
 
     def _heard(self, replica: Replica, said: dict[str, Any]) -> None:
         if said["kind"] == "knows":
             self._heard_knows(replica, said)
+        elif said["kind"] == "order":
+            self._obey(said["order"], said["replica"])
         elif self._tells_clicks:
             self._tell_click(replica, said)
+
+    def _obey(self, order: str, number: int) -> None:
+        """Do what somebody ordered on the page. It may be out of date: then nothing is done."""
+        if order == "join":
+            self.join()
+            return
+        for replica in self.replicas:
+            match order, replica.mate.state:
+                case _ if replica.number != number:
+                    continue
+                case "kill", "up":
+                    self.kill(replica)
+                case "drain", "up":
+                    self.drain(replica)
+                case "start", "drained":
+                    self.start(replica)
+
+    def _share(self) -> None:
+        """Tell all replicas what the page shows of each, where that has changed."""
+        line = json.dumps([asdict(replica.mate) for replica in self.replicas]).encode() + b"\n"
+        if line != self._shared:
+            self._shared = line
+            for replica in self.replicas:
+                replica.hear(line)
 
     def _heard_knows(self, replica: Replica, said: dict[str, Any]) -> None:
         for name, state in said["peers"].items():
@@ -215,21 +243,23 @@ class Crew:
                 sessions=said["sessions"],
             )
         replica.peers, replica.linked = said["peers"], frozenset(said["linked"])
-        replica.sessions = said["sessions"]
-        self._tell_if_caught_up(replica)
+        replica.sessions, replica.synced = said["sessions"], said["synced"]
+        self._share()
+        for one in self.replicas:
+            self._tell_if_caught_up(one)
         if all(len(one.linked) == len(self.replicas) - 1 for one in self.replicas):
             self._formed.set()
 
     def _tell_if_caught_up(self, replica: Replica) -> None:
-        if replica.died_at_s is None or not replica.up.is_set() or replica.caught_up.is_set():
+        if replica.away_since_s is None or not replica.up.is_set() or replica.caught_up.is_set():
             return
-        if replica.linked and replica.sessions >= max(one.sessions for one in self.replicas):
+        if replica.synced and all(one.name in replica.linked for one in self.up if one is not replica):
             self._narrator.say(
                 "caught_up",
                 f"replica {replica.number} caught up: {things(replica.sessions, 'session')}",
                 replica=replica.number,
                 sessions=replica.sessions,
-                took_ms=took_ms(replica.died_at_s),
+                took_ms=took_ms(replica.away_since_s),
             )
             replica.caught_up.set()
 
@@ -253,7 +283,7 @@ class Crew:
         self._narrator.say(what, sentence, replica=replica.number, **fields)
 
     async def _end_all(self) -> None:
-        running = [one.process for one in self.replicas if one.process is not None and one.process.returncode is None]
+        running = [one.process for one in self._slots if one.process is not None and one.process.returncode is None]
         for process in running:
             process.kill()  # all of them end, so there is nobody to hand anything to
         for process in running:

@@ -5,6 +5,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from typing import TextIO
 
 
@@ -39,3 +40,11 @@ def took_ms(since_s: float) -> int:
 def things(count: int, noun: str) -> str:
     """Return a count with its noun: 1 session, 2 sessions."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def where(holders: Sequence[str], live: int) -> str:
+    """Return on which replicas a session lives. `holders`: their names, the primary first; `live`: how many are up."""
+    names = [name.replace("-", " ") for name in holders]
+    if len(names) >= live:
+        return f"on every replica that is up, {live} of them"
+    return f"on {names[0]} (primary)" + "".join(f" and {name} (secondary)" for name in names[1:])

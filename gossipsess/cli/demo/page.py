@@ -1,14 +1,17 @@
 # Page: the shop as one HTML page with nothing to load.
 #
 # In:    a `View`.    Out: HTML; every value in it is escaped.
-# It works without scripts. The script only asks again, without cookies, what the cluster looks like: so asking
-# neither uses the session nor keeps it alive.
+# It works without scripts. The script only asks again, without cookies, what the replicas and the cluster look like:
+# so asking neither uses the session nor keeps it alive.
 # A session's id is never shown; what stands for it is the start of its one-way hash.
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Final
+
+from gossipsess.cli.demo.narrator import things, where
 
 COOKIE: Final = "gossipsess_demo"
 """Of its own name: cookies of 127.0.0.1 go to every port, and a developer has other applications there."""
@@ -28,6 +31,21 @@ class Peer:
 
 
 @dataclass(frozen=True)
+class Mate:
+    """One of the replicas, as the demo that runs them sees it."""
+
+    number: int
+    state: str
+    """``starting``, ``up``, ``killed``, ``draining`` or ``drained``."""
+    pid: int
+    port: int
+    sessions: int
+    """How many it holds."""
+    synced: bool
+    """It holds all that it is to hold."""
+
+
+@dataclass(frozen=True)
 class Replica:
     """The replica that answers."""
 
@@ -37,6 +55,11 @@ class Replica:
     peers: tuple[Peer, ...]
     held: tuple[str, ...]
     """The sessions it holds, each as the first 8 hexadecimal digits of its id's hash."""
+
+    @property
+    def live(self) -> int:
+        """How many replicas are up, by what this one knows."""
+        return 1 + sum(peer.state in ("alive", "suspect") for peer in self.peers)
 
 
 @dataclass(frozen=True)
@@ -51,10 +74,12 @@ class View:
     accessed: float
     stale: bool
     replica: Replica
+    holders: tuple[str, ...] = ()
+    """Names of the replicas on which the session lives, the primary first; empty: nothing is stored yet."""
 
 
-def page(view: View) -> str:
-    """Return the whole page."""
+def page(view: View, mates: Sequence[Mate]) -> str:
+    """Return the whole page; `mates` are all replicas."""
     replica = view.replica
     return f"""<!doctype html>
 <html lang="en">
@@ -68,7 +93,8 @@ def page(view: View) -> str:
 <body>
 <header>
   <h1>The gossip shop</h1>
-  <p>Three replicas, round robin, no session server. Reload: another one answers, and still knows you.</p>
+  <p>{things(len(mates), "replica")}, round robin, no session server.
+    Reload: another one answers, and still knows you.</p>
 </header>
 <main>
   <section class="answered r{replica.number}">
@@ -92,6 +118,7 @@ def page(view: View) -> str:
     <h2>Your session</h2>
     {_session(view)}
   </section>
+  <section class="wide" id="crew">{crew(mates)}</section>
   <section class="wide" id="cluster">{cluster(replica)}</section>
 </main>
 <footer>This page was made by replica {replica.number}, pid {replica.pid}.</footer>
@@ -99,6 +126,27 @@ def page(view: View) -> str:
 </body>
 </html>
 """
+
+
+def crew(mates: Sequence[Mate]) -> str:
+    """Return the panel of all replicas, with the buttons that kill, drain and start them."""
+    rows = "".join(
+        f"<tr><td>replica {mate.number}</td><td><span class='state {mate.state}'>{mate.state}</span></td>"
+        f"<td>{mate.sessions}</td><td>{'yes' if mate.synced else 'no'}</td><td>{mate.pid}</td>"
+        f"<td><form method='post' action='/crew' class='row'>"
+        f"<input type='hidden' name='replica' value='{mate.number}'>{_orders(mate.state)}</form></td></tr>"
+        for mate in mates
+    )
+    return (
+        "<h2>The replicas</h2><table><tr><th></th><th>state</th><th>sessions</th><th>synced</th><th>pid</th><th></th>"
+        f"</tr>{rows}</table><form method='post' action='/crew'>"
+        "<button name='order' value='join'>Start one more</button></form>"
+    )
+
+
+def _orders(state: str) -> str:
+    orders = {"up": ("kill", "drain"), "drained": ("start",)}.get(state, ())
+    return "".join(f"<button class='quiet' name='order' value='{order}'>{order}</button>" for order in orders)
 
 
 def cluster(replica: Replica) -> str:
@@ -110,7 +158,7 @@ def cluster(replica: Replica) -> str:
     )
     return (
         f"<h2>The cluster, as replica {replica.number} sees it now</h2>"
-        f"<p>It holds {len(replica.held)} session{'' if len(replica.held) == 1 else 's'}.</p>"
+        f"<p>It holds {things(len(replica.held), 'session')}.</p>"
         f"<table><tr><th>peer</th><th>state</th><th>linked</th><th>address</th></tr>{rows}</table>"
     )
 
@@ -141,6 +189,7 @@ def _session(view: View) -> str:
     stale = "<dt>stale</dt><dd>a write of yours was not found in time</dd>" if view.stale else ""
     return (
         f"<dl><dt>id (hash)</dt><dd><code>{escape(view.session)}…</code></dd>"
+        f"<dt>lives</dt><dd>{escape(where(view.holders, view.replica.live))}</dd>"
         f"<dt>created</dt><dd>{_clock(view.created)}</dd>"
         f"<dt>last accessed</dt><dd>{_clock(view.accessed)} (noted once a minute)</dd>{stale}</dl>"
     )
@@ -152,7 +201,8 @@ def _clock(unix_s: float) -> str:
 
 STYLE: Final = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --accent: #3558c4; }
-.r1 { --accent: #2a7d4f; } .r2 { --accent: #3558c4; } .r3 { --accent: #b0561a; }
+.r1 { --accent: #2a7d4f; } .r2 { --accent: #3558c4; } .r3 { --accent: #b0561a; } .r4 { --accent: #8a3ab9; }
+.r5 { --accent: #0f7f8c; } .r6 { --accent: #b3346b; } .r7 { --accent: #6b6b1f; } .r8 { --accent: #5a6475; }
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem; }
 h1 { margin: 0; font-size: 1.6rem; } h2 { margin: 0 0 .5rem; font-size: 1.05rem; }
@@ -176,14 +226,20 @@ input { font: inherit; padding: .3rem .5rem; border: 1px solid var(--line); bord
 table { width: 100%; border-collapse: collapse; } th { opacity: .7; font-weight: normal; }
 th, td { text-align: left; padding: .3rem .5rem .3rem 0; border-top: 1px solid var(--line); }
 .state { border-radius: 1rem; padding: .05rem .6rem; color: #fff; background: #777; }
-.alive { background: #2a7d4f; } .suspect { background: #a86a00; } .dead { background: #b3261e; }
+.alive, .up { background: #2a7d4f; } .dead, .killed { background: #b3261e; }
+.suspect, .starting, .draining { background: #a86a00; }
 """
 
 SCRIPT: Final = """
+const shown = {};
 setInterval(async () => {
-  try {
-    const answer = await fetch("/cluster", {credentials: "omit"});
-    if (answer.ok) document.getElementById("cluster").innerHTML = await answer.text();
-  } catch { /* nobody is up just now; ask again */ }
+  for (const panel of ["crew", "cluster"]) {
+    try {
+      const answer = await fetch("/" + panel, {credentials: "omit"});
+      const text = answer.ok ? await answer.text() : shown[panel];
+      // Only what has changed: a button that is replaced while it is pressed would not work.
+      if (text !== shown[panel]) document.getElementById(panel).innerHTML = shown[panel] = text;
+    } catch { /* nobody is up just now; ask again */ }
+  }
 }, 1500);
 """

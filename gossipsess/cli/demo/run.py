@@ -11,41 +11,48 @@ import signal
 import sys
 from typing import Final
 
+from gossipsess.cli.demo import holders, scenario
 from gossipsess.cli.demo.balancer import Balancer
 from gossipsess.cli.demo.crew import Crew, DemoError
 from gossipsess.cli.demo.narrator import Narrator
 from gossipsess.cli.demo.ports import LOOPBACK, take_ports
-from gossipsess.cli.demo.scenario import play_kill
 
-REPLICAS: Final = 3
+SLOTS: Final = 10
+"""Replicas that there may be in the end; the command starts 2 to 8, and the page one more at a time."""
+HOLDERS_FROM: Final = 4
+"""With so many replicas it is worth a look where a session lives; with fewer, kill one."""
 DONE, LOST, CANNOT_START, INTERRUPTED = 0, 1, 2, 130
 
 
-def run(*, scenario: str | None, as_json: bool, port: int) -> int:
-    """Run the demo and return the exit code. `scenario` None: one is played only where there is no terminal."""
+def run(*, play: str | None, as_json: bool, port: int, nodes: int) -> int:
+    """Run the demo with `nodes` replicas and return the exit code.
+
+    `play` is the scenario; None: one is played only where there is no terminal.
+    """
     missing = [name for name in ("uvicorn", "starlette") if importlib.util.find_spec(name) is None]
     if missing:
         print(f'the demo needs {" and ".join(missing)}: pip install "gossipsess[demo]"', file=sys.stderr)
         return CANNOT_START
-    plays = scenario is not None or not sys.stdin.isatty() or bool(os.environ.get("CI"))
+    if play is None and (not sys.stdin.isatty() or os.environ.get("CI")):
+        play = "kill" if nodes < HOLDERS_FROM else "holders"
     try:
-        return asyncio.run(_demo(Narrator(sys.stdout, as_json=as_json), plays, port))
+        return asyncio.run(_demo(Narrator(sys.stdout, as_json=as_json), play, port, nodes))
     except (DemoError, OSError) as error:
         print(f"the demo cannot run: {error}", file=sys.stderr)
         return CANNOT_START
 
 
-async def _demo(narrator: Narrator, plays: bool, first_port: int) -> int:
-    page_socket, *others = take_ports(first_port, 1 + REPLICAS)
+async def _demo(narrator: Narrator, play: str | None, first_port: int, nodes: int) -> int:
+    page_socket, *others = take_ports(first_port, 1 + SLOTS)
     page_port: int = page_socket.getsockname()[1]
     replica_ports: list[int] = [one.getsockname()[1] for one in others]
     for one in others:
         one.close()
-    crew = Crew(replica_ports, narrator, tells_clicks=not plays)
+    crew = Crew(replica_ports, nodes, narrator, tells_clicks=play is None)
     # Not `async with`: from Python 3.12 on that waits until every browser has closed its idle connections.
-    server = await asyncio.start_server(Balancer(replica_ports).serve, sock=page_socket)
+    server = await asyncio.start_server(Balancer(lambda: crew.ports).serve, sock=page_socket)
     keeping = asyncio.create_task(crew.run())
-    acting = asyncio.create_task((_play if plays else _serve)(crew, page_port, narrator))
+    acting = asyncio.create_task(_act(play, crew, page_port, narrator))
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, acting.cancel)
     try:
@@ -54,7 +61,7 @@ async def _demo(narrator: Narrator, plays: bool, first_port: int) -> int:
             keeping.result()  # it ends by itself only with a DemoError
         if not acting.cancelled():
             return acting.result()
-        return INTERRUPTED if plays else DONE  # Ctrl-C is how serving is meant to end
+        return DONE if play is None else INTERRUPTED  # Ctrl-C is how serving is meant to end
     finally:
         server.close()
         keeping.cancel()
@@ -62,8 +69,14 @@ async def _demo(narrator: Narrator, plays: bool, first_port: int) -> int:
         await asyncio.gather(keeping, acting, return_exceptions=True)
 
 
-async def _play(crew: Crew, page_port: int, narrator: Narrator) -> int:
-    return DONE if await play_kill(crew, page_port, narrator) else LOST
+async def _act(play: str | None, crew: Crew, page_port: int, narrator: Narrator) -> int:
+    match play:
+        case None:
+            return await _serve(crew, page_port, narrator)
+        case "kill":
+            return DONE if await scenario.play(scenario.kill, crew, page_port, narrator) else LOST
+        case _:
+            return DONE if await scenario.play(holders.follow, crew, page_port, narrator) else LOST
 
 
 async def _serve(crew: Crew, page_port: int, narrator: Narrator) -> int:
@@ -73,7 +86,8 @@ async def _serve(crew: Crew, page_port: int, narrator: Narrator) -> int:
         "  Log in and put something in the cart. Then kill the replica that answered you,\n"
         "  from another terminal:\n\n"
         + "".join(f"      kill -9 {replica.pid}    # replica {replica.number}\n" for replica in crew.replicas)
-        + "\n  and reload: login, cart and session id are still there. Ctrl-C ends the demo."
+        + "\n  and reload: login, cart and session id are still there. The page has buttons for that too,\n"
+        "  and for draining a replica and starting one more. Ctrl-C ends the demo."
     )
     await asyncio.Event().wait()  # until Ctrl-C
     return DONE

@@ -1,4 +1,5 @@
-# Scenario "kill": a login, a full cart, kill -9 of the replica that took it, and what is left of it.
+# Scenario "kill": a login, a full cart, kill -9 of the replica that took it, and what is left of it. And what every
+# scenario has: its limit, its steps as a browser, its verdict.
 #
 # In:    a running crew and the page's port.    Out: events to the narrator, and whether everything survived.
 # It acts as a browser does: through the balancer, with cookies. The replica is killed at once when its answer is
@@ -8,20 +9,29 @@
 import asyncio
 import http.client
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from gossipsess.cli.demo.browser import Answer, Browser
 from gossipsess.cli.demo.crew import Crew, DemoError
 from gossipsess.cli.demo.narrator import Narrator, took_ms
 from gossipsess.cli.demo.page import COOKIE
+from gossipsess.cli.demo.replica import Replica
 from gossipsess.model.identity import short, sid_of
 
-SCENARIO_S: Final = 25.0
-"""Limit for all of it, from the first process on; seven seconds are usual."""
+SCENARIO_S: Final = 7.0
+PER_REPLICA_S: Final = 6.0
+"""Limit for all of it, from the first process on, and what it grows by with each replica; a third of it is usual."""
 RELOADS_MAX: Final = 20
 """Within so many, round robin has reached every replica that is left."""
 USER: Final = "kim"
 ITEMS: Final = ("tea", "book")
+
+
+Result = dict[str, bool]
+"""What is to survive or to come about, and whether it did."""
+Scenario = Callable[[Crew, Browser, Narrator, Result], Awaitable[None]]
+"""Plays its steps, and puts what it finds into the result; what it does not get to is missing there."""
 
 
 class ScenarioError(Exception):
@@ -38,17 +48,18 @@ def lost(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return [what for what, differs in differences.items() if differs]
 
 
-async def play_kill(crew: Crew, port: int, narrator: Narrator) -> bool:
-    """Play the scenario; return whether login, cart and session id survived everywhere. Never raises for a loss."""
+async def play(scenario: Scenario, crew: Crew, port: int, narrator: Narrator) -> bool:
+    """Play a scenario; return whether login, cart and session id survived everywhere. Never raises for a loss."""
     began_s = time.monotonic()
-    result: dict[str, Any] = {"login": False, "cart": False, "session_id": False, "caught_up": False}
+    result: Result = {"login": False, "cart": False, "session_id": False, "caught_up": False}
     why = ""
+    limit_s = SCENARIO_S + PER_REPLICA_S * len(crew.replicas)
     try:
-        async with asyncio.timeout(SCENARIO_S):
+        async with asyncio.timeout(limit_s):
             await crew.tell_ready(port)
-            await _play(crew, Browser(port), narrator, result)
+            await scenario(crew, Browser(port), narrator, result)
     except TimeoutError:
-        why = f"not done within {SCENARIO_S:g} s"
+        why = f"not done within {limit_s:g} s"
     except (DemoError, ScenarioError, OSError, ValueError, http.client.HTTPException) as error:
         why = f"{type(error).__name__}: {error}"
     missing = [what for what, kept in result.items() if not kept]
@@ -58,14 +69,14 @@ async def play_kill(crew: Crew, port: int, narrator: Narrator) -> bool:
     return ok
 
 
-async def _play(crew: Crew, browser: Browser, narrator: Narrator, result: dict[str, Any]) -> None:
-    victim_number = await _shop(browser, narrator)
+async def kill(crew: Crew, browser: Browser, narrator: Narrator, result: Result) -> None:
+    """Play scenario "kill"."""
+    victim_number = await shop(browser, narrator)
     victim = crew.replica(victim_number)
-    assert victim.process is not None, "it has just answered"
     session_id = browser.cookies[COOKIE]
-    before = {"user": USER, "cart": list(ITEMS), "session": short(sid_of(session_id))}
+    before = bought(browser)
     killed_at_s = time.monotonic()
-    victim.process.kill()
+    crew.kill(victim)
     await victim.ended.wait()
     gone: set[str] = set()
     left = {replica.number for replica in crew.replicas} - {victim_number}
@@ -74,7 +85,7 @@ async def _play(crew: Crew, browser: Browser, narrator: Narrator, result: dict[s
         number = after["replica"]["number"]
         if number in left:
             left.remove(number)
-            gone.update(_tell_reload(narrator, before, after, killed_at_s))
+            gone.update(tell_reload(narrator, before, after, killed_at_s))
         if not left:
             break
     else:
@@ -83,14 +94,24 @@ async def _play(crew: Crew, browser: Browser, narrator: Narrator, result: dict[s
     result["cart"] = "cart" not in gone
     result["session_id"] = "session_id" not in gone and browser.cookies[COOKIE] == session_id
 
-    await victim.caught_up.wait()
+    result["caught_up"] = await catches_up(victim, browser, before)
+
+
+def bought(browser: Browser) -> dict[str, Any]:
+    """Return what the session is to be after `shop`."""
+    return {"user": USER, "cart": list(ITEMS), "session": short(sid_of(browser.cookies[COOKIE]))}
+
+
+async def catches_up(replica: Replica, browser: Browser, before: dict[str, Any]) -> bool:
+    """Wait until a replica has caught up; return whether it holds the session, if it is to, and shows all of it."""
+    await replica.caught_up.wait()
     # Asked without cookies, it cannot have fetched the session for this very question.
-    held = (await browser.session(victim.port, with_cookies=False))["replica"]["held"]
-    own = await browser.session(victim.port)
-    result["caught_up"] = before["session"] in held and not lost(before, own)
+    held = (await browser.session(replica.port, with_cookies=False))["replica"]["held"]
+    own = await browser.session(replica.port)
+    return (before["session"] in held or replica.name not in own["holders"]) and not lost(before, own)
 
 
-async def _shop(browser: Browser, narrator: Narrator) -> int:
+async def shop(browser: Browser, narrator: Narrator) -> int:
     """Log in and fill the cart; return the number of the replica that answered last."""
     began_s = time.monotonic()
     answer = await _post(browser, "/login", {"user": USER})
@@ -121,7 +142,8 @@ async def _post(browser: Browser, path: str, form: dict[str, str]) -> Answer:
     return answer
 
 
-def _tell_reload(narrator: Narrator, before: dict[str, Any], after: dict[str, Any], killed_at_s: float) -> list[str]:
+def tell_reload(narrator: Narrator, before: dict[str, Any], after: dict[str, Any], since_s: float) -> list[str]:
+    """Tell what a replica shows of a session; return what of it is lost. `since_s`: of the event that it survived."""
     missing = lost(before, after)
     number = after["replica"]["number"]
     kept = f"session still there, {after['user']} logged in, cart {len(after['cart'])} items, same id"
@@ -133,6 +155,6 @@ def _tell_reload(narrator: Narrator, before: dict[str, Any], after: dict[str, An
         items=len(after["cart"]),
         session=after["session"],
         lost=missing,
-        took_ms=took_ms(killed_at_s),
+        took_ms=took_ms(since_s),
     )
     return missing
