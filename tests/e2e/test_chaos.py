@@ -6,11 +6,14 @@ import random
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
+from ..chaos import grow, host, joiner, rolling
 from ..chaos.checker import Killed, Told, check, value_of
 from ..chaos.detection import P99_MAX_S
 from ..chaos.detection import play as play_detection
@@ -96,6 +99,38 @@ def test_violations_are_found_where_the_nodes_never_meet() -> None:
     played = play_history(seconds=2, nodes=2, seed=1, discovery="none")
     rules = {violation.partition(":")[0] for violation in played.verdict.violations}
     assert {"held", "agreement"} <= rules, rules
+
+
+def test_a_rolling_restart_with_a_kill_9_loses_no_acknowledged_write() -> None:
+    """Every deployment is one; and what dies meanwhile does not wait until it is over."""
+    played = trio.run(partial(rolling.play, rounds=3, nodes=3, kill=True))
+    assert played["clean"], played
+    assert played["kills"] == 1
+
+
+def test_a_rolling_restart_loses_all_where_the_nodes_never_meet() -> None:
+    """The restarts above prove something only if clients would see a loss."""
+    played = trio.run(partial(rolling.play, rounds=2, nodes=2, discovery="none"))
+    assert not played["clean"], played
+    assert played["lost"] > 0, played
+
+
+def test_growing_and_shrinking_to_one_loses_no_acknowledged_write() -> None:
+    """An autoscaler does it every day, and takes away first what was there first."""
+    played = trio.run(partial(grow.play, rounds=1, nodes=4))
+    assert played["clean"], played
+
+
+def test_kill_9_of_all_workers_of_a_host_loses_no_acknowledged_write() -> None:
+    """Two copies on one machine would be none."""
+    played = trio.run(partial(host.play, rounds=1, nodes=6))
+    assert played["clean"], played
+
+
+def test_a_joiner_fills_up_though_its_donor_is_killed() -> None:
+    """A full cluster must be able to take somebody in, and a joiner must not rely on one other."""
+    played = trio.run(partial(joiner.play, nodes=3, sessions=6000, value_bytes=2000, kill_donor=True))
+    assert played["clean"], played
 
 
 CHAIN = "0.0"
