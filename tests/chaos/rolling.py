@@ -7,7 +7,9 @@
 # balancer: a GET under way there is repeated at the next place, a write is cut off and may have been carried out.
 # Clients count those apart (cut). All that was acknowledged must be there all the same.
 #
-# Clean means: no acknowledged write lost, hidden or stale in any answer, and no error but what was cut.
+# Clean means: no acknowledged write lost, hidden or stale in any answer, and no error but what was cut. (A write that
+# waited in vain for another host is answered all the same, after 250 ms, and may be lost with its node by the rules:
+# where p100_ms is smaller, there was none.)
 #
 # From the repository's root: python -m tests.chaos.rolling --rounds 12 --nodes 4
 

@@ -12,7 +12,7 @@
 # Not here: what happens meanwhile to those who answer (the scripts).
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ class Basket:
     in_doubt: dict[str, str] = field(default_factory=dict)
     """Writes without an answer: they may be there, or not."""
 
-    def missing(self, seen: dict[str, Any]) -> set[str]:
+    def missing(self, seen: Mapping[str, Any]) -> set[str]:
         """Return the acknowledged writes that an answer lacks."""
         return {key for key, value in self.acknowledged.items() if seen.get(key) != value}
 
@@ -80,6 +80,43 @@ class Tally:
         """Nothing was missing, made up or refused. Writes cut off with a node that was killed are nobody's fault."""
         wrong = (self.lost, self.hidden, self.absent, self.stale, self.invented, self.errors, self.unavailable)
         return self.acknowledged > 0 and not any(wrong)
+
+    def judge(self, basket: Basket, key: str, seen: Mapping[str, Any], *, stale: bool) -> bool:
+        """Count an answer of 200 by what it shows; `key` was written by its request, "" for none.
+
+        Returns False where it shows that the session is gone. Then the client can only begin another one.
+        """
+        missing = basket.missing(seen)
+        if missing and len(missing) == len(basket.acknowledged):
+            self.absent += 1
+            self.lost += len(missing)
+            self.note(f"absent: {sorted(missing)}, shown {sorted(seen)}")
+            self.baskets.remove(basket)
+            return False
+        if missing or stale:
+            self.stale += 1
+            self.untold += not stale
+            self.note(f"stale: without {sorted(missing)}, flagged: {stale}")
+        wrote = basket.acknowledged | basket.in_doubt
+        if any(wrote.get(name) != value for name, value in seen.items()):
+            self.invented += 1
+            self.note(f"invented: {seen}")
+        if key:
+            if not basket.acknowledged:
+                self.baskets.append(basket)
+            basket.acknowledged[key] = basket.in_doubt.pop(key)
+            self.acknowledged += 1
+        return True
+
+    def judge_end(self, basket: Basket, shown: Sequence[Mapping[str, Any]]) -> None:
+        """Count what is missing in the end; `shown` is what each node shows of the session."""
+        missing = [basket.missing(seen) for seen in shown]
+        lost = set.intersection(*missing)
+        hidden = set.union(*missing) - lost
+        self.lost += len(lost)
+        self.hidden += len(hidden)
+        if lost or hidden:
+            self.note(f"in the end: lost {sorted(lost)}, hidden {sorted(hidden)}")
 
     def note(self, what: str) -> None:
         """Remember what went wrong, if it is among the first."""
@@ -146,7 +183,10 @@ class Shopper:
             return
         if answer.status == 200:
             tally.took_s.append(trio.current_time() - began_s)
-            self._judge(answer, key)
+            told = answer.json()
+            basket.keep_cookies(answer)
+            if not tally.judge(basket, key, told["seen"], stale=told["stale"]):
+                self._basket = Basket()
         elif answer.cut:
             tally.cut += 1
         elif answer.status == 503:
@@ -155,32 +195,6 @@ class Shopper:
             tally.errors += 1
             tally.note(f"{method}: {answer.status} {answer.body[:200]!r}")
 
-    def _judge(self, answer: Answer, key: str) -> None:
-        tally, basket = self._tally, self._basket
-        told = answer.json()
-        seen, missing = told["seen"], basket.missing(told["seen"])
-        if missing and len(missing) == len(basket.acknowledged):
-            tally.absent += 1
-            tally.lost += len(missing)
-            tally.note(f"absent: {sorted(missing)}, shown {sorted(seen)}")
-            tally.baskets.remove(basket)
-            self._basket = Basket()
-            return
-        if missing or told["stale"]:
-            tally.stale += 1
-            tally.untold += not told["stale"]
-            tally.note(f"stale: without {sorted(missing)}, flagged: {told['stale']}")
-        wrote = basket.acknowledged | basket.in_doubt
-        if any(wrote.get(name) != value for name, value in seen.items()):
-            tally.invented += 1
-            tally.note(f"invented: {seen}")
-        basket.keep_cookies(answer)
-        if key:
-            if not basket.acknowledged:
-                tally.baskets.append(basket)
-            basket.acknowledged[key] = basket.in_doubt.pop(key)
-            tally.acknowledged += 1
-
 
 async def audit(tally: Tally, ports: Sequence[int]) -> None:
     """Look for every acknowledged write on every node, once nobody writes any more."""
@@ -188,13 +202,7 @@ async def audit(tally: Tally, ports: Sequence[int]) -> None:
 
     async def work() -> None:
         for basket in ahead:
-            missing = [basket.missing(await _seen(port, basket)) for port in ports]
-            lost = set.intersection(*missing)
-            hidden = set.union(*missing) - lost
-            tally.lost += len(lost)
-            tally.hidden += len(hidden)
-            if lost or hidden:
-                tally.note(f"in the end: lost {sorted(lost)}, hidden {sorted(hidden)}")
+            tally.judge_end(basket, [await _seen(port, basket) for port in ports])
 
     async with trio.open_nursery() as nursery:
         for _ in range(AUDITORS):
