@@ -12,6 +12,7 @@
 import contextlib
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -258,7 +259,11 @@ def run_script(name: str, seconds: float, play: Callable[[], Awaitable[dict[str,
 
     async def bounded() -> dict[str, Any]:
         with in_time(name, seconds):
-            return await play()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_break_on_sigterm)
+                played = await play()
+                nursery.cancel_scope.cancel()
+        return played
 
     began_s = time.monotonic()
     result: dict[str, Any] = {"clean": False}
@@ -268,6 +273,13 @@ def run_script(name: str, seconds: float, play: Callable[[], Awaitable[dict[str,
         result["broken"] = [str(error) for error in _leaves(errors)]
     print(json.dumps({"script": name} | result | {"seconds": round(time.monotonic() - began_s, 1)}))
     return 0 if result["clean"] else 1
+
+
+async def _break_on_sigterm() -> None:
+    """End as for any other reason: else what was started here would live on."""
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        async for _ in signals:
+            raise ScenarioError("SIGTERM")
 
 
 def _leaves(errors: BaseExceptionGroup[Any]) -> list[BaseException]:
