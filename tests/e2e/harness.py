@@ -131,6 +131,11 @@ class Process:
             )
 
     @property
+    def pid(self) -> int:
+        """The id of the program that was started."""
+        return self._popen.pid
+
+    @property
     def running(self) -> bool:
         """The program that was started has not ended."""
         return self._popen.poll() is None
@@ -162,13 +167,15 @@ class Process:
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait(STOP_S)
 
-    def stop(self) -> None:
-        """Ask it to end, then see to it."""
+    def stop(self, timeout_s: float = STOP_S) -> bool:
+        """Ask it to end, then see to it; return whether it ended in time by itself."""
         if self.running:
             self._popen.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._popen.wait(STOP_S)
+                self._popen.wait(timeout_s)
+        ended = not self.running
         self.kill()
+        return ended
 
     def log_tail(self) -> str:
         """Return the last lines of the log, under a heading."""

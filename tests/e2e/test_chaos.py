@@ -6,11 +6,16 @@ import random
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
+from ..chaos import grow, host, joiner, rolling
+from ..chaos.balancer import Balancer, fetch
 from ..chaos.checker import Killed, Told, check, value_of
 from ..chaos.detection import P99_MAX_S
 from ..chaos.detection import play as play_detection
@@ -18,6 +23,8 @@ from ..chaos.history import play as play_history
 from ..chaos.keys import play_hot, play_races
 from ..chaos.nodes import can_have_own_network, percentile
 from ..chaos.pause import play as play_pause
+from ..chaos.shoppers import Basket, Tally
+from .harness import LOOPBACK, free_ports
 
 needs_network = pytest.mark.skipif(not can_have_own_network(), reason="needs root and iproute2, to be alone on lo")
 
@@ -96,6 +103,105 @@ def test_violations_are_found_where_the_nodes_never_meet() -> None:
     played = play_history(seconds=2, nodes=2, seed=1, discovery="none")
     rules = {violation.partition(":")[0] for violation in played.verdict.violations}
     assert {"held", "agreement"} <= rules, rules
+
+
+def test_a_rolling_restart_with_a_kill_9_loses_no_acknowledged_write() -> None:
+    """Every deployment is one; and what dies meanwhile does not wait until it is over."""
+    played = trio.run(partial(rolling.play, rounds=3, nodes=3, kill=True))
+    assert played["clean"], played
+    assert played["kills"] == 1
+
+
+def test_a_rolling_restart_loses_all_where_the_nodes_never_meet() -> None:
+    """The restarts above prove something only if clients would see a loss."""
+    played = trio.run(partial(rolling.play, rounds=2, nodes=2, discovery="none"))
+    assert not played["clean"], played
+    assert played["lost"] > 0, played
+
+
+def test_growing_and_shrinking_to_one_loses_no_acknowledged_write() -> None:
+    """An autoscaler does it every day, and takes away first what was there first."""
+    played = trio.run(partial(grow.play, rounds=1, nodes=4))
+    assert played["clean"], played
+
+
+def test_kill_9_of_all_workers_of_a_host_loses_no_acknowledged_write() -> None:
+    """Two copies on one machine would be none."""
+    played = trio.run(partial(host.play, rounds=1, nodes=6))
+    assert played["clean"], played
+
+
+def test_a_joiner_fills_up_though_its_donor_is_killed() -> None:
+    """A full cluster must be able to take somebody in, and a joiner must not rely on one other."""
+    played = trio.run(partial(joiner.play, nodes=3, sessions=6000, value_bytes=2000, kill_donor=True))
+    assert played["clean"], played
+
+
+@pytest.mark.parametrize(
+    ("seen", "stale", "counted"),
+    [
+        ("ab", False, {}),
+        ("abd", False, {}),  # a write without an answer may have been carried out
+        ("a", True, {"stale": 1}),
+        ("ab", True, {"stale": 1}),
+        ("a", False, {"stale": 1, "untold": 1}),
+        ("", False, {"absent": 1, "lost": 2}),
+        ("d", False, {"absent": 1, "lost": 2}),
+        ("abx", False, {"invented": 1}),
+    ],
+)
+def test_shoppers_see_what_an_answer_lacks(seen: str, stale: bool, counted: dict[str, int]) -> None:
+    """An answer that is never found wrong here would never be found wrong in a rollout either."""
+    basket = Basket(acknowledged={"a": "a.v", "b": "b.v"}, in_doubt={"d": "d.v"})
+    tally = Tally(acknowledged=2, baskets=[basket])
+    lives = tally.judge(basket, "", {key: f"{key}.v" for key in seen}, stale=stale)
+    figures = asdict(tally)
+    assert {
+        name: figures[name] for name in ("absent", "lost", "stale", "untold", "invented") if figures[name]
+    } == counted
+    assert lives == ("absent" not in counted)
+    assert tally.clean == (not counted)
+
+
+@pytest.mark.parametrize(
+    ("shown", "lost", "hidden"), [(["ab", "ab"], 0, 0), (["ab", "a"], 0, 1), (["a", "a"], 1, 0), (["a", ""], 1, 1)]
+)
+def test_shoppers_tell_a_lost_write_from_one_that_some_node_hides(shown: list[str], lost: int, hidden: int) -> None:
+    """The first is gone for good, the second shows a replica that did not catch up."""
+    basket = Basket(acknowledged={"a": "a.v", "b": "b.v"})
+    tally = Tally(acknowledged=2, baskets=[basket])
+    tally.judge_end(basket, [{key: f"{key}.v" for key in keys} for keys in shown])
+    assert (tally.lost, tally.hidden) == (lost, hidden)
+    assert tally.clean == (not lost and not hidden)
+
+
+async def test_the_balancer_repeats_reads_and_never_writes(nursery: trio.Nursery) -> None:
+    """A write that went down with its node may have been carried out; repeated, it might be twice."""
+    balancer_port, dying_port, serving_port, closed_port = free_ports(4)
+    served: list[bytes] = []
+
+    async def die(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.aclose()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        served.append(await stream.receive_some())
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    await nursery.start(partial(trio.serve_tcp, die, dying_port, host=LOOPBACK))
+    await nursery.start(partial(trio.serve_tcp, serve, serving_port, host=LOOPBACK))
+    balancer = Balancer(balancer_port)
+    await balancer.serve(nursery)
+    for port in (closed_port, dying_port, serving_port):
+        balancer.put_in(port)
+    reads = [await fetch(balancer_port, "GET", "/") for _ in range(3)]
+    writes = [await fetch(balancer_port, "POST", "/write") for _ in range(3)]
+    assert [answer.status for answer in reads] == [200] * 3
+    assert sorted((answer.status, answer.cut) for answer in writes) == [(200, False), (502, True), (502, True)]
+    assert len(served) == 4
+    balancer.take_out(dying_port)
+    assert (await fetch(balancer_port, "POST", "/write")).status == 200
+    nursery.cancel_scope.cancel()
 
 
 CHAIN = "0.0"

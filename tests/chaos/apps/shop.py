@@ -1,0 +1,63 @@
+# A web application whose clients can tell what is missing: every write of a session has a key of its own.
+#
+# In:     uvicorn shop:app, and GOSSIPSESS_*.
+# Out:    GET / and POST /write answer with all that the session shows; the rest is for the scripts.
+# Choice: a key for each write, since a value that is read, added to and written back could be overwritten by a write
+#         whose answer never came; then a later write would hide an earlier one, and nothing would have gone wrong.
+
+import os
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from gossipsess.service import process_node
+from gossipsess.waiting import blocking
+from gossipsess.web.starlette import SessionMiddleware
+
+
+def shown(request: Request) -> JSONResponse:
+    values = dict(request.session)
+    return JSONResponse({"seen": values, "stale": request.scope["session"].stale})
+
+
+async def read(request: Request) -> JSONResponse:
+    return shown(request)
+
+
+async def write(request: Request) -> JSONResponse:
+    request.session[request.query_params["key"]] = request.query_params["value"]
+    return shown(request)
+
+
+def fill(request: Request) -> JSONResponse:
+    """Create sessions with one random value each; answer with the id of the last one."""
+    store = process_node().new_store()
+    value_bytes = int(request.query_params["bytes"])
+    session = store.create()
+    for _ in range(int(request.query_params["sessions"])):
+        session = store.create()
+        session["data"] = os.urandom(value_bytes // 2).hex()
+        blocking(store.commit(session, 0))
+    return JSONResponse({"id": session.id})
+
+
+async def status(_: Request) -> JSONResponse:
+    told = process_node().status()
+    linked = sum(member.linked for member in told.members)
+    return JSONResponse(
+        {"synced": told.synced, "linked": linked, "sessions": told.sessions, "unconfirmed": told.unconfirmed}
+    )
+
+
+app = Starlette(
+    routes=[
+        Route("/", read),
+        Route("/write", write, methods=["POST"]),
+        Route("/fill", fill, methods=["POST"]),
+        Route("/status", status),
+    ],
+    middleware=[Middleware(SessionMiddleware)],
+)

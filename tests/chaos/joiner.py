@@ -1,0 +1,178 @@
+# Joiner: a replica that joins a full cluster fills up, and the others go on serving meanwhile.
+#
+# Some nodes are filled with sessions. Clients use them for a while; then one more process starts, which the balancer
+# leaves out until its node calls itself synced. Measured: what clients waited before and during, and how long the
+# newcomer took: until its port was open (an application serves after ten seconds in any case), and until synced.
+# In the end a sample of the sessions is read from the newcomer, and all that clients wrote from everyone.
+#
+# With --kill-donor, the node that computes most for the newcomer is killed -9 midway: when the newcomer's memory has
+# grown by a part of what the others' grew by when they were filled. It must fill up from the rest.
+#
+# Clean means: synced in time, no acknowledged write lost, hidden or stale, no error but what was cut, and every
+# session of the sample there. No bound is set on times: compare the figures.
+#
+# From the repository's root: python -m tests.chaos.joiner --sessions 100000 --bytes 2000
+
+import argparse
+import random
+import sys
+import time
+from typing import Any, Final
+
+import trio
+
+from ..e2e.harness import ScenarioError
+from .balancer import CutError, fetch
+from .fleet import Fleet, Place, open_fleet, own_hosts, run_script, shopping, until
+from .shoppers import milliseconds
+
+BATCH: Final = 500
+"""Sessions made by one request."""
+BEFORE_S: Final = 5.0
+FILL_S: Final = 60.0
+"""For one batch to be taken by the others."""
+SYNC_S: Final = 240.0
+KILL_AT: Final = 0.3
+"""Midway. Less than half, since a newcomer need not hold as much as those that were there."""
+MOST_OWED: Final = 5000
+"""Session states on their way while filling, to any node; more would be told twice."""
+
+
+async def play(
+    nodes: int, sessions: int, value_bytes: int, *, kill_donor: bool = False, seed: int = 1
+) -> dict[str, Any]:
+    """Fill so many nodes, let one more join; return the figures.
+
+    Raises:
+        ScenarioError: the newcomer was not synced in time, or was before a donor could be killed.
+    """
+    rng = random.Random(seed)
+    async with open_fleet(own_hosts(nodes + 1)) as fleet:
+        *others, newcomer = fleet.places
+        await fleet.start(*others)
+        await fleet.wait_linked()
+        empty_bytes = max(place.rss_bytes() for place in others)
+        sample = await _fill(fleet, sessions, value_bytes)
+        full_bytes = min(place.rss_bytes() for place in others)
+        async with shopping(fleet, rng) as tally:
+            await trio.sleep(BEFORE_S)
+            before, began_s = len(tally.took_s), time.monotonic()
+            killed_s = 0.0
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_join, fleet, newcomer)
+                if kill_donor:
+                    midway_bytes = round(empty_bytes + KILL_AT * (full_bytes - empty_bytes))
+                    await _kill_donor(fleet, newcomer, others, midway_bytes)
+                    killed_s = time.monotonic() - began_s
+            synced_s, during = time.monotonic() - began_s, len(tally.took_s)
+            fleet.balancer.put_in(newcomer.port)
+            await trio.sleep(1.0)
+        absent = await _absent(newcomer, sample)
+        held = (await fleet.status(newcomer))["sessions"]
+        figures = tally.figures()
+        return {
+            "nodes": nodes,
+            "sessions_filled": sessions,
+            "bytes_each": value_bytes,
+            **figures,
+            "clean": figures["clean"] and not absent,
+            "sampled": len(sample),
+            "sample_absent": absent,
+            "before": milliseconds(tally.took_s[:before]),
+            "during": milliseconds(tally.took_s[before:during]),
+            "open_s": round(fleet.starts_s[-1], 2),
+            "synced_s": round(synced_s, 2),
+            "donor_killed_s": round(killed_s, 2),
+            "held_by_newcomer": held,
+            "newcomer_mib": newcomer.rss_bytes() >> 20,
+            "others_mib": [place.rss_bytes() >> 20 for place in others if place.running],
+            "balancer": dict(fleet.balancer.counts),
+        }
+
+
+async def _fill(fleet: Fleet, sessions: int, value_bytes: int) -> list[str]:
+    """Make sessions on every running node; return the id of one in each batch."""
+    ids: list[str] = []
+    batches = iter([min(BATCH, sessions - made) for made in range(0, sessions, BATCH)])
+
+    async def work(place: Place) -> None:
+        for batch in batches:
+            answer = await fetch(place.port, "POST", f"/fill?sessions={batch}&bytes={value_bytes}")
+            ids.append(answer.json()["id"])
+            await _wait_owing(fleet, place, MOST_OWED)
+
+    running = fleet.running
+    async with trio.open_nursery() as nursery:
+        for place in running:
+            nursery.start_soon(work, place)
+    for place in running:
+        await _wait_owing(fleet, place, 0)
+    return ids
+
+
+async def _wait_owing(fleet: Fleet, place: Place, most: int) -> None:
+    async def owes_little() -> bool:
+        return bool((await fleet.status(place))["unconfirmed"] <= most)
+
+    await until(owes_little, f"place {place.index} owes at most {most} session states", FILL_S)
+
+
+async def _join(fleet: Fleet, newcomer: Place) -> None:
+    await fleet.start(newcomer, put_in=False)
+
+    async def synced() -> bool:
+        return bool((await fleet.status(newcomer))["synced"])
+
+    await until(synced, "the newcomer is synced", SYNC_S)
+
+
+async def _kill_donor(fleet: Fleet, newcomer: Place, others: list[Place], midway_bytes: int) -> None:
+    """Kill the one of the others that has computed most since now, once the newcomer's memory is that much."""
+    at_first = [place.cpu_ticks() for place in others]
+
+    async def midway() -> bool:
+        return newcomer.running and newcomer.rss_bytes() >= midway_bytes
+
+    await until(midway, "the newcomer fills up", SYNC_S)
+    used = [place.cpu_ticks() - before for place, before in zip(others, at_first, strict=True)]
+    try:
+        late = (await fleet.status(newcomer))["synced"]
+    except (OSError, CutError):
+        late = False  # its port is not open, as it should be while it fills up
+    if late:
+        raise ScenarioError("the newcomer was synced before it could lose its donor: give it more --sessions")
+    fleet.kill(others[used.index(max(used))])
+
+
+async def _absent(place: Place, ids: list[str]) -> int:
+    """Return how many of these sessions a place does not know."""
+    absent = 0
+    for session_id in ids:
+        answer = await fetch(place.port, "GET", "/", {"session": session_id})
+        absent += answer.status != 200 or "data" not in answer.json()["seen"]
+    return absent
+
+
+def main() -> int:
+    """Play it; return 1 if it was not clean."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos.joiner",
+        description="One more app process joins others that hold many sessions, under load. Prints one line of JSON: "
+        "what clients waited before and during, and how long the newcomer took; exit code 1 if anything was lost.",
+    )
+    parser.add_argument("--nodes", type=int, default=4, help="that are there before")
+    parser.add_argument("--sessions", type=int, default=100_000, help="that they are filled with")
+    parser.add_argument("--bytes", type=int, default=2000, help="of each session's value")
+    parser.add_argument("--kill-donor", action="store_true", help="kill -9 of who gives the newcomer most, midway")
+    parser.add_argument("--seconds", type=float, default=600, help="all of it must be done by then")
+    parser.add_argument("--seed", type=int, default=1, help="what clients ask")
+    options = parser.parse_args()
+    return run_script(
+        "joiner",
+        options.seconds,
+        lambda: play(options.nodes, options.sessions, options.bytes, kill_donor=options.kill_donor, seed=options.seed),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
