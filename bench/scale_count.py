@@ -151,7 +151,7 @@ class Figures(NamedTuple):
     read_copy: Cost | None
     """On another node, which keeps a copy of what it read or wrote."""
     upkeep: Sent
-    """For each request, up to the end of the rest."""
+    """What is sent about sessions beyond what a request causes at once, up to the end of the rest; for each request."""
     idle: Sent
     """What one node sends a second while there are no requests."""
     idle_sessions: Sent

@@ -27,13 +27,17 @@ def _cost(kind: str, figure: str) -> Callable[[Row], float | None]:
     return lambda row: row[kind][figure] if row[kind] else None
 
 
+def _share(records: float | None, sessions: int) -> float | None:
+    return None if records is None else 100 * records / sessions
+
+
 PANELS: Final[Sequence[tuple[str, Callable[[Row], float | None]]]] = (
     ("messages per write", _cost("write", "messages")),
     ("bytes per write", _cost("write", "bytes")),
     ("messages per create", _cost("create", "messages")),
     ("messages per read, on a node without the session", _cost("read_cold", "messages")),
     ("messages per read, on a holder", _cost("read_holder", "messages")),
-    ("KiB of sessions per node", lambda row: row["table_bytes"] / 1024),
+    ("sessions a node keeps after a rest, % of all", lambda row: _share(row["rested_records_mean"], row["sessions"])),
     ("idle: bytes per second and node", lambda row: row["idle"]["bytes"]),
 )
 WIDTH, HEIGHT, COLUMNS = 360, 220, 2
@@ -46,7 +50,10 @@ def svg(curves: Sequence[Curve]) -> str:
     parts = [_panel(index, title, value, curves) for index, (title, value) in enumerate(PANELS)]
     for line, curve in enumerate(curves):
         x, y = WIDTH * (len(PANELS) % COLUMNS) + LEFT, HEIGHT * (rows - 1) + TOP + 20 * line
-        parts += [*_drawn(curve, [(x, y), (x + 30, y)]), _text(x + 40, y + 4, curve.name)]
+        parts += [
+            *_drawn(curve, [(x + 15, y)] if curve.dots else [(x, y), (x + 30, y)]),
+            _text(x + 40, y + 4, curve.name),
+        ]
     size = f'width="{WIDTH * COLUMNS}" height="{HEIGHT * rows}"'
     style = '<style>text{font:11px sans-serif;fill:#333}.title{font-weight:bold}</style><rect width="100%" '
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{style}height="100%" fill="#fff"/>{"".join(parts)}</svg>\n'
@@ -55,10 +62,11 @@ def svg(curves: Sequence[Curve]) -> str:
 def _panel(index: int, title: str, value: Callable[[Row], float | None], curves: Sequence[Curve]) -> str:
     points = [[(row["nodes"], value(row)) for row in curve.rows] for curve in curves]
     known = [[(nodes, y) for nodes, y in line if y is not None] for line in points]
-    nodes_max = max((nodes for line in points for nodes, _ in line), default=1)
+    most = max((nodes for line in points for nodes, _ in line), default=4)
+    nodes_max = 1 << (most - 1).bit_length()  # whole numbers at its quarters
     top = _round_up(max((y for line in known for _, y in line), default=0))
     wide, high = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-    parts = [_text(0, TOP - 14, title, 'class="title"')]
+    parts = [_text(10, TOP - 14, title, 'class="title"')]
     for step in range(5):
         y, x = TOP + high * (1 - step / 4), LEFT + wide * step / 4
         parts.append(f'<path d="M{LEFT} {y}h{wide}" stroke="#ddd"/>')

@@ -3,7 +3,7 @@
 # In:      how many nodes and sessions, how often each is written.    Out: `Figures`.
 # One request at a time, each with `REQUEST_S` to itself, so that what is sent meanwhile is its own. What comes later
 # than that is told by its kind: it is upkeep. A read asks as a store does, with the session's newest writes as token.
-# Then a rest, in which copies that are no longer needed go; the last seconds of it show what idle nodes send.
+# Then a rest, in which copies that are no longer needed go; and a minute more, which shows what idle nodes send.
 # A request that does not end as it must ends the measurement: figures of failures would be of no use.
 # Not here: seals, sockets and how long anything takes (scale_real.py).
 
@@ -50,8 +50,9 @@ CALM_S: Final = 5.0
 REQUEST_S: Final = 0.1
 """Two round trips over links of 1 ms, the late messages of the simulated network included."""
 REST_S: Final = 90.0
-IDLE_S: Final = 10.0
-"""The end of the rest, in which idle nodes are counted."""
+"""Copies that nobody has used for a minute are gone by then."""
+IDLE_S: Final = 60.0
+"""How long idle nodes are counted, after the rest: nodes compare their member lists once a minute."""
 ACCOUNTS: Final = ("create", "write", "read_holder", "read_cold", "read_copy")
 
 
@@ -185,12 +186,13 @@ def measure(nodes: int, sessions: int, writes: int, seed: int, *, all_to_all: bo
     for number in range(writes):
         one.use_all(number)
     records = [len(process.records) for process in one.slots]
-    cluster.run_until(cluster.now_s + REST_S - IDLE_S)
-    upkeep = total(since(counter.traffic, met), "upkeep")
+    used = dict(counter.traffic)
+    cluster.run_until(cluster.now_s + REST_S)
     rested = dict(counter.traffic)
+    rested_records = [len(process.records) for process in one.slots]
+    upkeep = total(since(rested, met), "upkeep").plus(total(since(rested, used), "requests"))
     cluster.run_until(cluster.now_s + IDLE_S)
     idle = since(counter.traffic, rested)
-    rested_records = [len(process.records) for process in one.slots]
     accounts = {
         name: cost(account.requests, account.traffic, account.nodes / max(1, account.requests))
         for name, account in one.accounts.items()
