@@ -34,6 +34,7 @@ from gossipsess.model.record import ABSOLUTE, CREATED, IDLE
 from gossipsess.model.table import register_value
 from gossipsess.protocol.effects import Settle
 from gossipsess.protocol.events import Dot, Event, Fetch, ReceivedDatagram, Waiter, Write
+from gossipsess.protocol.fetch import satisfies
 from gossipsess.protocol.outcomes import Confirmed, Found
 from gossipsess.protocol.sessions import Written
 from gossipsess.sim.cluster import Cluster
@@ -53,7 +54,7 @@ REST_S: Final = 90.0
 """Copies that nobody has used for a minute are gone by then."""
 IDLE_S: Final = 60.0
 """How long idle nodes are counted, after the rest: nodes compare their member lists once a minute."""
-ACCOUNTS: Final = ("create", "write", "read_holder", "read_cold", "read_copy")
+ACCOUNTS: Final = ("create", "write", "read_holder", "read_cold", "read_copy", "read_outdated")
 
 
 class _Counter:
@@ -140,7 +141,7 @@ class _Measurement:
     def _read(self, process: Process, sid: Sid) -> None:
         kind = "read_holder" if process in self.holders(sid) else "read_cold"
         if kind == "read_cold" and sid in process.records:
-            kind = "read_copy"
+            kind = "read_copy" if satisfies(process.records[sid], self._dots[sid]) else "read_outdated"
         found = self._request(kind, process, partial(Fetch, sid, self._dots[sid]))
         if found is not Found.FRESH:
             raise BenchError(f"with all well, a {kind} of {self.nodes} nodes is {found}")
