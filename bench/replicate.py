@@ -117,8 +117,8 @@ class Side:
 
     def meet(self) -> None:
         """Wait until the other node is linked and both have what the other had."""
-        _wait_until(lambda: any(member.linked for member in self._service.status().members), "a link to the other")
-        _wait_until(lambda: self._service.synced, "the first sync")
+        wait_until(lambda: any(member.linked for member in self._service.status().members), "a link to the other")
+        wait_until(lambda: self._service.synced, "the first sync")
 
     def fill(self, sessions: int) -> None:
         """Create the sessions, and wait until the other holds them."""
@@ -218,7 +218,7 @@ class Side:
         return session
 
     def _wait_for_acknowledgements(self) -> None:
-        _wait_until(lambda: self._service.status().unconfirmed == 0, "the last acknowledgement")
+        wait_until(lambda: self._service.status().unconfirmed == 0, "the last acknowledgement")
 
 
 def digest(service: NodeService) -> str:
@@ -230,9 +230,8 @@ def digest(service: NodeService) -> str:
     return summary.hexdigest()
 
 
-def serve() -> None:
-    """Answer one request a line, until there are no more. A failure goes back as text."""
-    side = Side()
+def serve(side: object) -> None:
+    """Have a side do one request a line, until there are no more. A failure goes back as text."""
     answers, sys.stdout = sys.stdout, sys.stderr  # nothing but answers on the pipe
     for line in sys.stdin:
         request: dict[str, Any] = json.loads(line)
@@ -253,7 +252,12 @@ def _burn() -> None:
         number = number * 16807 % 2147483647
 
 
-def _wait_until(condition: Callable[[], bool], what: str) -> None:
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Wait at most `PATIENCE_S`, asking again and again.
+
+    Raises:
+        BenchError: it did not come.
+    """
     give_up_s = time.monotonic() + PATIENCE_S
     while not condition():
         if time.monotonic() > give_up_s:
@@ -279,13 +283,13 @@ Ask = Callable[..., Any]
 
 
 @contextmanager
-def side_process(prefix: list[str]) -> Iterator[tuple[Ask, int]]:
-    """Run a `Side` in a process of its own; gives the way to ask it, and its process id.
+def side_process(prefix: list[str], script: str = __file__) -> Iterator[tuple[Ask, int]]:
+    """Run what `script` serves under ``--side`` in a process of its own; gives the way to ask it, and its process id.
 
     Raises:
         BenchError: it ended, or what it was asked to do failed there.
     """
-    command = [*prefix, sys.executable, str(Path(__file__).resolve()), "--side"]
+    command = [*prefix, sys.executable, str(Path(script).resolve()), "--side"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         requests, answers = process.stdin, process.stdout
         assert requests is not None
@@ -373,7 +377,7 @@ def main() -> int:
     parser.add_argument("--side", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        serve()
+        serve(Side())
         return 0
     if options.quick:
         options.updates, options.sessions = 500, 50

@@ -1,15 +1,32 @@
-# The replication benchmark runs and sees what it is to see. Its figures are judged by whoever runs it.
+# The benchmarks run and see what they are to see. Their figures are judged by whoever runs them.
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
 
 from bench import replicate
 from gossipsess.config import Config
 from gossipsess.service import lone_node
 
 SCRIPT = Path(replicate.__file__)
+SCALE = SCRIPT.with_name("scale.py")
+
+
+def scale(folder: Path, *arguments: str) -> list[dict[str, Any]]:
+    """Run the scale benchmark over few sessions; return the figures of each cluster."""
+    short = ["--sessions", "12", "--writes", "1", "--real-sessions", "20", "--idle", "2"]
+    files = ["--json", str(folder / "scale.json"), "--plot", str(folder / "scale.svg")]
+    done = subprocess.run(
+        [sys.executable, str(SCALE), *short, *files, *arguments], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    clusters: list[dict[str, Any]] = json.loads((folder / "scale.json").read_text())["clusters"]
+    return clusters
 
 
 def test_b_ends_up_with_what_a_wrote_and_every_figure_is_there() -> None:
@@ -43,3 +60,46 @@ def test_one_different_value_makes_the_digests_differ() -> None:
     session["color"] = "blue"
     service.store.commit(session)
     assert before != replicate.digest(service)
+
+
+def test_scale_counts_the_same_in_processes_and_in_virtual_time(tmp_path: Path) -> None:
+    """Large clusters are only simulated; their figures mean something while small ones agree with real processes."""
+    simulated, five, real = scale(tmp_path, "--simulated", "2", "5", "--real", "2")
+    assert [(one["where"], one["nodes"]) for one in (simulated, five, real)] == [
+        ("simulated", 2),
+        ("simulated", 5),
+        ("real", 2),
+    ]
+    for one in (simulated, real):
+        assert one["holders"] == 2
+        assert one["read_cold"] is None, "of two nodes both hold everything"
+        assert one["read_copy"] is None
+        for kind, values in (("create", 10), ("write", 1)):
+            # A push and its acknowledgement; a busy machine may repeat one.
+            assert one[kind]["messages"] == pytest.approx(2, rel=0.2), one
+            assert values * 100 < one[kind]["bytes"] < values * 100 + 800, one
+        # Half a second between probes: a ping and an answer of each node.
+        assert 2 <= one["idle"]["messages"] <= 8, one
+        assert one["idle"]["bytes"] > 37 * one["idle"]["messages"], "a datagram's seal alone is that long"
+    for kind in ("create", "write"):
+        assert real[kind]["bytes"] == pytest.approx(simulated[kind]["bytes"], rel=0.2)
+        assert real[kind]["p99_ms"] >= real[kind]["p50_ms"] > 0
+    assert real["rss_bytes"] > real["table_bytes"] > 20 * 10 * 100
+    for one in (simulated, five, real):
+        assert one["read_holder"]["messages"] == 0, "a holder asks nobody"
+    assert 2 <= five["write"]["messages"] <= 8
+    assert 1 <= five["write"]["nodes"] <= 4
+    assert five["rested_records_max"] <= five["sessions"]
+
+    plot = ElementTree.parse(tmp_path / "scale.svg").getroot()
+    lines = [line.attrib["points"].split() for line in plot.iter("{http://www.w3.org/2000/svg}polyline")]
+    assert len(lines[0]) == 2, "a point for each simulated cluster"
+
+
+def test_scale_can_be_told_to_keep_every_session_everywhere(tmp_path: Path) -> None:
+    """The picture compares placement with all-to-all; if the option did nothing, it would compare it with itself."""
+    (five,) = scale(tmp_path, "--all-to-all", "--simulated", "5", "--real")
+    assert five["holders"] == 5
+    assert (five["create"]["messages"], five["create"]["nodes"]) == (8, 4)
+    assert (five["write"]["messages"], five["write"]["nodes"]) == (8, 4)
+    assert five["rested_records_mean"] == five["sessions"] == 12

@@ -1,0 +1,222 @@
+# Scale, simulated: what requests cost in a cluster of the real machine in virtual time, without faults.
+#
+# In:      how many nodes and sessions, how often each is written.    Out: `Figures`.
+# One request at a time, each with `REQUEST_S` to itself, so that what is sent meanwhile is its own. What comes later
+# than that is told by its kind: it is upkeep. A read asks as a store does, with the session's newest writes as token.
+# Then a rest, in which copies that are no longer needed go; and a minute more, which shows what idle nodes send.
+# A request that does not end as it must ends the measurement: figures of failures would be of no use.
+# Not here: seals, sockets and how long anything takes (scale_real.py).
+
+import random
+import time
+from functools import partial
+from hashlib import blake2b
+from typing import Any, Final
+
+from replicate import BenchError
+from scale_count import (
+    ATTRIBUTES,
+    VALUE_BYTES,
+    Figures,
+    Traffic,
+    add,
+    cost,
+    group_of,
+    holders,
+    joined,
+    placement_settings,
+    since,
+    total,
+)
+
+from gossipsess.model.identity import SID_BYTES, Sid
+from gossipsess.model.record import ABSOLUTE, CREATED, IDLE
+from gossipsess.model.table import register_value
+from gossipsess.protocol.effects import Settle
+from gossipsess.protocol.events import Dot, Event, Fetch, ReceivedDatagram, Waiter, Write
+from gossipsess.protocol.fetch import satisfies
+from gossipsess.protocol.outcomes import Confirmed, Found
+from gossipsess.protocol.sessions import Written
+from gossipsess.sim.cluster import Cluster
+from gossipsess.sim.network import Faults
+from gossipsess.sim.process import EPOCH_MS, Process
+from gossipsess.sim.scenario import Scenario
+from gossipsess.wire.codec import encode
+from gossipsess.wire.messages import LinkMessage
+
+START_S: Final = 0.3
+MEET_S: Final = 60.0
+CALM_S: Final = 5.0
+"""From the last link until the first request: member lists have been compared by then."""
+REQUEST_S: Final = 0.1
+"""Two round trips over links of 1 ms, the late messages of the simulated network included."""
+REST_S: Final = 90.0
+"""Copies that nobody has used for a minute are gone by then."""
+IDLE_S: Final = 60.0
+"""How long idle nodes are counted, after the rest: nodes compare their member lists once a minute."""
+ACCOUNTS: Final = ("create", "write", "read_holder", "read_cold", "read_copy", "read_outdated")
+
+
+class _Counter:
+    """Watches a run, and counts what arrives."""
+
+    def __init__(self) -> None:
+        self.traffic: Traffic = {}
+        self.reached: dict[int, None] = {}
+        """Slots that messages of requests came to."""
+
+    def handled(self, process: Process, event: Event, answer: Written | Found | None) -> None:
+        if isinstance(event, ReceivedDatagram):
+            add(self.traffic, event.message, len(encode(event.message)))
+
+    def settled(self, process: Process, effect: Settle) -> None:
+        pass  # each request has a waiter of its own
+
+    def delivered(self, sender: Process, receiver: Process, message: LinkMessage) -> None:
+        add(self.traffic, message, len(encode(message)))
+        if group_of(message) == "requests":
+            self.reached[receiver.slot] = None
+
+
+class _Account:
+    """What all requests of one kind have cost."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.nodes = 0
+        self.traffic: Traffic = {}
+
+
+class _Measurement:
+    def __init__(self, nodes: int, sessions: int, seed: int, all_to_all: bool) -> None:
+        self.nodes = nodes
+        self._rng = random.Random(seed)
+        hosts = tuple([f"host{number}" for number in range(nodes)])
+        scenario = Scenario(seed, hosts, Faults(), (), (), **placement_settings(all_to_all))
+        self.cluster = Cluster(scenario, trace=False)
+        self.counter = self.cluster.observer = _Counter()
+        self.accounts = {name: _Account() for name in ACCOUNTS}
+        self.sids = [_sid(seed, number) for number in range(sessions)]
+        self._dots: dict[Sid, tuple[Dot, ...]] = {}
+        self.slots: list[Process] = []
+
+    def meet(self) -> None:
+        """Start every node, and wait until each is linked to all others."""
+        cluster = self.cluster
+        for slot in range(self.nodes):
+            cluster.after(START_S * slot / self.nodes, partial(cluster.start, slot))
+        cluster.run_until(START_S)
+        self.slots = cluster.live
+        while not all(len(one.replica.linked) == self.nodes - 1 and one.replica.sessions.synced for one in self.slots):
+            if cluster.now_s > MEET_S:
+                raise BenchError(f"{self.nodes} nodes did not all link and sync within {MEET_S:.0f} virtual s")
+            cluster.run_until(cluster.now_s + 0.25)
+        cluster.run_until(cluster.now_s + CALM_S)
+
+    def create_all(self) -> None:
+        """Create the sessions, each on the next node in turn."""
+        for number, sid in enumerate(self.sids):
+            time_ms = EPOCH_MS + round(self.cluster.now_s * 1000)
+            registers = ((CREATED, time_ms), (IDLE, 1_800_000), (ABSOLUTE, time_ms + 43_200_000))
+            changes = [(key, register_value(value)) for key, value in registers]
+            changes += [self._change(attribute) for attribute in range(ATTRIBUTES)]
+            self._write("create", self.slots[number % self.nodes], sid, tuple(changes))
+
+    def use_all(self, round_number: int) -> None:
+        """Use each session: written on one node, then read on one of its holders, and twice on some node."""
+        for sid in self.sids:
+            writer = self._rng.choice(self.slots)
+            self._read(writer, sid)
+            self._write("write", writer, sid, (self._change(round_number % ATTRIBUTES),))
+            self._read(self._rng.choice(self.holders(sid)), sid)
+            reader = self._rng.choice(self.slots)
+            self._read(reader, sid)
+            self._read(reader, sid)
+
+    def holders(self, sid: Sid) -> list[Process]:
+        """Return the processes that hold a session by placement, as the first of them sees it."""
+        nodes = holders(self.slots[0].replica, sid)
+        return [process for process in self.slots if process.node in nodes]
+
+    def _read(self, process: Process, sid: Sid) -> None:
+        kind = "read_holder" if process in self.holders(sid) else "read_cold"
+        if kind == "read_cold" and sid in process.records:
+            kind = "read_copy" if satisfies(process.records[sid], self._dots[sid]) else "read_outdated"
+        found = self._request(kind, process, partial(Fetch, sid, self._dots[sid]))
+        if found is not Found.FRESH:
+            raise BenchError(f"with all well, a {kind} of {self.nodes} nodes is {found}")
+
+    def _write(self, kind: str, process: Process, sid: Sid, changes: tuple[tuple[str, bytes], ...]) -> None:
+        outcome = self._request(kind, process, partial(Write, sid, changes, 1))
+        if not isinstance(outcome, Confirmed):
+            raise BenchError(f"with all well, a {kind} of {self.nodes} nodes is {outcome}")
+        self._dots[sid] = ((process.node, process.records[sid].claims[process.node]),)
+
+    def _request(self, kind: str, process: Process, event_with: "partial[Any]") -> Any:
+        """Make a request, wait until it is over and all that it caused, and put that on its account."""
+        outcomes: list[Any] = []
+        waiter: Waiter = outcomes.append
+        counter, account = self.counter, self.accounts[kind]
+        before = dict(counter.traffic)
+        counter.reached.clear()
+        answer = self.cluster.submit(process, event_with(waiter))
+        self.cluster.run_until(self.cluster.now_s + REQUEST_S)
+        counter.reached.pop(process.slot, None)
+        account.requests += 1
+        account.nodes += len(counter.reached)
+        account.traffic = joined((account.traffic, since(counter.traffic, before)))
+        known = answer.outcome if isinstance(answer, Written) else answer
+        return known if known is not None else outcomes[0] if outcomes else "still open"
+
+    def _change(self, attribute: int) -> tuple[str, bytes]:
+        return (f"field-{attribute}", self._rng.randbytes(VALUE_BYTES))
+
+
+def measure(nodes: int, sessions: int, writes: int, seed: int, *, all_to_all: bool) -> Figures:
+    """Return what a simulated cluster of so many nodes costs.
+
+    Raises:
+        BenchError: the nodes did not meet, or a request failed though nothing was wrong.
+    """
+    began_s = time.monotonic()
+    one = _Measurement(nodes, sessions, seed, all_to_all)
+    cluster, counter = one.cluster, one.counter
+    one.meet()
+    met = dict(counter.traffic)
+    one.create_all()
+    for number in range(writes):
+        one.use_all(number)
+    records = [len(process.records) for process in one.slots]
+    used = dict(counter.traffic)
+    cluster.run_until(cluster.now_s + REST_S)
+    rested = dict(counter.traffic)
+    rested_records = [len(process.records) for process in one.slots]
+    upkeep = total(since(rested, met), "upkeep").plus(total(since(rested, used), "requests"))
+    cluster.run_until(cluster.now_s + IDLE_S)
+    idle = since(counter.traffic, rested)
+    accounts = {
+        name: cost(account.requests, account.traffic, account.nodes / max(1, account.requests))
+        for name, account in one.accounts.items()
+    }
+    return Figures(
+        where="simulated",
+        nodes=nodes,
+        sessions=sessions,
+        holders=sum(len(one.holders(sid)) for sid in one.sids) / sessions,
+        **accounts,
+        upkeep=upkeep.over(sum(account.requests for account in one.accounts.values())),
+        idle=total(idle, "membership", "requests", "upkeep").over(nodes * IDLE_S),
+        idle_sessions=total(idle, "requests", "upkeep").over(nodes * IDLE_S),
+        records_mean=sum(records) / nodes,
+        records_max=max(records),
+        rested_records_mean=sum(rested_records) / nodes,
+        rested_records_max=max(rested_records),
+        table_bytes=sum(process.replica.sessions.table.bytes for process in one.slots) / nodes,
+        rss_bytes=None,
+        rss_grown_bytes=None,
+        took_s=time.monotonic() - began_s,
+    )
+
+
+def _sid(seed: int, number: int) -> Sid:
+    return blake2b(f"{seed} session {number}".encode("ascii"), digest_size=SID_BYTES).digest()
