@@ -6,7 +6,7 @@
 #              anybody because a list says so, which may be older than a refutation
 #
 # In:    each event of each process, before its effects are carried out.    Out: `Violation`.
-# Not here: records, writes and waits (checkers.py).
+# Not here: records (records.py), waits (waits.py).
 
 from collections import Counter
 from typing import Final

@@ -1,0 +1,98 @@
+# Ends: when a session may be gone from a process, and when it must not be.
+#
+#   dropped           no session is dropped before its time, nor while a linked node knows of a later access
+#   may_have_ended    whether it is right that a process holds nothing of a session any more
+#
+# In:    what processes hold, drop and are told of accesses.    Out: `Violation`, or the judgement.
+# Deadlines are computed from the records and the requests, never asked of the machine.
+
+from collections.abc import Iterable
+from typing import Final
+
+from gossipsess.model import table as table_module
+from gossipsess.model.clock import Stamp, time_ms_of
+from gossipsess.model.identity import NodeId, Sid
+from gossipsess.model.record import ABSOLUTE, IDLE, Record
+from gossipsess.protocol import expiry
+from gossipsess.sim.cluster import Cluster
+from gossipsess.sim.history import Wrote, holds, must
+from gossipsess.sim.process import Process
+from gossipsess.sim.times import Times, linked_since_s
+
+TOLD_WITHIN_S: Final = 1.0
+"""Beyond the time until a batch leaves: so much later an access is known to every node with a link, on which nothing is
+lost or held up."""
+EXPIRY_SLACK_S: Final = 0.05
+
+
+class Ends:
+    """The ends of one cluster's sessions."""
+
+    def __init__(self, cluster: Cluster, times: Times) -> None:
+        self._cluster = cluster
+        self._times = times
+        self._newest: dict[tuple[NodeId, Sid], Stamp] = {}  # the last write of a session that a process knew of
+        self._ended: dict[tuple[NodeId, Sid], Record] = {}  # what a process held last of a session that ended there
+        self._accesses: dict[Sid, dict[NodeId, float]] = {}
+
+    def accessed(self, process: Process, sid: Sid) -> None:
+        """Note that a request has used a session at a process that holds it."""
+        self._accesses.setdefault(sid, {})[process.node] = self._cluster.now_s
+
+    def held(self, process: Process, record: Record) -> None:
+        """Note a record that a process holds now."""
+        self._newest[process.node, record.sid] = record.newest
+        self._ended.pop((process.node, record.sid), None)
+
+    def held_until_its_end(self, process: Process, wrote: Wrote) -> bool:
+        """Say whether a process held a write until the session ended there."""
+        return holds(self._ended.get((process.node, wrote.sid)), wrote)
+
+    def dropped(self, process: Process, record: Record) -> None:
+        """Check that what a process holds no more has come to its end.
+
+        Raises:
+            Violation: it was dropped too early.
+        """
+        self._ended[process.node, record.sid] = record
+        # A clock that has caught up was moved by a difference of two rounded times.
+        sid, time_ms = record.sid, self._times.cluster_ms(process) + (1 if process.stopped_s else 0)
+        if record.tombstone:
+            ends_ms = time_ms_of(record.tombstone) + table_module.TOMBSTONE_MS
+            must(ends_ms <= time_ms, "{} dropped the tombstone of {} before its time", process, sid)
+            self._cluster.counts["tombstones ended"] += 1
+            return
+        self._cluster.counts["expired"] += 1
+        absolute_ms, idle_ms = (table_module.register(record, key) for key in (ABSOLUTE, IDLE))
+        if absolute_ms <= time_ms:
+            return
+        idle_ends_ms = time_ms_of(record.newest) + idle_ms
+        must(idle_ends_ms <= time_ms, "{} dropped {} before its time", process, sid)
+        scenario = self._cluster.scenario
+        if scenario.faults.lossy_links:
+            return  # what a lost message said, nobody says again before the next access
+        # Clocks that differ, and those that run at another pace for as long as the run lasts.
+        stopped_s = max(one.stopped_s for one in self._cluster.processes)
+        apart_s = stopped_s + 2 * scenario.skew_ms / 1000 + 2 * scenario.drift * self._cluster.now_s + EXPIRY_SLACK_S
+        from_s = self._cluster.now_s - idle_ms / 1000 + apart_s
+        for other in self._cluster.live:
+            access_s = self._accesses.get(sid, {}).get(other.node, 0.0)
+            tellable_s = max(access_s + expiry.EVERY_S, linked_since_s(process, other), self._cluster.clear_since_s)
+            told = tellable_s + TOLD_WITHIN_S < self._cluster.now_s
+            if other is not process and told and not other.records.get(sid, record).tombstone:
+                in_use = from_s < access_s
+                must(not in_use, "{} dropped {}, which its peer {} knows to be in use", process, sid, other)
+
+    def may_have_ended(self, process: Process, wrote: Wrote, writes: Iterable[Wrote]) -> bool:
+        """Say whether a process may hold nothing of a session any more. `writes`: all of that session."""
+        if wrote.sid in process.records:
+            return False
+        time_ms = self._times.cluster_ms(process)
+        if wrote.values is None:
+            return time_ms_of(wrote.stamp) + table_module.TOMBSTONE_MS <= time_ms
+        # Of a later write those may know nothing who stood still, or were apart, while all who knew of it have died.
+        known = [self._newest.get((one.node, wrote.sid), 0) for one in self._cluster.live]
+        last_ms = max(time_ms_of(stamp) for stamp in known)
+        absolutes = [one.values[ABSOLUTE] for one in writes if one.values is not None and ABSOLUTE in one.values]
+        absolute_ms = max(int.from_bytes(value or b"", "big") for value in absolutes)
+        return min(absolute_ms, last_ms + self._cluster.scenario.idle_ms) <= time_ms

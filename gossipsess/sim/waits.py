@@ -1,0 +1,142 @@
+# Waits: what requests are told, when, and whether it is so.
+#
+#   confirmed   held by that many others, and not dead here; what was confirmed is there after the heal, if one of
+#               those who held it then survived
+#   fresh       the dots that were asked for are there
+#   absent      not said while a node that was asked holds the session
+#   bounded     no wait outlasts its bound, and none ends twice
+#
+# In:    the waits that requests begin, and their outcomes.    Out: `Violation`.
+
+from typing import Final, NamedTuple
+
+from gossipsess.model.identity import Sid
+from gossipsess.protocol.effects import Settle
+from gossipsess.protocol.events import Dot, Waiter
+from gossipsess.protocol.fetch import FETCH_TIMEOUT_S
+from gossipsess.protocol.outcomes import Confirmed, Degraded, Found
+from gossipsess.protocol.replica import Settings
+from gossipsess.sim.cluster import Cluster
+from gossipsess.sim.ends import Ends
+from gossipsess.sim.history import Wrote, holds, must
+from gossipsess.sim.process import Process
+from gossipsess.sim.records import Records
+from gossipsess.sim.times import linked_since_s
+
+WAIT_SLACK_S: Final = 0.001
+LINKED_FOR_S: Final = 1.0
+"""A node whose link has been up this long when a request asks is one of those that are asked."""
+
+
+class _Wait(NamedTuple):
+    process: Process
+    until_s: float
+    wrote: Wrote | None
+    sid: Sid
+    dots: tuple[Dot, ...]
+
+
+class _Promise(NamedTuple):
+    wrote: Wrote
+    witnesses: tuple[Process, ...]
+    """Who held it when it was confirmed."""
+
+
+class Waits:
+    """The waits of one cluster's requests, and what was promised to them."""
+
+    def __init__(self, cluster: Cluster, records: Records, ends: Ends) -> None:
+        self._cluster = cluster
+        self._records = records
+        self._ends = ends
+        self._waits: dict[Waiter, _Wait] = {}
+        self._promises: list[_Promise] = []
+        slow_s = [mishap.period_s for mishap in cluster.scenario.mishaps if mishap.kind == "slow"]
+        self._slack_s = WAIT_SLACK_S + max(slow_s, default=0.0)
+
+    def for_write(self, process: Process, wrote: Wrote, waiter: Waiter) -> None:
+        """Note that a request waits for a write to be confirmed."""
+        until_s = self._cluster.now_s + Settings().confirm_timeout_s
+        self._waits[waiter] = _Wait(process, until_s, wrote, wrote.sid, ())
+
+    def for_session(self, process: Process, sid: Sid, dots: tuple[Dot, ...], waiter: Waiter) -> None:
+        """Note that a request waits for a session to be found."""
+        self._waits[waiter] = _Wait(process, self._cluster.now_s + FETCH_TIMEOUT_S, None, sid, dots)
+
+    def settled(self, process: Process, effect: Settle) -> None:
+        """Check the outcome of a wait.
+
+        Raises:
+            Violation: it says more than is so, comes too late, or twice.
+        """
+        wait = self._waits.pop(effect.waiter, None)
+        must(wait is not None, "{} settles a wait that is not open", process)
+        assert wait is not None
+        until_s = max(wait.until_s + process.stopped_s, process.woke_at_s) + self._slack_s
+        must(self._cluster.now_s <= until_s, "{}: a request waited past its bound", process)
+        outcome = effect.outcome
+        if isinstance(outcome, Found):
+            self.found(process, wait.sid, wait.dots, outcome, wait.until_s - FETCH_TIMEOUT_S)
+            return
+        assert wait.wrote is not None
+        self._cluster.counts[type(outcome).__name__.lower()] += 1
+        record = process.records.get(wait.wrote.sid)
+        dead = wait.wrote.values is not None and record is not None and record.tombstone
+        must(not (dead and isinstance(outcome, Confirmed)), "{} confirms {}, which is dead there", process, wait.wrote)
+        # One that stood still tells of what was so before: the session may have ended by time meanwhile.
+        late = self._cluster.now_s > wait.until_s + self._slack_s
+        if isinstance(outcome, Confirmed | Degraded) and not late:
+            self._confirmed(process, wait.wrote, outcome)
+
+    def found(self, process: Process, sid: Sid, dots: tuple[Dot, ...], found: Found, asked_s: float) -> None:
+        """Check what a request was told of a session that it asked for at a moment of the world.
+
+        Raises:
+            Violation: it is not so.
+        """
+        self._cluster.counts[f"found {found.value}"] += 1
+        record = process.records.get(sid)
+        if found is Found.FRESH:
+            for dot in dots:
+                wrote = self._records.write_of(sid, dot)
+                must(holds(record, wrote), "{} calls {} fresh without {}", process, sid, wrote)
+        elif found is Found.STALE:
+            must(record is not None, "{} calls {} stale, and does not hold it", process, sid)
+        elif found is Found.ABSENT:
+            known = bool(process.replica.linked) or process.replica.sessions.synced
+            must(known, "{} calls {} absent, having asked nobody", process, sid)
+            for other in self._cluster.live:
+                held = self._records.held_since_s(other, sid) < asked_s
+                asked = asked_s - linked_since_s(process, other) >= LINKED_FOR_S
+                must(not (held and asked), "{} calls {} absent, but its peer {} holds it", process, sid, other)
+
+    def check_end(self) -> None:
+        """Check what must hold once there is no difference.
+
+        Raises:
+            Violation: a wait without an end, or a confirmed write that is lost.
+        """
+        for wait in self._waits.values():
+            # One that has begun a moment ago may still run: nodes may agree while requests come.
+            due = wait.until_s + wait.process.stopped_s + self._slack_s < self._cluster.now_s
+            must(not (wait.process.alive and due), "{} never settled a wait on {}", wait.process, wait.sid)
+        for wrote, witnesses in self._promises:
+            if any(witness.alive for witness in witnesses):
+                writes = self._records.writes_of(wrote.sid)
+                for process in self._cluster.live:
+                    kept = holds(process.records.get(wrote.sid), wrote)
+                    kept = kept or self._ends.may_have_ended(process, wrote, writes)
+                    must(kept, "{} lacks a confirmed {}, though a holder survived", process, wrote)
+                if wrote.values is None:
+                    self._records.buried(wrote.sid)
+
+    def _confirmed(self, process: Process, wrote: Wrote, outcome: Confirmed | Degraded) -> None:
+        ran = self._cluster.processes
+        holders = [one for one in ran if holds(one.records.get(wrote.sid), wrote) and one is not process]
+        # Between an acknowledgement and its arrival a session may have come to its end, and been dropped.
+        counted = [*holders, *(one for one in ran if self._ends.held_until_its_end(one, wrote))]
+        nodes, hosts = len(counted), len({one.host for one in counted if one.host != process.host})
+        enough = nodes >= outcome.nodes and hosts >= outcome.hosts
+        must(enough, "{} says {} of {}, but {} nodes hold it", process, outcome, wrote, nodes)
+        if isinstance(outcome, Confirmed) and outcome.nodes:
+            self._promises.append(_Promise(wrote, (process, *holders)))
