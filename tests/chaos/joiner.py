@@ -39,7 +39,7 @@ MOST_OWED: Final = 5000
 
 
 async def play(
-    nodes: int, sessions: int, value_bytes: int, *, kill_donor: bool = False, seed: int = 1
+    nodes: int, sessions: int, value_bytes: int, *, kill_donor: bool = False, seed: int = 1, before_s: float = BEFORE_S
 ) -> dict[str, Any]:
     """Fill so many nodes, let one more join; return the figures.
 
@@ -55,7 +55,7 @@ async def play(
         sample = await _fill(fleet, sessions, value_bytes)
         full_bytes = min(place.rss_bytes() for place in others)
         async with shopping(fleet, rng) as tally:
-            await trio.sleep(BEFORE_S)
+            await trio.sleep(before_s)
             before, began_s = len(tally.took_s), time.monotonic()
             killed_s = 0.0
             async with trio.open_nursery() as nursery:

@@ -133,7 +133,7 @@ def test_kill_9_of_all_workers_of_a_host_loses_no_acknowledged_write() -> None:
 
 def test_a_joiner_fills_up_though_its_donor_is_killed() -> None:
     """A full cluster must be able to take somebody in, and a joiner must not rely on one other."""
-    played = trio.run(partial(joiner.play, nodes=3, sessions=6000, value_bytes=2000, kill_donor=True))
+    played = trio.run(partial(joiner.play, nodes=3, sessions=6000, value_bytes=2000, kill_donor=True, before_s=2))
     assert played["clean"], played
 
 
