@@ -6,8 +6,8 @@
 #        with one whose settled digest differs, or that takes data again after it had collapsed. What a node is to hold
 #        and may not hold yet it pulls from one peer after the other.
 # Compared are the partitions that both are to hold, under layouts that are equal; anything else may differ.
-# Not here: how a sync asks (sync.py), what is missing (gains.py), what others are to hold (surplus.py), when a difference
-# is one (repair.py), what old sessions are refused (fence.py).
+# Not here: how a sync asks (sync.py), what is missing (gains.py), what others are to hold (surplus.py), when a
+# difference is one (repair.py), what old sessions are refused (fence.py).
 
 import random
 from typing import Final
@@ -144,15 +144,18 @@ class AntiEntropy:
 
     # --- copies of what others hold -----------------------------------------------------------------------
 
-    def received(self, node: NodeId, record: Record, now_s: float, *, asked: bool) -> None:
-        """A peer's push brought this record. `asked`: a request here had asked that peer for it."""
+    def received(self, node: NodeId, record: Record, now_s: float, *, news: bool, asked: bool) -> None:
+        """A peer's push was merged; `news`: it has changed this record. `asked`: a request here had asked that peer."""
         layout, partition = self._placement.layout, partition_of(record.sid)
-        if layout.holds(self._myself, partition) or (asked and layout.holds(node, partition)):
+        if layout.holds(self._myself, partition):
             return
-        if record.tombstone:
+        from_holder = layout.holds(node, partition)
+        if news and record.tombstone:
             self._heard_end_from[record.sid] = node  # it tells the holders by itself, unless it dies
-        else:
+        elif news and not (asked and from_holder):
             self.surplus.received(record.sid, now_s)
+        if from_holder:
+            self.surplus.validated(record.sid, now_s)  # what is here is at least what it holds
 
     def wrote(self, sid: Sid, now_s: float, *, created: bool) -> None:
         """A request here wrote a session."""

@@ -182,11 +182,6 @@ class Replica:
         return min(due_s for due_s in deadlines if due_s is not None)
 
     @property
-    def placement(self) -> Placement:
-        """Who holds what, by this node's view of the members."""
-        return self._placement
-
-    @property
     def linked(self) -> dict[NodeId, int]:
         """The links in use, by node."""
         return self._links.in_use()

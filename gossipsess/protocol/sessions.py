@@ -231,7 +231,9 @@ class SessionProtocol:
 
     def _candidates(self, event: Fetch, holders: tuple[NodeId, ...]) -> Candidates:
         peers = [peer.member.node for peer in self.peers]
-        origins = [origin for origin, _ in event.dots if origin in self.peers and origin not in holders]
+        record = self.table.get(event.sid)
+        missing = [origin for origin, stamp in event.dots if not record.contains(origin, stamp)]
+        origins = [origin for origin in missing if origin in self.peers and origin not in holders]
         others = tuple([node for node in peers if node not in holders and node not in origins])
         return Candidates(holders, tuple(dict.fromkeys(origins)), others, complete=self.synced)
 
@@ -349,15 +351,17 @@ class SessionProtocol:
                 gaps.append(Gap(sid, claims, record.state_hash))
             elif sid not in records:
                 over.append(sid)  # a clock far ahead refuses what others hold: that is no copy to count on
-            elif absorbed:
-                peer.outbound.lacks(sid, None)
+            else:
+                asked, news = self._fetches.asked(node, sid), record is not before
+                self.anti_entropy.received(node, record, now_s, news=news, asked=asked)
+                if absorbed:
+                    peer.outbound.lacks(sid, None)
             if records.get(sid) is not before:  # what was refused, or is not held yet, is no news
                 if record.tombstone:
                     # Of two ends the later has come: whoever waits for the earlier one still does.
                     if before is None or not before.tombstone:
                         self._died(sid)
                     self._end_sessions_of(sid, now_s, remote=True)
-                self.anti_entropy.received(node, record, now_s, asked=self._fetches.asked(node, sid))
                 self._outbox += self._fetches.merged(record)
                 if self._watched:
                     self._notify_merged(before, record)

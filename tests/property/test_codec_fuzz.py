@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from gossipsess.errors import DecodeError
 from gossipsess.model.delta import Delta
-from gossipsess.model.digest import EVERYTHING, GROUPS, LEAVES, SUM_MASK, leaves_in
+from gossipsess.model.digest import EVERYTHING, GROUPS, LEAVES, PARTITIONS, SUM_MASK, leaves_in
 from gossipsess.model.member import Member, MemberState, Told
-from gossipsess.wire.codec import LAST_PARTITION, OFFERED_MAX, U16, U32, U64, decode_untrusted, encode
+from gossipsess.wire.codec import OFFERED_MAX, U16, U32, U64, decode_untrusted, encode
 from gossipsess.wire.frame import MESSAGE_BYTES_MAX
 from gossipsess.wire.messages import (
     Beacon,
@@ -92,7 +92,7 @@ KINDS = {
     SyncSums: st.builds(SyncSums, u32, several(group_sums), st.booleans()),
     SyncList: st.builds(SyncList, u32, several(st.integers(0, LEAVES - 1))),
     SyncPage: st.builds(SyncPage, u32, st.integers(0, LEAVES), several(st.tuples(sids, u48)), st.booleans()),
-    Have: st.builds(Have, u32, st.integers(0, LAST_PARTITION), several(gaps)),
+    Have: st.builds(Have, u32, st.integers(0, PARTITIONS - 1), several(gaps)),
     Held: st.builds(Held, u32, st.booleans(), several(gaps)),
     Touch: st.builds(Touch, u64, several(st.tuples(sids, u64))),
     TouchAck: st.builds(TouchAck, u64),
@@ -222,7 +222,7 @@ def test_a_message_over_the_bound_is_refused_before_it_is_parsed():
 @pytest.mark.parametrize(
     "message",
     [
-        Have(1, LAST_PARTITION + 1, ()),
+        Have(1, PARTITIONS - 1 + 1, ()),
         Have(1, 0, (Gap(b"s" * 16, {}, 0),) * (OFFERED_MAX + 1)),
         Held(1, True, (Gap(b"s" * 16, {}, 0),) * (OFFERED_MAX + 1)),
     ],
