@@ -4,8 +4,9 @@
 # For each write:    its stamp is above everything in the state it replaces, and its dot is new (records.py).
 # For each outcome:  what requests are told is so, and in time (waits.py).
 # For each process:  what it owes is bounded, its timers rest, and it judges nobody it must not (bounds.py).
-# After the heal:    all processes hold the same (`difference`), see each other and nobody else (`unsettled`), and
-#                    every confirmed write and invalidation of which one witness survived is there (`check_end`).
+# After the heal:    the holders of each session hold the same (`difference`), all see each other and nobody else
+#                    (`unsettled`), and every confirmed write and invalidation of which one witness survived is there
+#                    (`check_end`).
 # While all is well: few messages for a write, and none that say something when nobody writes (`quiet_from`).
 #
 # A checker sees records and history only, never what the protocol thinks of itself: the marks, sums, cover and
@@ -17,6 +18,7 @@ from math import inf
 from typing import Final
 
 from gossipsess.model.identity import NodeId, Sid, short
+from gossipsess.model.record import Record
 from gossipsess.protocol.effects import Settle
 from gossipsess.protocol.events import (
     Accessed,
@@ -28,16 +30,15 @@ from gossipsess.protocol.events import (
     ReceivedDatagram,
     Revoke,
     Rotate,
-    Waiter,
     Write,
 )
 from gossipsess.protocol.outcomes import Found, Gone
 from gossipsess.protocol.sessions import Written
-from gossipsess.sim import marks
+from gossipsess.sim import marks, places
 from gossipsess.sim.bounds import Bounds
 from gossipsess.sim.cluster import Cluster
 from gossipsess.sim.ends import Ends
-from gossipsess.sim.history import Wrote, must
+from gossipsess.sim.history import Wrote, contains, must
 from gossipsess.sim.logins import Login, Logins
 from gossipsess.sim.process import Process
 from gossipsess.sim.records import Records
@@ -77,7 +78,7 @@ class Checker:
         match event:
             case Write(sid, changes) if isinstance(answer, Written):
                 if not isinstance(answer.outcome, Gone):
-                    self._wrote(process, sid, {}, changes, event.waiter, answer)
+                    self._wrote(process, sid, {}, changes, event, answer)
             case Revoke(sid) if isinstance(answer, Written):
                 held = [self._logins.of(one) for one in process.seen.values()]
                 ended = sum(1 for login in held if login is not None and login.user == sid)
@@ -86,17 +87,17 @@ class Checker:
                 )
                 self._cluster.counts["revoked"] += ended
                 self._logins.revoked(sid, answer.record.tombstone)
-                self._killed(process, sid, event.waiter, answer)
+                self._killed(process, sid, answer, event)
             case Invalidate(sid) if isinstance(answer, Written):
-                self._killed(process, sid, event.waiter, answer)
+                self._killed(process, sid, answer, event)
             case Rotate(sid, new_sid, changes) if isinstance(answer, Written):
                 if not isinstance(answer.outcome, Gone):
                     old = process.seen[sid].entries
                     kept = {key: entry.value for key, entry in old.items() if entry.value is not None}
                     login = self._logins.of(process.seen[sid])
                     steps = [
-                        partial(self._wrote, process, new_sid, kept, changes, event.waiter, answer, login),
-                        partial(self._killed, process, sid, None, answer),
+                        partial(self._wrote, process, new_sid, kept, changes, event, answer, login),
+                        partial(self._killed, process, sid, answer),
                     ]
                     born_first = process.records[sid].newest > process.records[new_sid].newest
                     for step in steps if born_first else reversed(steps):
@@ -109,8 +110,11 @@ class Checker:
             case Accessed(sid) if sid in process.records:
                 self._ends.accessed(process, sid)
         if not isinstance(event, ReceivedDatagram):  # these are about members; were they not, the next event shows it
-            for record in self._records.look_at(process, elsewhere=isinstance(event, Received)):
+            looked = self._records.look_at(process, elsewhere=isinstance(event, Received))
+            for record in looked.changed:
                 self._bounds.held(process, record)
+            for surplus in looked.dropped:
+                self._waits.handed_over(process, surplus)
         self._bounds.handled(process, event)
         self._count_repairs(process)
         if self._cluster.events % SUMS_EVERY == 0:
@@ -161,18 +165,35 @@ class Checker:
     # --- when it has healed -------------------------------------------------------------------------------
 
     def difference(self) -> str | None:
-        """Say in what the processes do not yet hold the same; None when they do."""
+        """Say in what the processes do not yet hold what they have to; None when they do.
+
+        The holders of a session hold the same. Others may have a copy too, and it has nothing that the holders lack.
+        """
         live = self._cluster.live
         nodes = [process.node for process in live]
         for process in live:
             missing = [node for node in nodes if node != process.node and node not in process.replica.linked]
             if missing:
                 return f"{process.label} has no link to {short(missing[0])}"
-        for process in live[1:]:
-            for sid in sorted({**live[0].records, **process.records}):
-                mine, theirs = live[0].records.get(sid), process.records.get(sid)
-                if mine is None or theirs is None or mine.state_hash != theirs.state_hash:
-                    return f"session {short(sid)} is {mine} at {live[0].label} and {theirs} at {process.label}"
+        differences = map(self._difference_of, sorted({sid: None for process in live for sid in process.records}))
+        return next((difference for difference in differences if difference is not None), None)
+
+    def _difference_of(self, sid: Sid) -> str | None:
+        live = self._cluster.live
+        views = [places.running_holders(process, sid, live) for process in live]
+        holders = views[0]
+        for process, view in zip(live, views, strict=True):
+            if not view or view != holders:
+                labels = [[one.label for one in each] for each in (holders, view)]
+                return (
+                    f"session {short(sid)} belongs to {labels[0]} by {live[0].label}, to {labels[1]} by {process.label}"
+                )
+        first, held = holders[0], holders[0].records.get(sid)
+        for process in live:
+            record = process.records.get(sid)
+            same = record is not None and held is not None and record.state_hash == held.state_hash
+            if not same and (process in holders or (record is not None and not contains(held, record))):
+                return f"session {short(sid)} is {held} at {first.label} and {record} at {process.label}"
         return None
 
     def unsettled(self) -> str | None:
@@ -194,14 +215,14 @@ class Checker:
         Raises:
             Violation: equal hashes over unequal states, wrong sums, a lost write, a wait without an end.
         """
-        live = self._cluster.live
-        for process in live:
+        hashed: dict[tuple[Sid, int], Record] = {}
+        for process in self._cluster.live:
             self._records.check_sums(process)
             for sid, record in process.records.items():
                 self._records.check_claims(process, record)
-                first = live[0].records[sid]
+                first = hashed.setdefault((sid, record.state_hash), record)
                 same = record.entries == first.entries and record.tombstone == first.tombstone
-                must(same, "{} and {} hash unequal states of {} alike", process, live[0], sid)
+                must(same, "{} and another hash unequal states of {} alike", process, sid)
         self._waits.check_end()
 
     # --- inside -------------------------------------------------------------------------------------------
@@ -212,7 +233,7 @@ class Checker:
         sid: Sid,
         kept: Mapping[str, bytes | None],
         changes: Changes,
-        waiter: Waiter,
+        event: Write | Rotate,
         answer: Written,
         login: Login | None = None,
     ) -> None:
@@ -227,16 +248,16 @@ class Checker:
             for key, entry in before.entries.items():
                 must(entry.stamp < stamp, "{}: {} is not stamped above {}, which it has read", process, wrote, key)
         if answer.outcome is None:
-            self._waits.for_write(process, wrote, waiter)
+            self._waits.for_write(process, wrote, event.waiter, event.confirm)
 
-    def _killed(self, process: Process, sid: Sid, waiter: Waiter | None, answer: Written) -> None:
+    def _killed(self, process: Process, sid: Sid, answer: Written, event: Invalidate | Revoke | None = None) -> None:
         before = process.seen.get(sid)
         wrote = Wrote(sid, process.node, process.records[sid].tombstone, None)
         if before is not None and before.tombstone == wrote.stamp:
             return  # the older invalidation had the higher stamp
         self._records.wrote(process, wrote)
-        if waiter is not None and answer.outcome is None:
-            self._waits.for_write(process, wrote, waiter)
+        if event is not None and answer.outcome is None:
+            self._waits.for_write(process, wrote, event.waiter, event.confirm)
 
     def _count_repairs(self, process: Process) -> None:
         sessions = process.replica.sessions.anti_entropy

@@ -338,6 +338,7 @@ class Cluster(World):
 
     def _end(self, process: Process, notice_s: float) -> None:
         process.alive = False
+        process.ended_at_s = self.now_s
         del self.at[process.address]
         self._wires.close_all(process, notice_s)
 

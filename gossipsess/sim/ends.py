@@ -1,21 +1,23 @@
 # Ends: when a session may be gone from a process, and when it must not be.
 #
-#   dropped           no session is dropped before its time, nor while a linked node knows of a later access
+#   dropped           no session is dropped before its time, nor while a linked node knows of a later access; but who is
+#                     not one of its holders may drop it as long as enough others have it
 #   may_have_ended    whether it is right that a process holds nothing of a session any more
 #
 # In:    what processes hold, drop and are told of accesses.    Out: `Violation`, or the judgement.
 # Deadlines are computed from the records and the requests, never asked of the machine.
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from gossipsess.model import table as table_module
 from gossipsess.model.clock import Stamp, time_ms_of
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import ABSOLUTE, IDLE, Record
 from gossipsess.protocol import expiry
+from gossipsess.sim import places
 from gossipsess.sim.cluster import Cluster
-from gossipsess.sim.history import Wrote, holds, must
+from gossipsess.sim.history import Wrote, contains, holds, must
 from gossipsess.sim.process import Process
 from gossipsess.sim.times import Times, linked_since_s
 
@@ -23,6 +25,16 @@ TOLD_WITHIN_S: Final = 1.0
 """Beyond the time until a batch leaves: so much later an access is known to every node with a link, on which nothing is
 lost or held up."""
 EXPIRY_SLACK_S: Final = 0.05
+ANSWERED_S: Final = 10.0
+"""A holder's word that it has a copy is good for so long, though it may have ended meanwhile."""
+
+
+class Surplus(NamedTuple):
+    """A record that a process dropped, being none of its holders."""
+
+    record: Record
+    kept_by: tuple[Process, ...]
+    """The others that have it, or what replaced it."""
 
 
 class Ends:
@@ -48,26 +60,48 @@ class Ends:
         """Say whether a process held a write until the session ended there."""
         return holds(self._ended.get((process.node, wrote.sid)), wrote)
 
-    def dropped(self, process: Process, record: Record) -> None:
-        """Check that what a process holds no more has come to its end.
+    def dropped(self, process: Process, record: Record) -> Surplus | None:
+        """Check that what a process holds no more has come to its end, or is held elsewhere; then say by whom.
 
         Raises:
             Violation: it was dropped too early.
         """
+        holder, over = places.is_holder(process, record.sid), self._is_over(process, record)
+        if not holder and not over:
+            return self._handed_over(process, record)
         self._ended[process.node, record.sid] = record
+        self._cluster.counts["tombstones ended" if record.tombstone else "expired"] += 1
+        what = "the tombstone of " if record.tombstone else ""
+        must(over, "{} dropped {}{} before its time", process, what, record.sid)
+        if holder and not record.tombstone:  # others are not told of accesses
+            self._check_unused(process, record)
+        return None
+
+    def _is_over(self, process: Process, record: Record) -> bool:
         # A clock that has caught up was moved by a difference of two rounded times.
-        sid, time_ms = record.sid, self._times.cluster_ms(process) + (1 if process.stopped_s else 0)
+        time_ms = self._times.cluster_ms(process) + (1 if process.stopped_s else 0)
         if record.tombstone:
-            ends_ms = time_ms_of(record.tombstone) + table_module.TOMBSTONE_MS
-            must(ends_ms <= time_ms, "{} dropped the tombstone of {} before its time", process, sid)
-            self._cluster.counts["tombstones ended"] += 1
-            return
-        self._cluster.counts["expired"] += 1
+            return time_ms_of(record.tombstone) + table_module.TOMBSTONE_MS <= time_ms
         absolute_ms, idle_ms = (table_module.register(record, key) for key in (ABSOLUTE, IDLE))
-        if absolute_ms <= time_ms:
+        return min(absolute_ms, time_ms_of(record.newest) + idle_ms) <= time_ms
+
+    def _handed_over(self, process: Process, record: Record) -> Surplus:
+        # Two nodes that die within seconds of each other can take both copies with them: no rule prevents that, and
+        # a holder that answered and ended since counts.
+        ran = [one for one in self._cluster.processes if self._cluster.now_s - one.ended_at_s < ANSWERED_S]
+        kept_by = [one for one in ran if one is not process and contains(one.records.get(record.sid), record)]
+        ended = [one for one in ran if contains(self._ended.get((one.node, record.sid)), record)]
+        others = sum(one is not process for one in self._cluster.live)
+        enough = len(kept_by) + len(ended) >= min(1 + self._cluster.scenario.secondaries, others)
+        must(enough, "{} dropped {}, and only {} others hold it", process, record.sid, len(kept_by))
+        self._cluster.counts["surplus dropped"] += 1
+        return Surplus(record, tuple(kept_by))
+
+    def _check_unused(self, process: Process, record: Record) -> None:
+        sid = record.sid
+        absolute_ms, idle_ms = (table_module.register(record, key) for key in (ABSOLUTE, IDLE))
+        if absolute_ms <= self._times.cluster_ms(process):
             return
-        idle_ends_ms = time_ms_of(record.newest) + idle_ms
-        must(idle_ends_ms <= time_ms, "{} dropped {} before its time", process, sid)
         scenario = self._cluster.scenario
         if scenario.faults.lossy_links:
             return  # what a lost message said, nobody says again before the next access

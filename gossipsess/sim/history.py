@@ -46,6 +46,19 @@ def holds(record: Record | None, wrote: Wrote) -> bool:
     return all(key in entries and (entries[key].stamp, entries[key].origin) >= place for key in wrote.values)
 
 
+def contains(record: Record | None, other: Record) -> bool:
+    """Say whether a record has all that another one has, or what replaced it, looking at entries only."""
+    if record is None:
+        return False
+    if record.tombstone or other.tombstone:
+        return record.tombstone >= other.tombstone
+    mine = record.entries
+    return all(
+        key in mine and (mine[key].stamp, mine[key].origin) >= (entry.stamp, entry.origin)
+        for key, entry in other.entries.items()
+    )
+
+
 def must(holds_so: bool, message: str, *parts: object) -> None:
     """Raise `Violation` with a message, its places filled with `parts`, unless something holds."""
     if not holds_so:

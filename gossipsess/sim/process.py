@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable
 from hashlib import blake2b
 from itertools import count
+from math import inf
 from typing import Final
 
 from gossipsess.model.identity import NODE_ID_BYTES, NodeId, Sid
@@ -45,6 +46,7 @@ class Process:
         self.label = f"n{slot}.{generation}"
         self.address = address
         self.alive = True
+        self.ended_at_s = inf
         self.leaving = False
         self.paused = False
         self.woke_at_s = 0.0

@@ -1,7 +1,8 @@
 # Records: what must hold of each record, at each process, after each event that changed it.
 #
 #   containment     who claims a write holds it, or what replaced it;
-#   forward only    no key goes back, no tombstone ends early, no dead session comes back;
+#   forward only    no key goes back, no tombstone ends early, no dead session comes back (but as a copy where a node is
+#                   no holder, and that is not served: run.py reads there);
 #   nothing invented  each entry is a write that a request made, with its value;
 #   bookkeeping     the state hash is the sum over the entries; `covered` is true only if they are covered; and, now
 #                    and then, each leaf's sum is that of its records, the settled one that of those at rest;
@@ -14,7 +15,7 @@
 
 from collections.abc import ValuesView
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from gossipsess.model import digest
 from gossipsess.model import record as record_module
@@ -25,14 +26,23 @@ from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import HASH_MASK, RESERVED, Claims, Record, entry_mark
 from gossipsess.protocol import fence as fence_module
 from gossipsess.protocol.events import Dot
+from gossipsess.sim import places
 from gossipsess.sim.cluster import Cluster
-from gossipsess.sim.ends import Ends
+from gossipsess.sim.ends import Ends, Surplus
 from gossipsess.sim.history import Wrote, holds, must
 from gossipsess.sim.logins import Logins, content
 from gossipsess.sim.process import Process
 from gossipsess.sim.times import Times
 
 AHEAD_SLACK_MS: Final = 10
+
+
+class Looked(NamedTuple):
+    """What a process's last event did to its records."""
+
+    changed: tuple[Record, ...]
+    dropped: tuple[Surplus, ...]
+    """Records that are gone before their end, being held elsewhere."""
 
 
 class Records:
@@ -84,8 +94,8 @@ class Records:
         """Return since when a process has held something of a session; infinity while it does not."""
         return self._held_since.get((process.node, sid), inf)
 
-    def look_at(self, process: Process, *, elsewhere: bool) -> list[Record]:
-        """Check each record that a process's last event changed, and return them. `elsewhere`: a peer's message came.
+    def look_at(self, process: Process, *, elsewhere: bool) -> Looked:
+        """Check each record that a process's last event changed or dropped. `elsewhere`: a peer's message came.
 
         Raises:
             Violation: something that must hold does not.
@@ -103,12 +113,16 @@ class Records:
             if before is None or before.state_hash != record.state_hash:
                 self._changed_s[process.node, sid] = process.clock(self._cluster.now_s)
             self._held_since.setdefault((process.node, sid), self._cluster.now_s)
+        dropped: list[Surplus] = []
         if len(seen) > len(records):
             for sid in [sid for sid in seen if sid not in records]:
-                self._ends.dropped(process, seen.pop(sid))
+                surplus = self._ends.dropped(process, seen.pop(sid))
+                if surplus is not None:
+                    dropped.append(surplus)
+                    self._dead_at.pop((process.label, sid), None)  # it no longer knows
                 del self._held_since[process.node, sid]
                 del self._changed_s[process.node, sid]
-        return [record for _, record in changed]
+        return Looked(tuple([record for _, record in changed]), tuple(dropped))
 
     # --- what must hold -----------------------------------------------------------------------------------
 
@@ -153,8 +167,9 @@ class Records:
         if record.tombstone:
             self._check_dead(process, before, record)
         else:
-            buried = sid in self._buried or (process.label, sid) in self._dead_at
-            must(not buried, "{}: {} came back to life", process, sid)
+            dead = (process.label, sid) in self._dead_at
+            buried = sid in self._buried and places.is_holder(process, sid)
+            must(not dead and not buried, "{}: {} came back to life", process, sid)
             total = 0
             for key, entry in entries.items():
                 wrote = writes.get((entry.origin, entry.stamp))

@@ -3,7 +3,8 @@
 #   hurt    requests and mishaps; every rule that must always hold is checked after each event
 #   heal    the faults end: everywhere, or for a core of nodes while the others stay dead
 #   agree   all that run must come to hold the same within a bound
-#   serve   with all well, a write at each node is confirmed by all, with few messages
+#   serve   with all well, what is there is read at every node, and what is dead is served at none; then a write at
+#           each node is confirmed by all, with few messages
 #   rest    nobody says anything about sessions; then what ends by time ends, and stays ended
 # Not here: the rules themselves (checkers.py).
 
@@ -11,25 +12,28 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from traceback import format_exc
-from typing import Any, Final, NamedTuple
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from gossipsess.model import digest
-from gossipsess.model.identity import SID_BYTES, Sid
+from gossipsess.model.identity import SID_BYTES, Sid, short
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE
+from gossipsess.model.revocation import is_user_sid
 from gossipsess.model.table import register_value
 from gossipsess.protocol.events import Fetch, Write
+from gossipsess.protocol.fetch import FETCH_TIMEOUT_S
 from gossipsess.protocol.outcomes import Confirmed, Found, Outcome
 from gossipsess.protocol.replication import RESEND_AFTER_MAX_S
+from gossipsess.sim import places
 from gossipsess.sim.checkers import Checker
 from gossipsess.sim.cluster import Cluster
 from gossipsess.sim.history import Violation
 from gossipsess.sim.knobs import turned
 from gossipsess.sim.mishaps import Mishaps
 from gossipsess.sim.network import luck
-from gossipsess.sim.process import EPOCH_MS
+from gossipsess.sim.process import EPOCH_MS, Process
 from gossipsess.sim.scenario import Scenario
 from gossipsess.sim.swarm import LOSS_MAX, draw
-from gossipsess.sim.workload import Waiter, Workload
+from gossipsess.sim.workload import Workload
 
 LOOK_EVERY_S: Final = 0.25
 AGREE_S: Final = 15.0
@@ -39,6 +43,8 @@ GONE_S: Final = 8.0
 that are left doubt themselves, and probe one after the other, and slowly."""
 CALM_S: Final = 2.0
 """After this much longer, every link that broke before the heal has been noticed."""
+SIDS_READ: Final = 12
+"""Sessions that are read at every node once all agree."""
 SERVE_S: Final = 1.0
 REST_S: Final = 60.0
 QUIET_S: Final = 35.0
@@ -47,6 +53,8 @@ REST_EVENTS_MAX: Final = 10_000
 """A cluster that rests still probes. Small intervals would make a minute of it longer than all else in the run."""
 EXPIRY_SLACK_S: Final = 15.0
 """Beyond its idle timeout, when a session is gone everywhere, however wrong the clocks."""
+
+T = TypeVar("T")
 
 
 class Result(NamedTuple):
@@ -131,6 +139,7 @@ class _Run:
         self._checker.check_end()
         cluster.run_until(cluster.now_s + CALM_S)
         self._agree()
+        self._read()
         self._serve()
         self._rest()
 
@@ -155,7 +164,10 @@ class _Run:
         nodes = len(scenario.hosts)
         bound_s = 2 * (nodes - 1) * scenario.probe_interval_s + AGREE_S
         gone = nodes - len(scenario.core or scenario.hosts)
-        self.settle_s = max(self.settle_s, self._until_none(self._checker.difference, bound_s, "no convergence"))
+        # Where not every node holds all, who is gone keeps its sessions until it is known dead.
+        places_s = gone * GONE_S if nodes >= scenario.all_to_all_below else 0.0
+        settle_s = self._until_none(self._checker.difference, bound_s + places_s, "no convergence")
+        self.settle_s = max(self.settle_s, settle_s)
         # On links that lose acknowledgements, as no TCP does, what all hold may be sent again as late as that.
         resend_s = RESEND_AFTER_MAX_S if scenario.faults.lossy_links else 0.0
         self._until_none(self._checker.unsettled, bound_s + gone * GONE_S + resend_s, "does not come to rest")
@@ -172,6 +184,22 @@ class _Run:
             cluster.run_until(cluster.now_s + LOOK_EVERY_S)
             found = look()
         return cluster.now_s - begun_s
+
+    def _read(self) -> None:
+        """Read some sessions at every node, one of their holders or not."""
+        cluster = self._cluster
+        there = {sid: None for process in cluster.live for sid in process.records if not is_user_sid(sid)}
+        sids = sorted(there, key=lambda sid: luck(self._scenario.seed, "read", sid.hex()))[:SIDS_READ]
+        for process, sid, outcome in self._fetched(sids):
+            held = places.running_holders(process, sid, cluster.live)[0].records.get(sid)
+            if held is None:
+                continue  # it has ended meanwhile, there first
+            served = process.records.get(sid) if outcome in (Found.FRESH, Found.STALE) else None
+            if held.tombstone and served is not None and not served.tombstone:
+                raise Violation(f"{process.label} serves {short(sid)}, which is dead", "a dead session is served")
+            if not held.tombstone and (served is None or served.state_hash != held.state_hash):
+                text = f"{process.label} reads {short(sid)} as {outcome}, {served}, and its holder has {held}"
+                raise Violation(text, "not read when well")
 
     def _serve(self) -> None:
         """Write at each node in turn: when all is well, all confirm, and it takes few messages."""
@@ -191,13 +219,24 @@ class _Run:
         for process, outcome in zip(live, outcomes, strict=True):
             if not isinstance(outcome, Confirmed):
                 raise Violation(f"with all well, a write at {process.label} is {outcome}", "not confirmed when well")
-        for process in live:
-            for sid in sids:
-                if cluster.submit(process, Fetch(sid, (), Waiter())) is not Found.FRESH:
-                    raise Violation(f"{process.label} lacks what all confirmed", "not there when well")
         sent = self._checker.pushes - pushes
-        if sent > (2 * len(live) + 2) * len(live):
+        if sent > sum(2 * len(places.holders(live[0], sid)) + 2 for sid in sids):
             raise Violation(f"{sent} messages for {len(live)} writes at {len(live)} nodes", "too many messages")
+        if any(found is not Found.FRESH for _, _, found in self._fetched(sids)):
+            raise Violation("a node lacks what all confirmed", "not there when well")
+
+    def _fetched(self, sids: list[Sid]) -> list[tuple[Process, Sid, Found | None]]:
+        """Read sessions at every node; return what each was told."""
+        cluster = self._cluster
+        reads = [(process, sid) for process in cluster.live for sid in sids]
+        outcomes: list[Found | None] = [None] * len(reads)
+        for number, (process, sid) in enumerate(reads):
+            found = cluster.submit(process, Fetch(sid, (), _Slot(outcomes, number)))
+            if isinstance(found, Found):
+                outcomes[number] = found
+        if None in outcomes:
+            cluster.run_until(cluster.now_s + FETCH_TIMEOUT_S + LOOK_EVERY_S)
+        return [(*read, outcome) for read, outcome in zip(reads, outcomes, strict=True)]
 
     def _changes(self) -> tuple[tuple[str, bytes | None], ...]:
         time_ms = EPOCH_MS + round(self._cluster.now_s * 1000)
@@ -229,12 +268,12 @@ class _Run:
                     raise Violation(f"{process.label} still holds {left[0].sid.hex()}", "a session never ended")
 
 
-class _Slot:
+class _Slot(Generic[T]):
     """A waiter that keeps the outcome."""
 
-    def __init__(self, outcomes: list[Outcome | None], number: int) -> None:
+    def __init__(self, outcomes: list[T | None], number: int) -> None:
         self._outcomes = outcomes
         self._number = number
 
-    def __call__(self, outcome: Any) -> None:
+    def __call__(self, outcome: T) -> None:
         self._outcomes[self._number] = outcome

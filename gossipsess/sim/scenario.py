@@ -8,7 +8,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from gossipsess.protocol.events import Confirm
 from gossipsess.sim.network import Faults
@@ -131,6 +131,14 @@ class Scenario(NamedTuple):
     """Messages go through bytes."""
     watch: bool = False
     """Every process has subscribers."""
+    zones: tuple[str, ...] = ()
+    """The zone of each slot's host. Empty: nobody says."""
+    all_to_all_below: int = 4
+    """Below so many nodes every node holds every session."""
+    secondaries: int = 1
+    """Copies of a session beside the primary's, from there on."""
+    count_by: Literal["node", "host"] = "node"
+    """What is counted against that number."""
     newer: tuple[int, ...] = ()
     """Slots whose processes are of a newer version: what they say goes through bytes, with more in them than this
     version knows, and now and then a message of a kind that it does not know."""
@@ -161,6 +169,7 @@ def from_json(fields: dict[str, Any]) -> Scenario:
                 "mishaps": tuple(Mishap(**{**mishap, "slots": tuple(mishap["slots"])}) for mishap in fields["mishaps"]),
                 "core": tuple(fields.get("core", ())),
                 "newer": tuple(fields.get("newer", ())),
+                "zones": tuple(fields.get("zones", ())),
                 "seed_slots": tuple(fields.get("seed_slots", ())),
                 "knobs": tuple((name, value) for name, value in fields.get("knobs", ())),
             }
@@ -171,6 +180,8 @@ def from_json(fields: dict[str, Any]) -> Scenario:
     kinds += [mishap.kind not in MISHAP_KINDS for mishap in scenario.mishaps]
     slots = [slot for mishap in scenario.mishaps for slot in mishap.slots]
     named = (*slots, *scenario.core, *scenario.newer, *scenario.seed_slots)
+    if scenario.zones and len(scenario.zones) != len(scenario.hosts):
+        raise ValueError("this is no scenario of this version: it has a zone for each host, or none")
     if any(kinds) or any(not 0 <= slot < len(scenario.hosts) for slot in named):
         raise ValueError("this is no scenario of this version: it names an unknown kind or slot")
     return scenario

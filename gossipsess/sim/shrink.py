@@ -131,6 +131,7 @@ def _without_slot(scenario: Scenario, slot: int) -> Scenario:
     core = moved(scenario.core)
     return scenario._replace(
         hosts=scenario.hosts[:slot] + scenario.hosts[slot + 1 :],
+        zones=scenario.zones[:slot] + scenario.zones[slot + 1 :],
         requests=tuple(
             request._replace(slot=min(request.slot - (request.slot > slot), nodes - 1)) for request in scenario.requests
         ),
@@ -145,6 +146,10 @@ def _plainer(scenario: Scenario) -> Iterator[Scenario]:
     for field in (
         "core",
         "newer",
+        "zones",
+        "all_to_all_below",
+        "secondaries",
+        "count_by",
         "knobs",
         "beacons",
         "dead_seeds",

@@ -1,23 +1,26 @@
 # Waits: what requests are told, when, and whether it is so.
 #
-#   confirmed   held by that many others, and not dead here; what was confirmed is there after the heal, if one of
-#               those who held it then survived
+#   confirmed   held by that many others, as many as were asked for, and not dead here; what was confirmed is at all
+#               its holders after the heal, if one survived of those who held it then or were handed it since
 #   fresh       the dots that were asked for are there
-#   absent      not said while a node that was asked holds the session
+#   absent      not said while a node that was asked holds the session: one of its holders, or who wrote what the
+#               request names
 #   bounded     no wait outlasts its bound, and none ends twice
 #
 # In:    the waits that requests begin, and their outcomes.    Out: `Violation`.
 
 from typing import Final, NamedTuple
 
-from gossipsess.model.identity import Sid
+from gossipsess.model.identity import NodeId, Sid
+from gossipsess.model.member import Member
 from gossipsess.protocol.effects import Settle
-from gossipsess.protocol.events import Dot, Waiter
+from gossipsess.protocol.events import Confirm, Dot, Waiter
 from gossipsess.protocol.fetch import FETCH_TIMEOUT_S
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found
 from gossipsess.protocol.replica import Settings
+from gossipsess.sim import places
 from gossipsess.sim.cluster import Cluster
-from gossipsess.sim.ends import Ends
+from gossipsess.sim.ends import Ends, Surplus
 from gossipsess.sim.history import Wrote, holds, must
 from gossipsess.sim.process import Process
 from gossipsess.sim.records import Records
@@ -34,12 +37,17 @@ class _Wait(NamedTuple):
     wrote: Wrote | None
     sid: Sid
     dots: tuple[Dot, ...]
+    confirm: Confirm = 0
+    members: tuple[Member, ...] = ()
+    """The other members that were live for the process when the wait began."""
+    holders: tuple[NodeId, ...] = ()
+    """Who held the session by its layout."""
 
 
 class _Promise(NamedTuple):
     wrote: Wrote
     witnesses: tuple[Process, ...]
-    """Who held it when it was confirmed."""
+    """Who held it when it was confirmed, or has it from one who held it and dropped it."""
 
 
 class Waits:
@@ -54,10 +62,11 @@ class Waits:
         slow_s = [mishap.period_s for mishap in cluster.scenario.mishaps if mishap.kind == "slow"]
         self._slack_s = WAIT_SLACK_S + max(slow_s, default=0.0)
 
-    def for_write(self, process: Process, wrote: Wrote, waiter: Waiter) -> None:
+    def for_write(self, process: Process, wrote: Wrote, waiter: Waiter, confirm: Confirm) -> None:
         """Note that a request waits for a write to be confirmed."""
         until_s = self._cluster.now_s + Settings().confirm_timeout_s
-        self._waits[waiter] = _Wait(process, until_s, wrote, wrote.sid, ())
+        members, holders = tuple(process.replica.swim.view.live()), places.holders(process, wrote.sid)
+        self._waits[waiter] = _Wait(process, until_s, wrote, wrote.sid, (), confirm, members, holders)
 
     def for_session(self, process: Process, sid: Sid, dots: tuple[Dot, ...], waiter: Waiter) -> None:
         """Note that a request waits for a session to be found."""
@@ -87,6 +96,15 @@ class Waits:
         late = self._cluster.now_s > wait.until_s + self._slack_s
         if isinstance(outcome, Confirmed | Degraded) and not late:
             self._confirmed(process, wait.wrote, outcome)
+            if isinstance(outcome, Confirmed):
+                self._check_enough(process, wait, wait.wrote, outcome)
+
+    def handed_over(self, process: Process, surplus: Surplus) -> None:
+        """Note that a process has dropped what others hold: they are the witnesses now."""
+        for place, (wrote, witnesses) in enumerate(self._promises):
+            if wrote.sid == surplus.record.sid and process in witnesses and holds(surplus.record, wrote):
+                stay = [one for one in witnesses if one is not process]
+                self._promises[place] = _Promise(wrote, tuple(dict.fromkeys((*stay, *surplus.kept_by))))
 
     def found(self, process: Process, sid: Sid, dots: tuple[Dot, ...], found: Found, asked_s: float) -> None:
         """Check what a request was told of a session that it asked for at a moment of the world.
@@ -105,7 +123,10 @@ class Waits:
         elif found is Found.ABSENT:
             known = bool(process.replica.linked) or process.replica.sessions.synced
             must(known, "{} calls {} absent, having asked nobody", process, sid)
+            asked_nodes = (*places.holders(process, sid), *(origin for origin, _ in dots))
             for other in self._cluster.live:
+                if other.node not in asked_nodes:
+                    continue
                 held = self._records.held_since_s(other, sid) < asked_s
                 asked = asked_s - linked_since_s(process, other) >= LINKED_FOR_S
                 must(not (held and asked), "{} calls {} absent, but its peer {} holds it", process, sid, other)
@@ -124,6 +145,8 @@ class Waits:
             if any(witness.alive for witness in witnesses):
                 writes = self._records.writes_of(wrote.sid)
                 for process in self._cluster.live:
+                    if not places.is_holder(process, wrote.sid):
+                        continue
                     kept = holds(process.records.get(wrote.sid), wrote)
                     kept = kept or self._ends.may_have_ended(process, wrote, writes)
                     must(kept, "{} lacks a confirmed {}, though a holder survived", process, wrote)
@@ -140,3 +163,16 @@ class Waits:
         must(enough, "{} says {} of {}, but {} nodes hold it", process, outcome, wrote, nodes)
         if isinstance(outcome, Confirmed) and outcome.nodes:
             self._promises.append(_Promise(wrote, (process, *holders)))
+
+    def _check_enough(self, process: Process, wait: _Wait, wrote: Wrote, outcome: Confirmed) -> None:
+        # Who came or went while it waited counts or does not: both are right.
+        stayed = {member.node: member.host for member in process.replica.swim.view.live() if member in wait.members}
+        if wait.confirm == "all":
+            holders = [node for node in places.holders(process, wrote.sid) if node in wait.holders]
+            for one in self._cluster.processes:
+                held = holds(one.records.get(wrote.sid), wrote) or self._ends.held_until_its_end(one, wrote)
+                must(held or one.node not in holders, "{} confirms {} by all, and {} lacks it", process, wrote, one)
+            return
+        hosts = {host: None for host in stayed.values() if host != process.host}
+        least, told = (len(hosts), outcome.hosts) if hosts else (len(stayed), outcome.nodes)
+        must(told >= min(wait.confirm, least), "{} confirms {} by too few: {}", process, wrote, outcome)

@@ -1,0 +1,28 @@
+# Places: which nodes hold a session, as one process sees it.
+#
+# In:    a process, a session id.    Out: node ids.
+# The only place in the simulator that knows how the machine places sessions; checkers ask here. Today every live
+# member holds every session.
+# Of the layout nothing is computed anew: whether it is a good one is shown in tests/unit. That all come to have the
+# same, and that what it says is so, is checked here.
+
+from collections.abc import Iterable
+
+from gossipsess.model.identity import NodeId, Sid
+from gossipsess.sim.process import Process
+
+
+def holders(process: Process, sid: Sid) -> tuple[NodeId, ...]:
+    """Return the nodes that hold a session by a process's layout; some may have died, and it does not know yet."""
+    return (process.node, *(member.node for member in process.replica.swim.view.live()))
+
+
+def is_holder(process: Process, sid: Sid) -> bool:
+    """Say whether a process takes itself for a holder of a session."""
+    return process.node in holders(process, sid)
+
+
+def running_holders(process: Process, sid: Sid, running: Iterable[Process]) -> list[Process]:
+    """Return those of the running processes that hold a session by a process's layout."""
+    nodes = holders(process, sid)
+    return [one for one in running if one.node in nodes]
