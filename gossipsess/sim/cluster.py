@@ -28,7 +28,18 @@ from gossipsess.protocol.effects import (
     Settle,
     Warn,
 )
-from gossipsess.protocol.events import Abandon, Event, Invalidate, Leave, Received, ReceivedDatagram, Tick, Watch, Write
+from gossipsess.protocol.events import (
+    Abandon,
+    Drain,
+    Event,
+    Invalidate,
+    Leave,
+    Received,
+    ReceivedDatagram,
+    Tick,
+    Watch,
+    Write,
+)
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.sessions import Written
 from gossipsess.sim.network import Faults
@@ -44,8 +55,10 @@ from gossipsess.wire.messages import Datagram, LinkMessage, Message, is_datagram
 
 TIMER_LATE_S: Final = 1e-6
 """No timer is early: without it, rounding could serve a deadline a hair before it is due, for ever."""
+DRAIN_S: Final = 10.0
+"""How long a process that leaves hands over, at most, what others do not hold yet."""
 LEAVE_S: Final = 0.5
-"""How long a process that leaves waits, at most, for what it owes and then for what it sends."""
+"""How long it then waits, at most, for what it owes."""
 LEAVE_LOOK_S: Final = 0.05
 WARNINGS: Final = (("stood still", "clocks caught up"), ("differs by", "clocks apart"), ("clock", "refused clocks"))
 """What a warning is known by, and what it is counted as."""
@@ -135,7 +148,8 @@ class Cluster(World):
         self.counts["leaves"] += 1
         self.note(f"{process.label} is about to leave")
         process.leaving = True
-        self._drain(process, self.now_s + LEAVE_S)
+        self.submit(process, Drain())
+        self._drain(process, self.now_s + DRAIN_S)
 
     def pause(self, process: Process, *, clock_stops: bool = False) -> None:
         """Have a process stand still. `clock_stops`: its monotonic clock too, as that of a suspended machine does."""
@@ -322,10 +336,16 @@ class Cluster(World):
     # --- the end of a process -----------------------------------------------------------------------------
 
     def _drain(self, process: Process, until_s: float) -> None:
+        if process.alive and process.replica.sessions.securing and self.now_s < until_s:
+            self.after(LEAVE_LOOK_S, lambda: self.reach(process, lambda: self._drain(process, until_s)))
+        else:
+            self._say_goodbye(process, self.now_s + LEAVE_S)
+
+    def _say_goodbye(self, process: Process, until_s: float) -> None:
         if not process.alive:
             return
         if process.replica.sessions.unacknowledged and self.now_s < until_s:
-            self.after(LEAVE_LOOK_S, lambda: self.reach(process, lambda: self._drain(process, until_s)))
+            self.after(LEAVE_LOOK_S, lambda: self.reach(process, lambda: self._say_goodbye(process, until_s)))
             return
         self.submit(process, Leave())
         self.after(LEAVE_LOOK_S, lambda: self.reach(process, lambda: self._left(process)))

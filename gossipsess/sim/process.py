@@ -98,7 +98,6 @@ class Process:
                 seeds=seeds,
                 beacons=scenario.beacons,
                 alone_s=scenario.alone_s,
-                all_to_all_below=1000,  # every process holds everything
             ),
             clock_offset_ms=self.offset_ms,
             rng=random.Random(f"{scenario.seed} {self.label}"),  # noqa: S311  # must repeat with the seed

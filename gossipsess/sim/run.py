@@ -19,6 +19,7 @@ from gossipsess.model.identity import SID_BYTES, Sid, short
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE
 from gossipsess.model.revocation import is_user_sid
 from gossipsess.model.table import register_value
+from gossipsess.protocol import placement
 from gossipsess.protocol.events import Fetch, Write
 from gossipsess.protocol.fetch import FETCH_TIMEOUT_S
 from gossipsess.protocol.outcomes import Confirmed, Found, Outcome
@@ -170,7 +171,8 @@ class _Run:
         self.settle_s = max(self.settle_s, settle_s)
         # On links that lose acknowledgements, as no TCP does, what all hold may be sent again as late as that.
         resend_s = RESEND_AFTER_MAX_S if scenario.faults.lossy_links else 0.0
-        self._until_none(self._checker.unsettled, bound_s + gone * GONE_S + resend_s, "does not come to rest")
+        rest_s = bound_s + gone * GONE_S + resend_s + placement.LINGER_S
+        self._until_none(self._checker.unsettled, rest_s, "does not come to rest")
         self._until_none(self._checker.difference, bound_s, "no convergence")  # something may have ended meanwhile
 
     def _until_none(self, look: Callable[[], str | None], bound_s: float, rule: str) -> float:
@@ -212,7 +214,7 @@ class _Run:
             sid = f"afterwards {number}".encode("ascii").ljust(SID_BYTES, b"-")
             sids.append(sid)
             outcomes.append(None)
-            told = cluster.submit(process, Write(sid, self._changes(), "all", _Slot(outcomes, number)))
+            told = cluster.submit(process, Write(sid, self._changes(), "all", _Slot[Outcome](outcomes, number)))
             if told is not None and not isinstance(told, Found):
                 outcomes[number] = told.outcome
         cluster.run_until(cluster.now_s + SERVE_S)
