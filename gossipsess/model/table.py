@@ -39,6 +39,9 @@ ENTRY_OVERHEAD_BYTES: Final = 260
 and the table's own books. Measured with tracemalloc in CPython 3.11 for records that came from a peer, of 3 to 33
 entries; one written here costs about a quarter less, since its keys are shared."""
 
+PARTITION_LEAVES: Final = 4
+"""Leaves that are held together: a partition is what placement gives to one set of nodes."""
+
 
 def register(record: Record, key: str) -> int:
     """Return one of the session's own numbers; 0 where it is missing, which ends the session: fail closed."""
@@ -96,6 +99,7 @@ class Table:
         self._accesses: dict[Sid, int] = {}
         self._owners = Owners()
         self._checks: list[tuple[int, Sid]] = []  # a heap: (when to look at the deadline, sid)
+        self._check_at: dict[Sid, int] = {}  # of those once dropped: which of their checks counts, 0 for none
         self._rechecked = 0  # the leaf that comes next
 
     def get(self, sid: Sid) -> Record:
@@ -195,20 +199,42 @@ class Table:
     def expired(self, time_ms: int, now_s: float) -> Iterator[Record]:
         """Drop every record whose deadline has passed, and yield it."""
         while self._checks and self._checks[0][0] <= time_ms:
-            _, sid = heappop(self._checks)
+            check_ms, sid = heappop(self._checks)
             record = self.records.get(sid)
+            if self._check_at.get(sid, check_ms) != check_ms:
+                if record is None:
+                    del self._check_at[sid]
+                continue
             if record is None:
                 continue
             ends_ms = self.life(record).ends_ms
             if ends_ms > time_ms:
-                heappush(self._checks, (ends_ms, sid))
+                self._look_at(sid, ends_ms)
                 continue
             self._drop(record, now_s)
+            self._check_at.pop(sid, None)
             yield record
+
+    def drop(self, sid: Sid, now_s: float) -> None:
+        """Hold a session no longer that others hold; it may come again."""
+        self._drop(self.records[sid], now_s)
+        # Its check stays in the heap. Were the next one put beside it, a session that comes and goes for hours would
+        # be looked at as often as it has come.
+        self._check_at[sid] = 0
 
     def in_leaf(self, leaf: int) -> Iterable[Sid]:
         """Return the sids held in a leaf, in the order they came."""
         return self._leaves[leaf]
+
+    def in_partition(self, partition: int) -> list[Sid]:
+        """Return the sids held in a partition."""
+        first = partition * PARTITION_LEAVES
+        return [sid for leaf in self._leaves[first : first + PARTITION_LEAVES] for sid in leaf]
+
+    def holds_any_in(self, partition: int) -> bool:
+        """Say whether anything is held in a partition."""
+        first = partition * PARTITION_LEAVES
+        return any(self._leaves[first : first + PARTITION_LEAVES])
 
     def _revoked(self, old: Record | None, new: Record) -> Record | None:
         """Return the tombstone of a record to be taken in whose login a revocation has ended; None where none has."""
@@ -247,15 +273,20 @@ class Table:
         self.sums.replace(sid, old.state_hash if old is not None else 0, new.state_hash, now_s)
         if old is None:
             self._leaves[leaf_of(sid)][sid] = None
-            heappush(self._checks, (self.life(new).ends_ms, sid))
+            self._look_at(sid, self.life(new).ends_ms)
             self.revocations += is_user_sid(sid)
         elif new.tombstone and not old.tombstone:
             self._accesses.pop(sid, None)
             # It may end before the session would have, and must do so here when it does elsewhere.
-            heappush(self._checks, (self.life(new).ends_ms, sid))
+            self._look_at(sid, self.life(new).ends_ms)
         was, now = user_entry(old), user_entry(new)
         if was is not now:
             self._owners.changed(sid, was, now)
+
+    def _look_at(self, sid: Sid, time_ms: int) -> None:
+        heappush(self._checks, (time_ms, sid))
+        if sid in self._check_at:
+            self._check_at[sid] = time_ms
 
     def _drop(self, record: Record, now_s: float) -> None:
         sid = record.sid

@@ -19,6 +19,7 @@ from gossipsess.errors import DecodeError
 from gossipsess.model.digest import GROUPS, LEAVES, SUM_BYTES, leaves_in
 from gossipsess.model.identity import NODE_ID_BYTES, SID_BYTES, NodeId, Sid
 from gossipsess.model.member import Address, Member, MemberState, Told
+from gossipsess.model.table import PARTITION_LEAVES
 from gossipsess.wire.delta_codec import (
     claims_from_untrusted,
     deltas_from_untrusted,
@@ -31,6 +32,8 @@ from gossipsess.wire.messages import (
     Bye,
     Gap,
     Gossip,
+    Have,
+    Held,
     Hello,
     Members,
     Message,
@@ -52,10 +55,13 @@ from gossipsess.wire.messages import (
 )
 
 TEXT_CHARACTERS_MAX: Final = 255
+OFFERED_MAX: Final = 1024
+"""Sessions named in one `Have` or `Held`. Each costs the answerer a look; askers of this version name 256."""
 U16: Final = 2**16 - 1
 U32: Final = 2**32 - 1
 U64: Final = 2**64 - 1
 HASH_BYTES: Final = 16
+LAST_PARTITION: Final = (LEAVES - 1) // PARTITION_LEAVES
 _LEAF: Final = Struct(">H")
 _LISTED: Final = Struct(f">{SID_BYTES}s{SUM_BYTES}s")
 _NESTING_MAX: Final = 4
@@ -331,6 +337,16 @@ _KINDS: Final[dict[int, _Kind]] = {
         lambda f: _sync_list(f),
     ),
     27: _Kind(TouchAck, lambda m: [m.sequence], lambda f: TouchAck(f.number(U64))),
+    28: _Kind(
+        Have,
+        lambda m: [m.round, m.partition, *_flat_gaps(m.records)],
+        lambda f: Have(f.number(U32), f.number(LAST_PARTITION), f.many(_gap, OFFERED_MAX)),
+    ),
+    29: _Kind(
+        Held,
+        lambda m: [m.round, m.holder, *_flat_gaps(m.lacking)],
+        lambda f: Held(f.number(U32), f.flag(), f.many(_gap, OFFERED_MAX)),
+    ),
     30: _Kind(
         Members,
         lambda m: [*_flat_list(m.members), m.reply],

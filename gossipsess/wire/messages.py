@@ -163,6 +163,27 @@ class SyncPage(NamedTuple):
     synced: bool
 
 
+class Have(NamedTuple):
+    """I hold these sessions of one partition without being one of its holders: do you? Answered by `Held`."""
+
+    round: int
+    """Counts the questions of one asker; an answer to an earlier one is not taken."""
+    partition: int
+    records: tuple[Gap, ...]
+    """What the asker holds. Claims only where they cover the whole record: empty ones are a tombstone's, None says that
+    nothing but the same state hash is enough."""
+
+
+class Held(NamedTuple):
+    """Of these sessions I lack something; of all others that you named I hold at least what you do."""
+
+    round: int
+    holder: bool
+    """The answerer is a holder of the partition, as it sees the cluster."""
+    lacking: tuple[Gap, ...]
+    """What the answerer holds of them; nothing is empty claims with the hash 0."""
+
+
 class Touch(NamedTuple):
     """Sessions that were used without being written; acknowledged by `TouchAck` under the same sequence."""
 
@@ -200,6 +221,8 @@ LinkMessage = (
     | SyncSums
     | SyncList
     | SyncPage
+    | Have
+    | Held
     | Touch
     | TouchAck
     | Members

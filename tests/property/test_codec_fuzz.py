@@ -12,13 +12,15 @@ from gossipsess.errors import DecodeError
 from gossipsess.model.delta import Delta
 from gossipsess.model.digest import GROUPS, LEAVES, SUM_MASK, leaves_in
 from gossipsess.model.member import Member, MemberState, Told
-from gossipsess.wire.codec import U16, U32, U64, decode_untrusted, encode
+from gossipsess.wire.codec import LAST_PARTITION, OFFERED_MAX, U16, U32, U64, decode_untrusted, encode
 from gossipsess.wire.frame import MESSAGE_BYTES_MAX
 from gossipsess.wire.messages import (
     Beacon,
     Bye,
     Gap,
     Gossip,
+    Have,
+    Held,
     Hello,
     Members,
     Message,
@@ -90,6 +92,8 @@ KINDS = {
     SyncSums: st.builds(SyncSums, u32, several(group_sums), st.booleans()),
     SyncList: st.builds(SyncList, u32, several(st.integers(0, LEAVES - 1))),
     SyncPage: st.builds(SyncPage, u32, st.integers(0, LEAVES), several(st.tuples(sids, u48)), st.booleans()),
+    Have: st.builds(Have, u32, st.integers(0, LAST_PARTITION), several(gaps)),
+    Held: st.builds(Held, u32, st.booleans(), several(gaps)),
     Touch: st.builds(Touch, u64, several(st.tuples(sids, u64))),
     TouchAck: st.builds(TouchAck, u64),
     Bye: st.builds(Bye),
@@ -213,3 +217,17 @@ def test_a_message_over_the_bound_is_refused_before_it_is_parsed():
     """The parse is what costs; a frame joiner that let more through must not be the only guard."""
     with pytest.raises(DecodeError, match="too long"):
         decode_untrusted(b"\x00" * (MESSAGE_BYTES_MAX + 1))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Have(1, LAST_PARTITION + 1, ()),
+        Have(1, 0, (Gap(b"s" * 16, {}, 0),) * (OFFERED_MAX + 1)),
+        Held(1, True, (Gap(b"s" * 16, {}, 0),) * (OFFERED_MAX + 1)),
+    ],
+    ids=["no such partition", "too many named", "too many lacking"],
+)
+def test_an_offer_out_of_bounds_is_refused(message):
+    """Each session named costs a look; and a partition that does not exist has no holders to ask placement for."""
+    assert message_or_decode_error(encode(message)) is None

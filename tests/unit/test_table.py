@@ -4,9 +4,10 @@ import pytest
 
 from gossipsess.errors import SessionTooLarge
 from gossipsess.model.delta import not_covered
-from gossipsess.model.digest import leaf_of
+from gossipsess.model.digest import LEAVES, leaf_of
 from gossipsess.model.record import IDLE, SESSION_BYTES_MAX, empty_record
-from gossipsess.model.table import TOMBSTONE_MS, Table, register_value, touch_grain_ms
+from gossipsess.model.revocation import user_sid
+from gossipsess.model.table import PARTITION_LEAVES, TOMBSTONE_MS, Table, register_value, touch_grain_ms
 from tests.unit.machines import ALICE, BOB, EPOCH_MS, SID, record, registers, stamp
 
 
@@ -147,3 +148,53 @@ def test_a_session_that_nodes_grew_past_its_bound_together_can_only_shrink():
     assert table.write(SID, [("a", None)], stamp(3), ALICE, 0.0).size > SESSION_BYTES_MAX
     table.write(SID, [("b", None)], stamp(4), ALICE, 0.0)
     table.write(SID, [("d", b"1")], stamp(5), ALICE, 0.0)
+
+
+def test_a_dropped_session_is_gone_and_may_come_again():
+    """What other nodes hold is dropped here to make room; a request may bring it back at any time."""
+    table = table_with()
+    kept = table.get(SID)
+    table.drop(SID, 0.0)
+    assert SID not in table.records
+    assert table.in_partition(leaf_of(SID) // PARTITION_LEAVES) == []
+    assert table.sums[leaf_of(SID)] == 0
+    table.merge(not_covered(kept, {}), EPOCH_MS, 0.0)
+    assert table.in_partition(leaf_of(SID) // PARTITION_LEAVES) == [SID]
+
+
+def test_a_session_that_comes_and_goes_still_ends_in_time_and_is_looked_at_once():
+    """A copy may be dropped and fetched every minute for hours: neither may checks of it pile up, nor one be lost."""
+    table = table_with(idle_ms=60_000)
+    kept = table.get(SID)
+    for _ in range(100):
+        table.drop(SID, 0.0)
+        table.merge(not_covered(kept, {}), EPOCH_MS, 0.0)
+        table.touch(SID, EPOCH_MS + 30_000)
+    assert expired(table, 65_000) == []
+    assert len(table._checks) == 1
+    assert expired(table, 94_999) == []
+    assert expired(table, 95_000) == [SID]
+    assert not table._checks
+    assert not table._check_at
+
+
+def test_of_a_session_that_was_dropped_for_good_nothing_stays():
+    """A node sees very many sessions that it does not keep."""
+    table = table_with(idle_ms=60_000)
+    table.drop(SID, 0.0)
+    assert expired(table, 65_000) == []
+    assert not table._checks
+    assert not table._check_at
+
+
+def test_the_partitions_together_are_the_whole_table():
+    """What lies in none is never handed over, and dropped by nobody."""
+    table = Table()
+    sids = [bytes((number, 7 * number % 256)) * 8 for number in range(256)]
+    for sid in [*sids, user_sid("kim")]:
+        table.kill(sid, stamp(0), 0.0)
+    partitions = range((LEAVES - 1) // PARTITION_LEAVES + 1)
+    assert sorted(sid for one in partitions for sid in table.in_partition(one)) == sorted(table.records)
+    assert [one for one in partitions if table.holds_any_in(one)] == [
+        one for one in partitions if table.in_partition(one)
+    ]
