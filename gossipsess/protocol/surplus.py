@@ -8,7 +8,7 @@
 #            asked about again until they hold it. A node that leaves has secured everything before it goes.
 # Dropping   one partition after the other is checked with all its holders at once. A copy is dropped only if
 #            1. the layout did not change for `QUIET_S`, and nobody used the copy for as long;
-#            2. every holder of this node's layout said that it holds at least this state;
+#            2. every holder of this node's layout said that it holds this very state, or a tombstone;
 #            3. and that it is a holder itself, as it sees the cluster;
 #            4. all of it within `FRESH_S` after the questions began;
 #            5. the record has not changed since.

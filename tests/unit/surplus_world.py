@@ -1,7 +1,7 @@
 """A few nodes, one session, and layouts that each node changes by itself: does a drop ever lose the session?
 
-Everything that can go wrong between nodes does: layouts differ and change at any moment, answers take up to a minute
-and a half, overtake each other or are lost, nodes stand still, and the session is written anywhere.
+Everything that can go wrong between nodes does: layouts differ and change at any moment, messages
+overtake each other, wait for minutes or are lost, nodes are late, and the session is written anywhere.
 """
 
 import random
@@ -45,53 +45,49 @@ def contains(holds: Record, state: Record) -> bool:
 
 
 class World:
-    """Plays one schedule, drawn from a seed, with the rules of these two modules."""
+    """Nodes that hold one session, with the rules of these two modules."""
 
-    def __init__(self, seed: int, surplus: ModuleType, offers: ModuleType) -> None:
-        self.rng = rng = random.Random(seed)
+    def __init__(
+        self, surplus: ModuleType, offers: ModuleType, layouts: list[Layout], count: int, seed: int = 0
+    ) -> None:
+        self.rng = random.Random(seed)
         self.offers = offers
         self.now_s = 0.0
-        self.nodes = NODES[: rng.choice((2, 3, 3, 4))]
-        self.copies = rng.randint(1, len(self.nodes) - 1)
+        self.nodes = NODES[:count]
+        self.copies = len(layouts[0].nodes)
+        self.pool = layouts
         self.tables = {node: Table() for node in self.nodes}
-        self.layouts = {node: self._layout() for node in self.nodes}
+        self.layouts = dict.fromkeys(self.nodes, layouts[0])
         self.parts = {node: surplus.Surplus(node, 0.0) for node in self.nodes}
-        self.asleep_until_s = dict.fromkeys(self.nodes, 0.0)
-        self.messages: list[tuple[float, bytes, bytes, object]] = []
-        self.slow = rng.choice((0.0, 0.05, 0.3))
+        self.messages: list[tuple[bytes, bytes, object]] = []
+        self.clogged_until_s: dict[tuple[bytes, bytes], float] = {}
+        self.loss = 0.0
         self.writes = 0
         self.drops = 0
         for part in self.parts.values():
             for node in self.nodes:
                 part.link_up(node)
-        self._write(self.nodes[0])
+        self.write(self.nodes[0])
         for node in self.nodes[1:]:
             self._merge(node, self.tables[self.nodes[0]].get(SID))
+        self.now_s = 100.0
 
-    def run(self, steps: int) -> None:
-        for _ in range(steps):
-            # A change of a layout is seldom alone, and often taken back: that is what makes views differ.
-            if self.rng.random() < 0.12:
-                self._change(self.rng.choice(self.nodes))
-            if self.rng.random() < 0.05:
-                self._write(self.rng.choice(self.nodes))
-            if self.rng.random() < 0.03:
-                self.asleep_until_s[self.rng.choice(self.nodes)] = self.now_s + self.rng.choice((5, 15, 90))
-            self.now_s += self.rng.choice((0.01, 0.2, 1.1, 4.0, 11.0, 61.0))
-            for node in self.nodes:
-                if self.asleep_until_s[node] <= self.now_s:
-                    self._do(node, self.parts[node].timeout(self.now_s, self.layouts[node], self.tables[node]))
-            for _ in range(self.rng.choice((0, 2, 20))):
-                self._deliver()
+    def change(self, node: bytes, layout: Layout) -> None:
+        """Let a node see the cluster otherwise."""
+        before, self.layouts[node] = self.layouts[node], layout
+        self.parts[node].layout_changed(before, layout, self.tables[node], self.now_s)
 
-    def _layout(self) -> Layout:
-        return Layout(*self.rng.sample(self.nodes, self.copies))
+    def timeout(self, node: bytes) -> None:
+        """Let a node do what is due."""
+        self._do(node, self.parts[node].timeout(self.now_s, self.layouts[node], self.tables[node]))
 
-    def _change(self, node: bytes) -> None:
-        before, self.layouts[node] = self.layouts[node], self._layout()
-        self.parts[node].layout_changed(before, self.layouts[node], self.tables[node], self.now_s)
+    def deliver_all(self) -> None:
+        """Let everything arrive whose way is free."""
+        while self.deliver():
+            pass
 
-    def _write(self, node: bytes) -> None:
+    def write(self, node: bytes) -> None:
+        """Let a request change the session on a node, which pushes it to any other."""
         self.writes += 1
         changes = {f"key {self.writes % 3}": b"%d" % self.writes} | (registers() if self.writes == 1 else {})
         self.tables[node].write(SID, changes.items(), stamp(0, self.writes), node, self.now_s)
@@ -101,17 +97,17 @@ class World:
         self.tables[node].merge(not_covered(record, {}), EPOCH_MS, self.now_s)
 
     def _send(self, sender: bytes, receiver: bytes, message: object) -> None:
-        if self.rng.random() > 0.05:
-            delay_s = self.rng.choice((8.0, 40.0, 90.0)) if self.rng.random() < self.slow else 0.0
-            self.messages.append((self.now_s + delay_s, sender, receiver, message))
+        if self.rng.random() >= self.loss:
+            self.messages.append((sender, receiver, message))
 
-    def _deliver(self) -> None:
-        due = [one for one in self.messages if one[0] <= self.now_s and self.asleep_until_s[one[2]] <= self.now_s]
-        if not due:
-            return
-        chosen = self.rng.choice(due)
+    def deliver(self) -> bool:
+        """Let any message arrive whose way is free; say whether there was one."""
+        free = [one for one in self.messages if self.clogged_until_s.get(one[:2], 0.0) <= self.now_s]
+        if not free:
+            return False
+        chosen = self.rng.choice(free)
         self.messages.remove(chosen)
-        _, sender, receiver, message = chosen
+        sender, receiver, message = chosen
         table, layout = self.tables[receiver], self.layouts[receiver]
         if isinstance(message, Record):
             self._merge(receiver, message)
@@ -127,6 +123,7 @@ class World:
             if step.dropped:
                 self._look_after_drop(receiver, was)
             self._do(receiver, step)
+        return True
 
     def _do(self, node: bytes, step) -> None:
         for peer, have in step.asks:
@@ -139,3 +136,33 @@ class World:
         left = [node for node in self.nodes if contains(self.tables[node].get(SID), was)]
         if len(left) < self.copies:
             raise LostCopy(f"{dropper!r} dropped {was!r} at {self.now_s}, and {left} hold it; {self.copies} should")
+
+
+def play(seed: int, surplus: ModuleType, offers: ModuleType) -> int:
+    """Play one random schedule; return how many copies were dropped.
+
+    Raises:
+        LostCopy: one too many.
+    """
+    rng = random.Random(seed)
+    count = rng.choice((2, 3, 3, 4))
+    copies = rng.randint(1, count - 1)
+    layouts = [Layout(*rng.sample(NODES[:count], copies)) for _ in range(3)]  # few, so that views come back
+    world = World(surplus, offers, layouts, count, seed)
+    world.loss = 0.02
+    world.layouts = {node: rng.choice(layouts) for node in world.nodes}
+    flips = rng.choice((0.005, 0.02, 0.1))
+    pauses_s = rng.choice(((0.02, 0.3, 1.1, 61.0), (0.3, 4.0, 11.0, 61.0)))
+    chance = rng.random
+    for _ in range(300):
+        if chance() < flips:
+            world.change(rng.choice(world.nodes), rng.choice(layouts))
+        if chance() < 0.03:
+            world.write(rng.choice(world.nodes))
+        if chance() < 0.03:
+            clogged = rng.choice(world.nodes), rng.choice(world.nodes)
+            world.clogged_until_s[clogged] = world.now_s + rng.choice((5.0, 15.0, 150.0))
+        if chance() < 0.4 or not world.deliver():
+            world.now_s += rng.choice(pauses_s)
+            world.timeout(rng.choice(world.nodes))  # one alone: the others are late
+    return world.drops
