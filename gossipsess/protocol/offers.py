@@ -5,10 +5,10 @@
 # name, of which 256 go with each question. So a hundred thousand sessions cost a thousand small entries.
 # What the peer lacks is asked about again, less and less often while that does not help. Not much of it is waited for
 # at a time: until some has arrived, no further partition is begun, and so never more is owed to the peer than it takes.
-# Held means the same state hash, or a tombstone where the asker's session lives. Where states differ, each side owes the
-# other what it may lack, and the hashes are equal when asked again. Why claims that cover the asker's are not enough: a
-# node that dropped a session, gets an older copy of it and writes to that, claims its own earlier writes without having
-# them. Such a claim may cost a transfer, as it does in a sync, but not the last good copy.
+# Held means the same state hash, or a tombstone where the asker's session lives. Where states differ, each side owes
+# the other what it may lack, and the hashes are equal when asked again. Why claims that cover the asker's are not
+# enough: a node that dropped a session, gets an older copy of it and writes to that, claims its own earlier writes
+# without having them. Such a claim may cost a transfer, as it does in a sync, but not the last good copy.
 # Not here: whom to offer what, and what becomes of an answer (surplus.py).
 
 from collections.abc import Iterable, Mapping
@@ -38,7 +38,7 @@ AGAIN_MAX_S: Final = 2.0
 class _Job:
     """What is to be offered of one partition."""
 
-    __slots__ = ("due_s", "lacking", "sids", "whole")
+    __slots__ = ("due_s", "sids", "whole")
 
     def __init__(self, due_s: float) -> None:
         self.due_s = due_s
@@ -46,8 +46,6 @@ class _Job:
         """All of the partition; its sessions are looked up when its turn comes."""
         self.sids: dict[Sid, int | None] = {}
         """With the state the peer had when it said that it lacks something; None where it was not asked."""
-        self.lacking = 0
-        """Of how many it said so."""
 
 
 class Question(NamedTuple):
@@ -64,14 +62,15 @@ class Offers:
 
     def __init__(self) -> None:
         self._jobs: dict[int, _Job] = {}
-        self._lacking = 0
+        self._again: dict[int, _Job] = {}  # of what it lacks
+        self._lacking = 0  # how many sessions that are
         self._again_after_s = AGAIN_S
         self._due_s = inf  # never later than it is
 
     @property
     def partitions(self) -> Iterable[int]:
         """The partitions of which something is still to be offered."""
-        return self._jobs
+        return self._jobs | self._again
 
     def offer_all(self, partition: int, due_s: float) -> None:
         """Ask about every session of a partition."""
@@ -85,12 +84,12 @@ class Offers:
 
     def lacks(self, partition: int, states: Mapping[Sid, int], now_s: float) -> None:
         """Ask again, in a while, about sessions of which the peer said that this is all it has."""
-        job = self._job(partition, now_s + self._again_after_s)
-        for sid, state_hash in states.items():
-            if job.sids.get(sid) is None:
-                job.lacking += 1
-                self._lacking += 1
-            job.sids[sid] = state_hash
+        job = self._again.setdefault(partition, _Job(0.0))
+        self._lacking -= len(job.sids)
+        job.sids.update(states)
+        self._lacking += len(job.sids)
+        job.due_s = now_s + self._again_after_s
+        self._due_s = min(self._due_s, job.due_s)
 
     def asked_again(self, still_lacking: bool) -> None:
         """Note whether what had been lacking still was when asked about again."""
@@ -98,14 +97,16 @@ class Offers:
 
     def hurry(self, now_s: float) -> None:
         """Ask everything now."""
-        for job in self._jobs.values():
+        for job in (*self._jobs.values(), *self._again.values()):
             job.due_s = min(job.due_s, now_s)
         self._look_when_due()
 
     def forget(self, partitions: Iterable[int]) -> None:
         """Ask nothing about these."""
         for partition in partitions:
-            self._lacking -= self._jobs.pop(partition).lacking
+            self._jobs.pop(partition, None)
+            again = self._again.pop(partition, None)
+            self._lacking -= len(again.sids) if again is not None else 0
         self._look_when_due()
 
     def next_deadline(self) -> float:
@@ -116,22 +117,23 @@ class Offers:
         """Take the next question; None where nothing is due."""
         if now_s < self._due_s:
             return None
-        for partition, job in list(self._jobs.items()):
-            if job.due_s > now_s or not self._may_ask(job):
-                continue
-            question = self._question(partition, job, table)
-            if not job.sids:
-                del self._jobs[partition]
-            if question.gaps:
-                return question
+        for jobs in self._askable():
+            for partition, job in list(jobs.items()):
+                if job.due_s > now_s:
+                    continue
+                question = self._question(partition, job, table)
+                if not job.sids:
+                    del jobs[partition]
+                if question.gaps:
+                    return question
         self._look_when_due()
         return None
 
-    def _may_ask(self, job: _Job) -> bool:
-        return bool(job.lacking) or self._lacking < LACKING_MAX
+    def _askable(self) -> tuple[dict[int, _Job], ...]:
+        return (self._again, self._jobs) if self._lacking < LACKING_MAX else (self._again,)
 
     def _look_when_due(self) -> None:
-        self._due_s = min([job.due_s for job in self._jobs.values() if self._may_ask(job)], default=inf)
+        self._due_s = min([job.due_s for jobs in self._askable() for job in jobs.values()], default=inf)
 
     def _question(self, partition: int, job: _Job, table: Table) -> Question:
         if job.whole:
@@ -145,9 +147,7 @@ class Offers:
             if size >= NAMED_BYTES:
                 break
             before = job.sids.pop(sid)
-            if before is not None:
-                job.lacking -= 1
-                self._lacking -= 1
+            self._lacking -= before is not None
             gap = gap_of(table, sid)
             if gap is None:
                 continue  # it has ended meanwhile

@@ -205,6 +205,8 @@ class Checker:
                 return f"{process.label} sees {[short(node) for node in seen]}, and there are {len(nodes)} nodes"
             if not process.replica.sessions.synced:
                 return f"{process.label} is not synced"
+            if process.replica.sessions.anti_entropy.gains.unsynced:
+                return f"{process.label} has not seen yet what all hold of what it gained"
             if process.replica.placement.next_deadline() is not None:
                 return f"at {process.label} names of the dead still count, and its layout will change"
             if process.replica.sessions.unacknowledged:

@@ -19,7 +19,7 @@ from gossipsess.model.identity import SID_BYTES, Sid, short
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE
 from gossipsess.model.revocation import is_user_sid
 from gossipsess.model.table import register_value
-from gossipsess.protocol import placement
+from gossipsess.protocol import gains, placement
 from gossipsess.protocol.events import Fetch, Write
 from gossipsess.protocol.fetch import FETCH_TIMEOUT_S
 from gossipsess.protocol.outcomes import Confirmed, Found, Outcome
@@ -171,7 +171,7 @@ class _Run:
         self.settle_s = max(self.settle_s, settle_s)
         # On links that lose acknowledgements, as no TCP does, what all hold may be sent again as late as that.
         resend_s = RESEND_AFTER_MAX_S if scenario.faults.lossy_links else 0.0
-        rest_s = bound_s + gone * GONE_S + resend_s + placement.LINGER_S
+        rest_s = bound_s + gone * GONE_S + resend_s + placement.LINGER_S + gains.GRACE_S + AGREE_S
         self._until_none(self._checker.unsettled, rest_s, "does not come to rest")
         self._until_none(self._checker.difference, bound_s, "no convergence")  # something may have ended meanwhile
 

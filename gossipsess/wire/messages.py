@@ -174,12 +174,11 @@ class Have(NamedTuple):
     """Counts the questions of one asker; an answer to an earlier one is not taken."""
     partition: int
     records: tuple[Gap, ...]
-    """What the asker holds. Claims only where they cover the whole record: empty ones are a tombstone's, None says that
-    nothing but the same state hash is enough."""
+    """What the asker holds. Claims as far as they cover the whole record, else None; empty ones are a tombstone's."""
 
 
 class Held(NamedTuple):
-    """Of these sessions I lack something; of all others that you named I hold at least what you do."""
+    """Of these sessions I hold another state or none; all others that you named I hold as you do, or as dead."""
 
     round: int
     holder: bool
