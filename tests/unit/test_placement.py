@@ -8,9 +8,9 @@ import pytest
 from gossipsess.model.member import Member, MemberState, Told
 from gossipsess.model.revocation import user_sid
 from gossipsess.protocol.effects import CloseLink, Dial, SendDatagram
-from gossipsess.protocol.events import Abandon, DialFailed, LinkClosed, LinkOpened, ReceivedDatagram
+from gossipsess.protocol.events import Abandon, LinkOpened, ReceivedDatagram
 from gossipsess.protocol.placement import EVERYWHERE, LINGER_S, Layout, Placement, Rules, partition_of
-from gossipsess.wire.messages import Gossip, Hello, Ping, ProbeAck
+from gossipsess.wire.messages import Gossip, Hello, Members, Ping, ProbeAck
 from tests.unit.machines import ALICE, BOB, CAROL, Clocked, stamp
 from tests.unit.machines import member as at_one_address
 
@@ -273,6 +273,9 @@ def test_a_restart_in_place_counts_once():
     assert placement.layout.all_to_all
     placement = viewing(*FIVE[:2])
     assert not placement.view_changed(FIVE[:2], former, 9.0), "and its last run lingers once"
+    placement = viewing(*FIVE[:4])
+    placement.view_changed(FIVE[:3], [(member(4, run=2), 20.0), (FIVE[3], 1.0)], 21.0)
+    assert placement.next_deadline() == 20.0 + LINGER_S, "and as long as its last run does"
 
 
 def test_a_newcomer_counts_who_has_just_ended_as_the_others_do():
@@ -331,19 +334,18 @@ def test_probes_show_the_tag_of_the_layout():
 
 def test_a_node_wakes_when_a_name_stops_counting():
     """Nothing else may happen at that moment; without a deadline of its own it would stay in the other mode."""
-    here = crowd()
-    here.node.submit(LinkClosed(3))
-    here.node.submit(DialFailed(("10.0.0.1", 7953), refused=True))
-    died_s = here.now_s
+    here = crowd().waits(0.37)  # apart from what is due each second or every five
+    left = at_one_address(DAVE, port=7953)._replace(state=MemberState.LEFT)
+    here.hears(Members((Told(left, ended_s=7),), reply=False))
+    due_s = here.now_s - 7 + LINGER_S
     assert not here.replica.placement.layout.all_to_all
-    while here.now_s < died_s + LINGER_S:
+    while here.now_s < due_s:
         here.waits(max(here.replica.next_deadline() - here.now_s, 0.0))
-        for peer in (BOB, CAROL):
-            here.replica.swim.heard_members(
-                [Told(at_one_address(peer)._replace(incarnation=int(here.now_s)))], here.now_s
-            )
-        assert here.replica.placement.layout.all_to_all == (here.now_s >= died_s + LINGER_S)
-    assert here.now_s == died_s + LINGER_S
+        for peer in (BOB, CAROL):  # nobody answers here; a higher incarnation keeps them live
+            alive = Told(at_one_address(peer)._replace(incarnation=int(here.now_s)))
+            here.replica.swim.heard_members([alive], here.now_s)
+        assert here.replica.placement.layout.all_to_all == (here.now_s >= due_s)
+    assert here.now_s == due_s
 
 
 def test_a_node_that_nobody_drives_any_more_holds_everything_alone():
