@@ -34,6 +34,7 @@ EXAMPLES: Final = """\
 examples:
   gossipsess simulate --seeds 300 --jobs 2                   a campaign: seeds 0 to 299
   gossipsess simulate --seeds 10000 --start 50000 --json     a long one, elsewhere, its summary for a program
+  gossipsess simulate --seeds 60 --crowd                     clusters of 4 to 20 nodes
   gossipsess simulate --seed 4711 --trace                    one run, line by line
   gossipsess simulate --seed 4711 --shrink --out small.json  a failing one, made as small as it gets
   gossipsess simulate --replay small.json --trace            that again
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m gossi
     if options.seed is None and options.replay is None:
         return _many(options)
     if options.replay is None:
-        scenario = draw(options.seed, nodes=options.nodes, loss_max=options.loss)
+        scenario = draw(options.seed, nodes=options.nodes, loss_max=options.loss, crowd=options.crowd)
     else:
         try:
             scenario = load(options.replay)
@@ -94,6 +95,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="nodes in each cluster (default: drawn from the seed)",
     )
     parser.add_argument(
+        "--crowd", action="store_true", help="draw 4 to 20 nodes for each cluster, on hosts in zones (default: 2 to 7)"
+    )
+    parser.add_argument(
         "--loss",
         type=_share,
         default=LOSS_MAX,
@@ -115,11 +119,13 @@ def _share(text: str) -> float:
     return share
 
 
-def replay_command(seed: int, nodes: int | None, loss_max: float) -> str:
+def replay_command(seed: int, nodes: int | None, loss_max: float, *, crowd: bool) -> str:
     """Return the command that repeats one run."""
     command = f"python -m gossipsess.sim --seed {seed}"
     if nodes is not None:
         command += f" --nodes {nodes}"
+    if crowd:
+        command += " --crowd"
     if loss_max != LOSS_MAX:
         command += f" --loss {loss_max}"
     return command
@@ -178,9 +184,9 @@ def _shrink(options: argparse.Namespace, scenario: Scenario) -> int:
 # --- many runs --------------------------------------------------------------------------------------------
 
 
-def _timed(seed: int, *, nodes: int | None, loss_max: float) -> Timed:
+def _timed(seed: int, *, nodes: int | None, loss_max: float, crowd: bool) -> Timed:
     before_s = perf_counter()
-    return Timed(simulate(seed, nodes=nodes, loss_max=loss_max), perf_counter() - before_s)
+    return Timed(simulate(seed, nodes=nodes, loss_max=loss_max, crowd=crowd), perf_counter() - before_s)
 
 
 def _many(options: argparse.Namespace) -> int:
@@ -193,7 +199,7 @@ def _many(options: argparse.Namespace) -> int:
         if timed.result.violation:
             violations += 1
             progress.line(f"VIOLATION seed {timed.result.seed} {timed.result.violation}")
-            command = replay_command(timed.result.seed, options.nodes, options.loss)
+            command = replay_command(timed.result.seed, options.nodes, options.loss, crowd=options.crowd)
             progress.line(f"  replay: {command} --trace")
         progress.at(len(runs), violations)
     _summarize(options, runs, perf_counter() - before_s)
@@ -202,7 +208,7 @@ def _many(options: argparse.Namespace) -> int:
 
 def _runs(options: argparse.Namespace) -> Iterator[Timed]:
     seeds = range(options.start, options.start + options.seeds)
-    timed = partial(_timed, nodes=options.nodes, loss_max=options.loss)
+    timed = partial(_timed, nodes=options.nodes, loss_max=options.loss, crowd=options.crowd)
     if options.jobs <= 1:
         yield from map(timed, seeds)
     else:
@@ -227,7 +233,9 @@ def _summarize(options: argparse.Namespace, runs: list[Timed], elapsed_s: float)
         "run_s": _percentiles(times_s),
         "settle_s": _percentiles(settles_s),
         "replay": [
-            replay_command(timed.result.seed, options.nodes, options.loss) for timed in runs if timed.result.violation
+            replay_command(timed.result.seed, options.nodes, options.loss, crowd=options.crowd)
+            for timed in runs
+            if timed.result.violation
         ],
         "unreached": unreached(counts),
         "counts": dict(sorted(counts.items())),

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from traceback import format_exc
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from gossipsess.model import digest
 from gossipsess.model.identity import SID_BYTES, Sid, short
@@ -55,8 +55,6 @@ REST_EVENTS_MAX: Final = 10_000
 EXPIRY_SLACK_S: Final = 15.0
 """Beyond its idle timeout, when a session is gone everywhere, however wrong the clocks."""
 
-T = TypeVar("T")
-
 
 class Result(NamedTuple):
     """What came of one run."""
@@ -75,9 +73,16 @@ class Result(NamedTuple):
     trace: list[str]
 
 
-def simulate(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX, trace: bool = False) -> Result:
+def simulate(
+    seed: int,
+    *,
+    nodes: int | None = None,
+    loss_max: float = LOSS_MAX,
+    crowd: bool = False,
+    trace: bool = False,
+) -> Result:
     """Draw a seed's scenario and run it."""
-    return run(draw(seed, nodes=nodes, loss_max=loss_max), trace=trace)
+    return run(draw(seed, nodes=nodes, loss_max=loss_max, crowd=crowd), trace=trace)
 
 
 def run(scenario: Scenario, *, hurt_only: bool = False, trace: bool = False) -> Result:
@@ -270,12 +275,12 @@ class _Run:
                     raise Violation(f"{process.label} still holds {left[0].sid.hex()}", "a session never ended")
 
 
-class _Slot(Generic[T]):
+class _Slot:
     """A waiter that keeps the outcome."""
 
-    def __init__(self, outcomes: list[T | None], number: int) -> None:
+    def __init__(self, outcomes: list[Any], number: int) -> None:
         self._outcomes = outcomes
         self._number = number
 
-    def __call__(self, outcome: T) -> None:
+    def __call__(self, outcome: Any) -> None:
         self._outcomes[self._number] = outcome

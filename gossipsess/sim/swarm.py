@@ -16,9 +16,12 @@ from gossipsess.sim.network import Faults
 from gossipsess.sim.scenario import REQUEST_KINDS, Mishap, Request, Scenario
 
 NODES_MIN: Final = 2
-NODES_MAX: Final = 9
+NODES_MAX: Final = 20
 NODES_DRAWN: Final = (2, 3, 4, 5, 6, 7)
 NODES_WEIGHTS: Final = (15, 34, 22, 17, 8, 4)
+CROWD_MIN: Final = 4
+CROWD_RARE: Final = 13
+"""Of so many nodes and more one crowd in four is: a run costs with their square."""
 CLIENTS_MAX: Final = 5
 KEYS: Final = ("cart", "user", "theme")
 REQUEST_WEIGHTS: Final = (18, 32, 20, 8, 4, 5, 5, 6, 2, 4, 1)
@@ -50,8 +53,15 @@ UNSAID: Final = 0.2
 """How often a write or two are told to nobody."""
 
 
-def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX) -> Scenario:
-    """Draw a scenario. `nodes`: None to draw it too. `loss_max`: the worst share of messages lost, 0 .. 1."""
+def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX, crowd: bool = False) -> Scenario:
+    """Draw a scenario. `nodes`: None to draw it too. `loss_max`: the worst share of messages lost, 0 .. 1.
+
+    `crowd`: of 4 to 20 nodes, on hosts in zones, with one or two secondaries and other bounds of all-to-all.
+    """
+    if crowd:
+        rng = random.Random(f"{seed} crowd")  # noqa: S311  # must repeat with the seed
+        many = rng.randint(CROWD_RARE, NODES_MAX) if rng.random() < 0.25 else rng.randint(CROWD_MIN, CROWD_RARE - 1)
+        return _crowded(rng, draw(seed, nodes=nodes or many, loss_max=loss_max))
     rng = random.Random(f"{seed} scenario")  # noqa: S311  # must repeat with the seed
     drawn = rng.choices(NODES_DRAWN, NODES_WEIGHTS)[0]
     nodes = nodes or drawn
@@ -87,6 +97,21 @@ def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX) -> 
         newer=tuple(sorted(rng.sample(range(nodes), rng.randint(1, nodes - 1)))) if rng.random() < 0.12 else (),
     )
     return _parted_for_long(rng, scenario) if rng.random() < LONG_SPLITS else scenario
+
+
+def _crowded(rng: random.Random, scenario: Scenario) -> Scenario:
+    """Place a scenario's nodes on hosts and in zones, and leave out what makes many of them dear."""
+    slots = range(len(scenario.hosts))
+    zones, workers = rng.choice((0, 0, 2, 3)), rng.choice((1, 1, 1, 2, 3))
+    return scenario._replace(
+        hosts=tuple(f"host{slot // workers}" for slot in slots),
+        zones=tuple(f"zone{slot // workers % zones}" for slot in slots) if zones else (),
+        secondaries=rng.choice((1, 1, 1, 2)),
+        all_to_all_below=rng.choice((2, 4, 4, 4, len(slots), len(slots) + 1)),
+        count_by=rng.choice(("node", "node", "host")),
+        # Twenty nodes that probe each other twenty times a second would be most of a campaign.
+        probe_interval_s=max(0.25, scenario.probe_interval_s),
+    )
 
 
 def _parted_for_long(rng: random.Random, scenario: Scenario) -> Scenario:

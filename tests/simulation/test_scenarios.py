@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gossipsess.sim.__main__ import main
+from gossipsess.sim.__main__ import main, replay_command
 from gossipsess.sim.knobs import KNOBS, turned
 from gossipsess.sim.run import run
 from gossipsess.sim.scenario import from_json, load, save, to_json
@@ -26,10 +26,26 @@ def test_no_saved_scenario_breaks_a_rule(file: Path) -> None:
 def test_a_scenario_is_the_same_after_it_was_saved(tmp_path: Path) -> None:
     """A file that runs otherwise than the seed it was made of would keep nothing."""
     for seed in range(30):
-        scenario = draw(seed)
-        assert from_json(json.loads(json.dumps(to_json(scenario)))) == scenario
+        for scenario in (draw(seed), draw(seed, crowd=True)):
+            assert from_json(json.loads(json.dumps(to_json(scenario)))) == scenario
     save(tmp_path / "one.json", draw(3), why="a test")
     assert run(load(tmp_path / "one.json")).trace_hash == run(draw(3)).trace_hash
+
+
+def test_a_crowd_is_of_four_to_twenty_nodes_with_and_without_zones_and_is_repeated_by_its_command() -> None:
+    """Sizes at which no session is everywhere must be drawn, and what fails among them must be seen again."""
+    crowds = [draw(seed, crowd=True) for seed in range(300)]
+    sizes = [len(crowd.hosts) for crowd in crowds]
+    assert sorted({size: None for size in sizes}) == list(range(4, 21))
+    assert all(not crowd.zones or len(crowd.zones) == len(crowd.hosts) for crowd in crowds)
+    for choices in (
+        {bool(crowd.zones): None for crowd in crowds},
+        {crowd.secondaries: None for crowd in crowds},
+        {crowd.count_by: None for crowd in crowds},
+        {len(crowd.hosts) < crowd.all_to_all_below: None for crowd in crowds},
+    ):
+        assert len(choices) == 2
+    assert replay_command(7, None, 0.3, crowd=True) == "python -m gossipsess.sim --seed 7 --crowd"
 
 
 @pytest.mark.parametrize(
