@@ -219,7 +219,7 @@ class _Run:
             sid = f"afterwards {number}".encode("ascii").ljust(SID_BYTES, b"-")
             sids.append(sid)
             outcomes.append(None)
-            told = cluster.submit(process, Write(sid, self._changes(), "all", _Slot[Outcome](outcomes, number)))
+            told = cluster.submit(process, Write(sid, self._changes(), "all", _Slot(outcomes, number)))
             if told is not None and not isinstance(told, Found):
                 outcomes[number] = told.outcome
         cluster.run_until(cluster.now_s + SERVE_S)
