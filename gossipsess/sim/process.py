@@ -90,6 +90,7 @@ class Process:
             address,
             f"{address[0]}:{address[1]}",
             self.host,
+            scenario.zones[slot] if scenario.zones else "",
         )
         self.replica = Replica(
             member,
@@ -98,6 +99,9 @@ class Process:
                 seeds=seeds,
                 beacons=scenario.beacons,
                 alone_s=scenario.alone_s,
+                all_to_all_below=scenario.all_to_all_below,
+                secondaries=scenario.secondaries,
+                count_by=scenario.count_by,
             ),
             clock_offset_ms=self.offset_ms,
             rng=random.Random(f"{scenario.seed} {self.label}"),  # noqa: S311  # must repeat with the seed

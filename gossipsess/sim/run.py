@@ -202,6 +202,8 @@ class _Run:
             if held is None:
                 continue  # it has ended meanwhile, there first
             served = process.records.get(sid) if outcome in (Found.FRESH, Found.STALE) else None
+            if served is None and self._scenario.idle_ms <= REST_S * 1000:
+                continue  # it has ended there since: who is no holder hears of no access
             if held.tombstone and served is not None and not served.tombstone:
                 raise Violation(f"{process.label} serves {short(sid)}, which is dead", "a dead session is served")
             if not held.tombstone and (served is None or served.state_hash != held.state_hash):
