@@ -198,7 +198,8 @@ class AntiEntropy:
         layout = self._placement.layout
         if node is None or self.gains.unsynced & self._shared(node):
             return INCOMPARABLE
-        shared = b"" if layout.all_to_all and layout.is_eligible(node) else layout.shared_leaves(self._myself, node)
+        both_hold_all = layout.all_to_all and layout.is_eligible(node) and layout.is_eligible(self._myself)
+        shared = b"" if both_hold_all else layout.shared_leaves(self._myself, node)
         return self._table.sums.settled(now_s, shared)
 
     def compares(self, peer: Peer, now_s: float) -> bool:

@@ -560,6 +560,9 @@ class SessionProtocol:
                     if scope >> partition_of(sid) & 1:
                         self.peers[node].accesses.owe({sid: time_ms})
 
+    def _holds(self, sid: Sid) -> bool:
+        return self._placement.layout.holds(self._myself, partition_of(sid))
+
     def _shared(self, accesses: Mapping[Sid, int], node: NodeId) -> Mapping[Sid, int]:
         """Return the accesses to sessions that a node holds."""
         layout = self._placement.layout
@@ -647,7 +650,7 @@ class SessionProtocol:
         for record in self.table.expired(self.clock.time_ms(now_s), now_s):
             self.peers.forget(record.sid)
             self.anti_entropy.forget(record.sid)
-            if self._watched and not record.tombstone:
+            if self._watched and not record.tombstone and self._holds(record.sid):
                 announcer = self._placement.announcer(partition_of(record.sid))
                 self._notify("expired", record.sid, remote=announcer.node != self._myself)
 
@@ -673,6 +676,8 @@ class SessionProtocol:
     def _notify_merged(self, before: Record | None, record: Record) -> None:
         if is_user_sid(record.sid):
             return
+        if not self._holds(record.sid) and not (record.tombstone and before is not None):
+            return  # a copy, fetched for a read: its holders tell of what happens to it
         if before is None and not record.tombstone:
             self._notify("created", record.sid, remote=True)
         elif before is None or before.state_hash != record.state_hash:  # else only claims have advanced
