@@ -225,6 +225,22 @@ class Checker:
                 must(same, "{} and another hash unequal states of {} alike", process, sid)
         self._waits.check_end()
 
+    def check_read(self, process: Process, sid: Sid, found: Found | None) -> None:
+        """Check what a read was told when all is well, at one of a session's holders or elsewhere.
+
+        Raises:
+            Violation: a dead session is served, or not what the holders have.
+        """
+        held = places.running_holders(process, sid, self._cluster.live)[0].records.get(sid)
+        served = process.records.get(sid) if found in (Found.FRESH, Found.STALE) else None
+        if held is None:
+            return  # it has ended meanwhile, there first
+        if held.tombstone:
+            must(served is None or served.tombstone > 0, "{} serves {}, which is dead", process, sid)
+            return
+        same = served is not None and served.state_hash == held.state_hash
+        must(same, "{} reads {} as {}, and has not what its holders have", process, sid, found)
+
     # --- inside -------------------------------------------------------------------------------------------
 
     def _wrote(
