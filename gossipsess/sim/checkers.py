@@ -239,6 +239,7 @@ class Checker:
             must(served is None or served.tombstone > 0, "{} serves {}, which is dead", process, sid)
             return
         same = served is not None and served.state_hash == held.state_hash
+        same = same or self._ends.may_end_soon(process, held)
         must(same, "{} reads {} as {}, and has not what its holders have", process, sid, found)
 
     # --- inside -------------------------------------------------------------------------------------------
