@@ -149,6 +149,8 @@ class Checker:
                 return
             case Push():
                 self.pushes += 1
+                if message.deltas and not any(places.is_holder(receiver, delta.sid) for delta in message.deltas):
+                    return  # copies elsewhere are asked about until they have gone, and may be refreshed
             case SyncAsk() | SyncSums() if linked_since_s(receiver, sender) >= self._quiet_from_s:
                 return  # a link came up
             case Pull() | SyncAsk() | SyncSums() | SyncList() | SyncPage():
