@@ -228,18 +228,19 @@ class Replica:
                     self.sessions.held(node, message, now_s)
                 case TouchAck():
                     self.sessions.touch_ack(node, message, now_s)
-                case Bye():
-                    self._said_bye(node, now_s)
+                case Bye(incarnation):
+                    self._said_bye(node, incarnation, now_s)
         except ClockAhead as refused:
             self._refuse(link, node, f"{refused}. Set its machine's clock (NTP), and start it again")
         except WireError as refused:
             self._refuse(link, node, str(refused))
 
-    def _said_bye(self, node: NodeId, now_s: float) -> None:
+    def _said_bye(self, node: NodeId, incarnation: int, now_s: float) -> None:
         self._leaving.append(node)
         member = self.swim.view.get(node)
         if member is not None:
-            self._route(self.swim.heard_members((Told(member._replace(state=MemberState.LEFT)),), now_s), now_s)
+            left = member._replace(state=MemberState.LEFT, incarnation=max(member.incarnation, incarnation))
+            self._route(self.swim.heard_members((Told(left),), now_s), now_s)
 
     def _refuse(self, link: int, node: NodeId, why: str) -> None:
         self.outbox.append(CloseLink(link))
@@ -438,4 +439,4 @@ class Replica:
         self.sessions.tell_accesses(now_s)
         self.sessions.flush(now_s)
         self._route(self.swim.leave(now_s), now_s)
-        self.outbox += [Send(link, Bye()) for link in self._links.in_use().values()]
+        self.outbox += [Send(link, Bye(self.swim.myself.incarnation)) for link in self._links.in_use().values()]

@@ -149,6 +149,8 @@ class Checker:
                 return
             case Push():
                 self.pushes += 1
+                if message.deltas and not any(places.is_holder(receiver, delta.sid) for delta in message.deltas):
+                    return  # copies elsewhere are asked about until they have gone, and may be refreshed
             case SyncAsk() | SyncSums() if linked_since_s(receiver, sender) >= self._quiet_from_s:
                 return  # a link came up
             case Pull() | SyncAsk() | SyncSums() | SyncList() | SyncPage():
@@ -228,6 +230,23 @@ class Checker:
                 same = record.entries == first.entries and record.tombstone == first.tombstone
                 must(same, "{} and another hash unequal states of {} alike", process, sid)
         self._waits.check_end()
+
+    def check_read(self, process: Process, sid: Sid, found: Found | None) -> None:
+        """Check what a read was told when all is well, at one of a session's holders or elsewhere.
+
+        Raises:
+            Violation: a dead session is served, or not what the holders have.
+        """
+        held = places.running_holders(process, sid, self._cluster.live)[0].records.get(sid)
+        served = process.records.get(sid) if found in (Found.FRESH, Found.STALE) else None
+        if held is None:
+            return  # it has ended meanwhile, there first
+        if held.tombstone:
+            must(served is None or served.tombstone > 0, "{} serves {}, which is dead", process, sid)
+            return
+        same = served is not None and served.state_hash == held.state_hash
+        same = same or self._ends.may_end_soon(process, held)
+        must(same, "{} reads {} as {}, and has not what its holders have", process, sid, found)
 
     # --- inside -------------------------------------------------------------------------------------------
 

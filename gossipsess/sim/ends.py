@@ -25,6 +25,8 @@ TOLD_WITHIN_S: Final = 1.0
 """Beyond the time until a batch leaves: so much later an access is known to every node with a link, on which nothing is
 lost or held up."""
 EXPIRY_SLACK_S: Final = 0.05
+SOON_MS: Final = 15_000
+"""Nodes end a session each by its own clock, the last one so much later than the first."""
 ANSWERED_S: Final = 10.0
 """A holder's word that it has a copy is good for so long, though it may have ended meanwhile."""
 
@@ -77,9 +79,13 @@ class Ends:
             self._check_unused(process, record)
         return None
 
-    def _is_over(self, process: Process, record: Record) -> bool:
+    def may_end_soon(self, process: Process, record: Record) -> bool:
+        """Say whether a session may end within seconds: by then some hold it, and others do so no more."""
+        return self._is_over(process, record, within_ms=SOON_MS)
+
+    def _is_over(self, process: Process, record: Record, *, within_ms: int = 0) -> bool:
         # A clock that has caught up was moved by a difference of two rounded times.
-        time_ms = self._times.cluster_ms(process) + (1 if process.stopped_s else 0)
+        time_ms = self._times.cluster_ms(process) + (1 if process.stopped_s else 0) + within_ms
         if record.tombstone:
             return time_ms_of(record.tombstone) + table_module.TOMBSTONE_MS <= time_ms
         absolute_ms, idle_ms = (table_module.register(record, key) for key in (ABSOLUTE, IDLE))

@@ -15,7 +15,7 @@ from traceback import format_exc
 from typing import Any, Final, NamedTuple
 
 from gossipsess.model import digest
-from gossipsess.model.identity import SID_BYTES, Sid, short
+from gossipsess.model.identity import SID_BYTES, Sid
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE
 from gossipsess.model.revocation import is_user_sid
 from gossipsess.model.table import register_value
@@ -197,18 +197,8 @@ class _Run:
         cluster = self._cluster
         there = {sid: None for process in cluster.live for sid in process.records if not is_user_sid(sid)}
         sids = sorted(there, key=lambda sid: luck(self._scenario.seed, "read", sid.hex()))[:SIDS_READ]
-        for process, sid, outcome in self._fetched(sids):
-            held = places.running_holders(process, sid, cluster.live)[0].records.get(sid)
-            if held is None:
-                continue  # it has ended meanwhile, there first
-            served = process.records.get(sid) if outcome in (Found.FRESH, Found.STALE) else None
-            if served is None and self._scenario.idle_ms <= REST_S * 1000:
-                continue  # it has ended there since: who is no holder hears of no access
-            if held.tombstone and served is not None and not served.tombstone:
-                raise Violation(f"{process.label} serves {short(sid)}, which is dead", "a dead session is served")
-            if not held.tombstone and (served is None or served.state_hash != held.state_hash):
-                text = f"{process.label} reads {short(sid)} as {outcome}, {served}, and its holder has {held}"
-                raise Violation(text, "not read when well")
+        for process, sid, found in self._fetched(sids):
+            self._checker.check_read(process, sid, found)
 
     def _serve(self) -> None:
         """Write at each node in turn: when all is well, all confirm, and it takes few messages."""

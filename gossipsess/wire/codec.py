@@ -339,7 +339,7 @@ _KINDS: Final[dict[int, _Kind]] = {
         lambda m: [m.sequence, len(m.accesses), *[field for access in m.accesses for field in access]],
         lambda f: Touch(f.number(U64), f.many(lambda each: (_sid(each), each.number(U64)))),
     ),
-    24: _Kind(Bye, lambda m: [], lambda f: Bye()),
+    24: _Kind(Bye, lambda m: [m.incarnation], lambda f: Bye(f.number(U32))),
     25: _Kind(
         SyncSums,
         lambda m: [

@@ -212,6 +212,9 @@ class Members(NamedTuple):
 class Bye(NamedTuple):
     """I leave on purpose; what follows on this link is nothing."""
 
+    incarnation: int = 0
+    """The sender's last. Who knew an earlier one, and hears of this one by a detour, would take the sender for back."""
+
 
 Datagram = Ping | ProbeAck | PingRequest | Nack | WrongId | Gossip | Beacon
 LinkMessage = (

@@ -96,7 +96,7 @@ KINDS = {
     Held: st.builds(Held, u32, st.booleans(), several(gaps)),
     Touch: st.builds(Touch, u64, several(st.tuples(sids, u64))),
     TouchAck: st.builds(TouchAck, u64),
-    Bye: st.builds(Bye),
+    Bye: st.builds(Bye, u32),
 }
 messages = st.one_of(*KINDS.values())
 
