@@ -149,8 +149,9 @@ class Checker:
                 return
             case Push():
                 self.pushes += 1
-                if message.deltas and not any(places.is_holder(receiver, delta.sid) for delta in message.deltas):
-                    return  # copies elsewhere are asked about until they have gone, and may be refreshed
+                sids = [delta.sid for delta in message.deltas]
+                if sids and not any(places.is_holder(sender, s) and places.is_holder(receiver, s) for s in sids):
+                    return  # copies elsewhere are asked about until they have gone; old ones are made equal before
             case SyncAsk() | SyncSums() if linked_since_s(receiver, sender) >= self._quiet_from_s:
                 return  # a link came up
             case Pull() | SyncAsk() | SyncSums() | SyncList() | SyncPage():

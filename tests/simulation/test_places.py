@@ -1,6 +1,6 @@
 """Where not every node holds every session, the checkers must let go of what may go, and of nothing else.
 
-The machine may hold everything everywhere here: the layout that the checkers ask for is replaced, and what a node of
+The machine holds everything everywhere here: the layout that the checkers ask for is replaced, and what a node of
 that layout would do is done to its table by hand.
 """
 
@@ -30,7 +30,7 @@ class Stage:
     """Four nodes that have met, of which two hold the session."""
 
     def __init__(self) -> None:
-        self.cluster = Cluster(Scenario(5, ("a", "b", "c", "d"), Faults(), (), ()), trace=False)
+        self.cluster = Cluster(Scenario(5, ("a", "b", "c", "d"), Faults(), (), (), all_to_all_below=9), trace=False)
         self.checker = Checker(self.cluster)
         self.cluster.observer = self.checker
         self.processes = [self.cluster.start(slot) for slot in range(4)]
@@ -62,7 +62,7 @@ class Stage:
 
     def loses(self, process: Process) -> None:
         """Take the session out of a node's table, all accounts kept."""
-        process.replica.sessions.table.drop(process.records[SID], process.clock(self.cluster.now_s))
+        process.replica.sessions.table.drop(SID, process.clock(self.cluster.now_s))
 
 
 @pytest.fixture
