@@ -46,7 +46,7 @@ def test_a_write_goes_to_the_holders_and_to_nobody_else(confirm):
 @pytest.mark.parametrize("confirm", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("hosts", [("a", "b", "c", "d", "e"), ("a", "a", "b", "b", "c")], ids=["five", "three"])
 def test_a_write_reaches_as_many_hosts_as_are_waited_for_or_as_there_are(hosts, confirm):
-    """There are fewer holders than an application may ask for; its response must not wait for its deadline each time."""
+    """There are fewer holders than an application may ask for; its response must not wait for a deadline."""
     cluster = Cluster(*FIVE, hosts=hosts)
     wanted = min(confirm, len(set(hosts)) - 1)
     for sid in (cluster.sid(ONE), cluster.sid(TWO, FIFTH), cluster.sid(FOUR)):
