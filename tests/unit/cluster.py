@@ -91,7 +91,7 @@ class Cluster:
 
     def passes(self, seconds: float, step_s: float = 0.05) -> list[Said]:
         """Let time pass at all nodes, their drivers notice, and all that is said be carried; return the latter."""
-        carried: list[Said] = []
+        carried = self.due()
         for _ in range(round(seconds / step_s)):
             for here in self.nodes.values():
                 here.waits(step_s)
