@@ -134,8 +134,8 @@ def test_what_no_holder_has_is_absent_after_one_question_to_each():
     assert [one.message.synced for one in of(said, PullAnswer)] == [True, True]
 
 
-def test_a_copy_that_no_holder_can_confirm_is_served_as_stale():
-    """The user is not logged out because two machines are slow; the application may see that it is old."""
+def test_a_copy_that_no_holder_can_confirm_is_served_all_the_same():
+    """The user is not logged out because two machines are slow."""
     cluster = Cluster()
     cookie, sid = stored(cluster, ONE, elsewhere=FIFTH)
     reads(cluster, FIFTH, cookie)
