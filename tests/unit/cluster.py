@@ -31,6 +31,8 @@ class Cluster:
         self.nodes = {me.node: Clocked(me=me, rules=rules).alone() for me in members}
         self.deaf: list[NodeId] = []
         """Nothing that is said to these gets there."""
+        self.datagrams = True
+        """Datagrams get through, too."""
         for node, here in self.nodes.items():
             for other in self.ids:
                 if other != node:
@@ -122,7 +124,7 @@ class Cluster:
     def _deliver(self, sender: NodeId, effect: Effect) -> Said | None:
         if isinstance(effect, SendDatagram):
             at = [node for node, here in self.nodes.items() if here.me.address == effect.address]
-            if at and at[0] not in self.deaf:
+            if at and at[0] not in self.deaf and self.datagrams:
                 self.tells(sender, at[0], effect.message)
         if not isinstance(effect, Send):
             return None

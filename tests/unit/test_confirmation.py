@@ -130,6 +130,23 @@ def test_a_holder_that_has_died_since_holds_nothing():
         assert confirmations.held_by(ticket, node(left), others(left)) != []
 
 
+def test_waits_are_hedged_after_a_fifth_of_their_time_each_once_and_none_that_has_ended():
+    """A wait that goes on must not have those behind it hedged that have ended: each write would be sent to three."""
+    confirmations = waiting("xz")
+    slow = confirmations.open(SID, print, 1, 10.0, hedge=True)
+    ended = confirmations.open(SID, print, 1, 10.0, hedge=True)
+    confirmations.open(SID, print, 1, 10.0)  # of which everybody was sent
+    late = confirmations.open(SID, print, 1, 10.1, hedge=True)
+    confirmations.held_by(ended, node("x"), others("xz"))
+    assert confirmations.next_deadline() == 10.05
+    assert confirmations.hedges(10.04) == []
+    assert confirmations.hedges(10.05) == [slow]
+    assert confirmations.hedges(10.05) == []
+    assert confirmations.next_deadline() == 10.1 + 0.05
+    assert confirmations.hedges(10.2) == [late]
+    assert confirmations.next_deadline() == 10.25, "the first of them ends"
+
+
 def test_outcomes_of_two_kinds_are_never_equal():
     """An application compares what it got; by the numbers alone a degraded commit would pass for a confirmed one."""
     assert Confirmed(0, 0) != Degraded(0, 0)

@@ -61,7 +61,7 @@ def test_a_copy_is_served_without_a_message_until_it_is_old(token):
     """One that a holder has just confirmed lacks at most what was written since. A client's own writes are in it, where
     its token says so; then it may be older."""
     cluster = Cluster()
-    cookie, sid = stored(cluster, ONE, elsewhere=FIFTH)
+    cookie, _ = stored(cluster, ONE, elsewhere=FIFTH)
     shown = cookie if token else bare(cookie)
     lasts_s = TOKENED_S if token else UNTOKENED_S
     assert (UNTOKENED_S, TOKENED_S) == (1.0, 10.0)
@@ -202,7 +202,7 @@ def test_a_new_holder_that_lacks_a_session_has_everybody_asked_who_may_have_it()
 def test_a_node_that_is_no_holder_says_no_for_sure_of_nothing():
     """It is asked by who sees other members than it does. Its no would end a login that the true holders have."""
     cluster = Cluster()
-    cookie, sid = stored(cluster, ONE, elsewhere=FIFTH)
+    _, sid = stored(cluster, ONE, elsewhere=FIFTH)
     assert answer(cluster, ONE, FIFTH, sid) == PullAnswer(99, held=False, synced=False)
 
 
