@@ -74,8 +74,11 @@ class AntiEntropy:
         return self.gains.started and not self._cut_off
 
     def is_synced(self, partition: int) -> bool:
-        """Say whether everything that there is of a partition is held here, so that what is not here does not exist."""
-        return self.synced and not self.gains.unsynced >> partition & 1
+        """Say whether everything that there is of a partition is held here, so that what is not here does not exist.
+
+        Never of one that this node is not to hold: who asks it may see other holders, and would take its no for sure.
+        """
+        return self.synced and bool(self.gains.held & ~self.gains.unsynced & 1 << partition)
 
     # --- peers come and go --------------------------------------------------------------------------------
 

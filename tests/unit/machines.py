@@ -12,6 +12,7 @@ from gossipsess.protocol.confirmation import Ticket
 from gossipsess.protocol.effects import Send, Settle
 from gossipsess.protocol.events import DialFailed, LinkClosed, LinkOpened, Received, Tick
 from gossipsess.protocol.memory import MEMORY_LIMIT_MB, MIB
+from gossipsess.protocol.placement import Rules
 from gossipsess.protocol.replica import Replica, Settings
 from gossipsess.protocol.replication import Outbound
 from gossipsess.store import SessionStore
@@ -58,11 +59,13 @@ class Clocked:
         node: bytes = ALICE,
         seeds: tuple[Address, ...] = (),
         memory_limit_bytes: int = MEMORY_LIMIT_MB * MIB,
+        me: Member | None = None,
+        rules: Rules = Rules(),  # noqa: B008  # it is immutable
         **settings,
     ) -> None:
         self.now_s = 100.0
-        self.me = member(node)
-        machine = Settings(seeds=seeds, memory_limit_bytes=memory_limit_bytes)
+        self.me = me or member(node)
+        machine = Settings(seeds=seeds, memory_limit_bytes=memory_limit_bytes, **rules._asdict())
         self.replica = Replica(
             self.me, machine, clock_offset_ms=EPOCH_MS - 100_000, rng=random.Random(1), now_s=self.now_s
         )

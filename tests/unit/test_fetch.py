@@ -552,7 +552,7 @@ def test_a_tombstone_ends_a_wait():
 
 def test_a_pull_is_answered_after_the_records_it_asked_for():
     """The verdict must not come before what it speaks of."""
-    here = Clocked().linked(BOB).alone()
+    here = Clocked().alone().linked(BOB)
     here.replica.sessions.table.records[SID] = record((stamp(0), ALICE, registers()))
     here.says()
     here.hears(Pull(7, (Gap(SID, {}, 0),)))
@@ -588,7 +588,7 @@ def test_a_request_that_waits_for_a_node_without_a_link_wakes_the_driver():
 def test_a_pulls_verdict_comes_after_its_record_however_much_is_owed_before_it(monkeypatch):
     """Before it, the verdict says that no more will come: a read would miss a write that is on its way."""
     monkeypatch.setattr(replication, "PUSH_BYTES", 1)
-    here = Clocked().linked(BOB).alone()
+    here = Clocked().alone().linked(BOB)
     here.says()
     sids = [bytes([number]) * 16 for number in range(5)]
     for sid in sids:

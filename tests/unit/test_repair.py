@@ -77,7 +77,7 @@ def rest(*nodes: Clocked, seconds: float = SETTLED_S) -> None:
 def hear(here: Clocked, there: Clocked, times: int = 2) -> None:
     """Let `here` hear the other's digest."""
     for _ in range(times):
-        digest = there.replica.sessions.digest(there.now_s)
+        digest = there.replica.sessions.digest(here.me.node, there.now_s)
         here.replica.sessions.heard_digest(there.me.node, digest, here.now_s)
 
 
@@ -183,7 +183,7 @@ def test_nobody_repairs_before_it_has_everything_or_without_a_link():
         one, other = pair()
         write(other)
         rest(one, other)
-        one.replica.sessions.anti_entropy.synced = ready
+        one.replica.sessions.anti_entropy.gains.started = ready
         hear(one, other)
         assert asks(one) == ready
     one, other = pair()

@@ -35,8 +35,7 @@ def test_two_newcomers_do_not_make_each_other_believe_that_they_have_everything(
 
 def test_one_peer_that_has_everything_is_enough_and_is_heard_at_once():
     """Waiting on would hold up every start of a deployment."""
-    one, other = pair()
-    other.alone()
+    one, other = Clocked(ALICE).linked(BOB), Clocked(BOB).alone().linked(ALICE)
     exchange(one, other)
     assert synced(one)
 

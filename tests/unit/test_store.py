@@ -256,7 +256,7 @@ def test_a_load_that_misses_writes_nobody_can_find_is_stale_and_keeps_asking_for
 
 def test_a_commit_that_nobody_confirms_in_time_is_degraded_and_stands():
     """Never rolled back: the user may have seen it succeed."""
-    here = Clocked().linked(BOB)
+    here = Clocked().alone().linked(BOB)
     session = here.store.create()
     session["user"] = "kim"
     waiting = here.store.commit(session, 1)
