@@ -162,7 +162,7 @@ class AntiEntropy:
 
     def wrote(self, sid: Sid, now_s: float, *, created: bool) -> None:
         """A request here wrote a session."""
-        if not self._placement.layout.holds(self._myself, partition_of(sid)):
+        if not self.is_synced(partition_of(sid)):  # a holder that is synced needs nobody's word
             (self.surplus.validated if created else self.surplus.used)(sid, now_s)
 
     def used(self, sid: Sid, now_s: float) -> None:
