@@ -38,7 +38,8 @@ class Session(MutableMapping[str, Any]):
         id: 32 characters base36; changes when the session rotates.
         created_at, accessed_at: Unix time, seconds. `accessed_at` is coarse, and is the last use before this one.
         is_new: nothing of it has been stored yet.
-        stale: a write that the client's version token names was not found in time; what is here is older.
+        stale: a write that the client's version token names was not found in time, and what is here is older; or this
+            node is no holder of the session, and no holder could say in time whether its copy is the newest.
         token: the version token, to be sent back with the id by the next request; "" where nothing was written.
         accessed: anything of it was read or written by this request.
         user: whose it is, by which `revoke` finds it; None: nobody's.
@@ -53,6 +54,7 @@ class Session(MutableMapping[str, Any]):
         accessed_at: float,
         token: str = "",
         unmet: tuple[Dot, ...] = (),
+        stale: bool = False,
     ) -> None:
         self.id = session_id
         self.created_at = created_at
@@ -61,7 +63,7 @@ class Session(MutableMapping[str, Any]):
         self.accessed = False
         self._record = record
         self._unmet = unmet
-        self._stale = bool(unmet)
+        self._stale = stale or bool(unmet)
         self._live: dict[str, Any] = {}  # values decoded or assigned by this request
         self._assigned: dict[str, bytes | None] = {}  # encoded; None: deleted
         self._bytes: int | None = None  # of all values; counted at the first assignment

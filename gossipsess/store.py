@@ -181,7 +181,14 @@ class SessionStore:
         return not record.tombstone and self._node.replica.sessions.table.life(record).ends_ms <= time_ms
 
     def _opened(
-        self, name: str, record: Record, token: str, time_ms: int, unmet: tuple[Dot, ...] = ()
+        self,
+        name: str,
+        record: Record,
+        token: str,
+        time_ms: int,
+        unmet: tuple[Dot, ...] = (),
+        *,
+        stale: bool = False,
     ) -> Session | None:
         life = self._node.replica.sessions.table.life(record)
         if record.tombstone or life.ends_ms <= time_ms:
@@ -195,6 +202,7 @@ class SessionStore:
             accessed_at=life.accessed_ms / 1000,
             token=token,
             unmet=unmet,
+            stale=stale,
         )
 
     def _fetched(
@@ -224,7 +232,7 @@ class SessionStore:
             self._note_absent(sid)
             return None
         unmet = tuple([dot for dot in dots if not record.contains(*dot)])
-        return self._opened(name, record, token, self._node.time_ms(), unmet)
+        return self._opened(name, record, token, self._node.time_ms(), unmet, stale=found is Found.STALE)
 
     def _registers(self) -> Changes:
         time_ms = self._node.time_ms()
