@@ -118,7 +118,7 @@ class SessionStore:
         wait = _Wait(self._confirm if confirm is None else confirm)
         written = self._node.submit(Write(record.sid, changes, wait.confirm, wait.waiter))
         if not isinstance(written.outcome, Gone):
-            session.committed(written.record, self._token_after(session, written.record), changes)
+            session.committed(written.record, self._token_after(session, written), changes)
         return wait.outcome(written)
 
     def rotate(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
@@ -138,7 +138,7 @@ class SessionStore:
             session.moved(
                 new_id, session.record
             )  # first: what the old id's token still missed is no write of the new id
-            session.committed(written.record, self._token_after(session, written.record), changes)
+            session.committed(written.record, self._token_after(session, written), changes)
         return wait.outcome(written)
 
     def invalidate(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
@@ -242,9 +242,9 @@ class SessionStore:
             (ABSOLUTE, register_value(time_ms + self._absolute_ms)),
         )
 
-    def _token_after(self, session: Session, record: Record) -> str:
-        wrote = (self._node.node_id, record.claims[self._node.node_id])
-        return self._tokens.make(record.sid, (*session.unmet[:1], wrote))
+    def _token_after(self, session: Session, written: Written) -> str:
+        wrote = (self._node.node_id, written.stamp)
+        return self._tokens.make(written.record.sid, (*session.unmet[:1], wrote))
 
     def _known_absent(self, sid: Sid) -> bool:
         until_s = self._absent.get(sid)

@@ -113,8 +113,12 @@ class Record:
 
     @property
     def newest(self) -> Stamp:
-        """The highest stamp in the state; 0 for the empty record. The newest claim is never dropped."""
-        return self.tombstone or max(self.claims.values(), default=0)
+        """The highest stamp in the state; 0 for the empty record."""
+        if self.tombstone:
+            return self.tombstone
+        newest = max(self.claims.values(), default=0)
+        # The newest claim is never dropped. But the newest write may not be claimed at all.
+        return newest if self.covered else max(newest, *[entry.stamp for entry in self.entries.values()])
 
     def contains(self, origin: NodeId, stamp: Stamp) -> bool:
         """Say whether this state includes that write, or what replaced it. May answer no too often, never yes."""
@@ -122,8 +126,23 @@ class Record:
             return True
         return any(entry.stamp == stamp and entry.origin == origin for entry in self.entries.values())
 
-    def written(self, changes: Iterable[tuple[str, bytes | None]], stamp: Stamp, origin: NodeId) -> "Record":
-        """Return the record after one local write: every change carries the same, new, highest stamp."""
+    def may_contain_writes_of(self, origin: NodeId) -> bool:
+        """Say whether this state may include a write of that origin, or what replaced it. May answer yes too often."""
+        claims = self.claims
+        if origin in claims or len(claims) >= CLAIMS_MAX:
+            return True
+        # No claim was dropped as too old while all of the state is young. What made a session is never replaced.
+        oldest_kept = self.newest - CLAIM_AGE
+        return any(entry.origin == origin or entry.stamp < oldest_kept for entry in self.entries.values())
+
+    def written(
+        self, changes: Iterable[tuple[str, bytes | None]], stamp: Stamp, origin: NodeId, *, claimed: bool = True
+    ) -> "Record":
+        """Return the record after one local write: every change carries the same, new, highest stamp.
+
+        Not `claimed`: this state may lack earlier writes of the same origin, so that a claim would be false. The
+        entries are there all the same.
+        """
         assert not self.tombstone, "the caller answers Gone for a dead session"
         entries = self.entries.copy()
         state_hash = self.state_hash
@@ -137,6 +156,8 @@ class Record:
             mark = entry_mark(self.sid, key, stamp, origin)
             entries[key] = Entry(stamp, origin, value, mark)
             state_hash += mark
+        if not claimed:
+            return Record(self.sid, entries, self.claims, state_hash & HASH_MASK, False, size)
         claims = self.claims.copy()
         claims[origin] = stamp
         covered = self.covered

@@ -16,6 +16,7 @@ from gossipsess.errors import SessionTooLarge, WireError
 from gossipsess.model.clock import COUNTER_BITS, Stamp
 from gossipsess.model.delta import Applied, Delta, apply
 from gossipsess.model.digest import LEAVES, PARTITION_LEAVES, SUM_MASK, LeafSums, leaf_of
+from gossipsess.model.dropped import Dropped
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import (
     ABSOLUTE,
@@ -97,6 +98,7 @@ class Table:
         self._leaves: list[dict[Sid, None]] = [{} for _ in range(LEAVES)]
         self._accesses: dict[Sid, int] = {}
         self._owners = Owners()
+        self._dropped = Dropped()
         self._checks: list[tuple[int, Sid]] = []  # a heap: (when to look at the deadline, sid)
         self._check_at: dict[Sid, int] = {}  # of those once dropped: which of their checks counts, 0 for none
         self._rechecked = 0  # the leaf that comes next
@@ -110,17 +112,24 @@ class Table:
     ) -> Record:
         """Apply a local write to a session that is not dead; return its new record.
 
+        It claims the write, unless the copy here is older than one that was dropped: then it may lack earlier writes
+        of this node.
+
         Raises:
             SessionTooLarge: the record would be over its bound. Nothing has changed.
         """
         old = self.records.get(sid)
-        new = (old or empty_record(sid)).written(changes, stamp, origin)
+        base = old or empty_record(sid)
+        claimed = not self._dropped.is_ahead_of(base)
+        new = base.written(changes, stamp, origin, claimed=claimed)
         if new.size > SESSION_BYTES_MAX and (old is None or new.size > old.size):
             raise SessionTooLarge(
                 f"with what other requests have written meanwhile the session would have {new.size} bytes; at most "
                 f"{SESSION_BYTES_MAX} travel. Nothing of this request is stored. Keep large data in the application's "
                 "database and its key in the session."
             )
+        if claimed:
+            self._dropped.forget(sid)
         self._replace(old, new, now_s)
         return new
 
@@ -214,12 +223,20 @@ class Table:
             self._check_at.pop(sid, None)
             yield record
 
-    def drop(self, sid: Sid, now_s: float) -> None:
-        """Hold a session no longer that others hold; it may come again."""
-        self._drop(self.records[sid], now_s)
+    def drop(self, sid: Sid, myself: NodeId, now_s: float) -> None:
+        """Hold a session no longer that others hold; it may come again. `myself`: the node whose table this is."""
+        record = self.records[sid]
+        self._dropped.note(record, myself)
+        self._drop(record, now_s)
         # Its check stays in the heap. Were the next one put beside it, a session that comes and goes for hours would
         # be looked at as often as it has come.
         self._check_at[sid] = 0
+
+    def wrote_before_drop(self, sid: Sid, time_ms: int) -> Stamp:
+        """Return the stamp of a write of this node that the copy here lacks, and one that was dropped had; 0 where
+        there is none known, or it is too old to be asked for."""
+        stamp = self._dropped.wrote(sid, time_ms)
+        return stamp if stamp and self._dropped.is_ahead_of(self.get(sid)) else 0
 
     def in_leaf(self, leaf: int) -> Iterable[Sid]:
         """Return the sids held in a leaf, in the order they came."""
@@ -267,6 +284,8 @@ class Table:
 
     def _replace(self, old: Record | None, new: Record, now_s: float) -> None:
         sid = new.sid
+        if new.tombstone:
+            self._dropped.forget(sid)
         self.records[sid] = new
         self.bytes += held_bytes(new) - (held_bytes(old) if old is not None else 0)
         self.sums.replace(sid, old.state_hash if old is not None else 0, new.state_hash, now_s)

@@ -78,6 +78,8 @@ class Written(NamedTuple):
     """None: `Settle` will tell."""
     ended: int = 0
     """How many sessions of a revoked user were held here."""
+    stamp: Stamp = 0
+    """The stamp of a write or a rotation, which with this node's id names it; the record need not claim it."""
 
 
 class SessionProtocol:
@@ -143,7 +145,7 @@ class SessionProtocol:
         outcome = self._replicate(before, event.confirm, event.waiter, now_s)
         if self._watched:
             self._notify("changed" if before.entries else "created", event.sid, remote=False)
-        return Written(record, outcome)
+        return Written(record, outcome, stamp=stamp)
 
     def invalidate(self, event: Invalidate, now_s: float) -> Written:
         """Put a tombstone on a session, known here or not."""
@@ -196,9 +198,14 @@ class SessionProtocol:
         """
         self._drop_ended(now_s)  # what is over by this node's time may be in use elsewhere
         records = self.table.records
+        tokened = bool(event.dots)
+        # What this node wrote to a copy that it has dropped: a holder that lacks it is behind.
+        wrote = self.table.wrote_before_drop(event.sid, self.clock.time_ms(now_s))
+        if wrote:
+            event = event._replace(dots=(*event.dots, (self._myself, wrote)))
         contained = satisfies(records.get(event.sid), event.dots)
         holders = tuple([member.node for member in self._others(event.sid)])
-        if contained and (not holders or self.is_current(event.sid, tokened=bool(event.dots), now_s=now_s)):
+        if contained and (not holders or self.is_current(event.sid, tokened=tokened, now_s=now_s)):
             return Found.FRESH
         # A writer that died, or is only out of reach, may have told nobody who is left.
         doubtful = any(origin in self._dead for origin, _ in event.dots) or not (holders or self.synced)

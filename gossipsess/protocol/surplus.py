@@ -300,7 +300,7 @@ class Surplus:
             return ()
         dropped = tuple([sid for sid, state in check.states.items() if self._may_go(sid, state, table, now_s)])
         for sid in dropped:
-            table.drop(sid, now_s)
+            table.drop(sid, self._myself, now_s)
             self.forget(sid)
         self.dropped += len(dropped)
         return dropped

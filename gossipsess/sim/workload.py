@@ -120,7 +120,7 @@ class Workload:
 
     def _told(self, process: Process, client: _Client, sid: Sid, written: Written | Found | None) -> None:
         if isinstance(written, Written) and not isinstance(written.outcome, Gone) and sid == client.sid:
-            client.dots = (*client.dots, (process.node, written.record.claims[process.node]))[-2:]
+            client.dots = (*client.dots, (process.node, written.stamp))[-2:]
 
 
 class Waiter:

@@ -154,7 +154,7 @@ def test_a_dropped_session_is_gone_and_may_come_again():
     """What other nodes hold is dropped here to make room; a request may bring it back at any time."""
     table = table_with()
     kept = table.get(SID)
-    table.drop(SID, 0.0)
+    table.drop(SID, ALICE, 0.0)
     assert SID not in table.records
     assert table.in_partition(leaf_of(SID) // PARTITION_LEAVES) == []
     assert table.sums[leaf_of(SID)] == 0
@@ -167,7 +167,7 @@ def test_a_session_that_comes_and_goes_still_ends_in_time_and_is_looked_at_once(
     table = table_with(idle_ms=60_000)
     kept = table.get(SID)
     for _ in range(100):
-        table.drop(SID, 0.0)
+        table.drop(SID, ALICE, 0.0)
         table.merge(not_covered(kept, {}), EPOCH_MS, 0.0)
         table.touch(SID, EPOCH_MS + 30_000)
     assert expired(table, 65_000) == []
@@ -181,7 +181,7 @@ def test_a_session_that_comes_and_goes_still_ends_in_time_and_is_looked_at_once(
 def test_of_a_session_that_was_dropped_for_good_nothing_stays():
     """A node sees very many sessions that it does not keep."""
     table = table_with(idle_ms=60_000)
-    table.drop(SID, 0.0)
+    table.drop(SID, ALICE, 0.0)
     assert expired(table, 65_000) == []
     assert not table._checks
     assert not table._check_at
