@@ -41,10 +41,11 @@ def commit(node, confirm):
     return blocking(node.store.commit(session, confirm))
 
 
-@pytest.mark.parametrize(("confirm", "at_least"), [(1, 1), (2, 2), ("all", 3), (9, 3)])
-def test_a_commit_waits_for_as_many_hosts_as_asked_for_or_as_there_are(cluster, confirm, at_least):
+@pytest.mark.parametrize("below", [4, 5])
+@pytest.mark.parametrize(("confirm", "at_least"), [(1, 1), (2, 2), (9, 3)])
+def test_a_commit_waits_for_as_many_hosts_as_asked_for_or_as_there_are(cluster, confirm, at_least, below):
     """What a user has seen succeed must be held elsewhere, and asking for too many must not hang."""
-    nodes = cluster(4)
+    nodes = cluster(4, all_to_all_below=below)
     session = nodes[0].store.create()
     session["user"] = "kim"
     outcome = blocking(nodes[0].store.commit(session, confirm))
@@ -52,6 +53,22 @@ def test_a_commit_waits_for_as_many_hosts_as_asked_for_or_as_there_are(cluster, 
     assert outcome.hosts >= at_least
     holders = [node for node in nodes[1:] if session.record.sid in node.node.records]
     assert len(holders) >= at_least, "confirmed means held, at the moment the commit returns"
+
+
+@pytest.mark.parametrize(("below", "holders"), [(4, 2), (5, 4)])
+def test_a_commit_that_asks_for_all_waits_for_every_holder_and_for_nobody_else(cluster, below, holders):
+    """Who asks for all wants as much safety as there is, and not to wait for whom the session is not placed on."""
+    nodes = cluster(4, all_to_all_below=below)
+    by_name = {node.status().name: node for node in nodes}
+    for writer in nodes:
+        session = writer.store.create()
+        session["user"] = "kim"
+        outcome = blocking(writer.store.commit(session, "all"))
+        placed = [by_name[name] for name in writer.holders_of(session.cookie)]
+        assert len(placed) == holders
+        others = [node for node in placed if node is not writer]
+        assert outcome == Confirmed(len(others), len(others))
+        assert all(session.record.sid in node.node.records for node in others)
 
 
 def test_a_commit_that_asks_for_none_does_not_wait(cluster):

@@ -31,6 +31,24 @@ async def test_nodes_that_know_one_address_all_meet_and_confirm_each_others_writ
             assert (await other.loaded(session.cookie))["user"] == "kim"
 
 
+@pytest.mark.parametrize("count", [4, 5, 6])
+@in_world
+async def test_from_four_nodes_on_a_session_is_on_two_of_them_and_read_on_all(world, count):
+    """What each write costs must not grow with the cluster, and no client may notice where its session lies."""
+    nodes = await world.cluster(count)
+    placed: set[str] = set()
+    for number in range(4 * count):
+        writer, reader = nodes[number % count], nodes[number // count]
+        session = await writer.committed("all", number=number)
+        holders = writer.service.holders_of(session.cookie)
+        assert len(holders) == 2
+        placed.update(holders)
+        having = {node.service.status().name for node in nodes if session.record.sid in node.service.node.records}
+        assert having == {*holders, writer.service.status().name}
+        assert (await reader.loaded(session.cookie))["number"] == number
+    assert len(placed) == count, "all of them share the work"
+
+
 @in_world
 async def test_nodes_meet_by_beacons_alone(world):
     """The default of a developer's machine."""
