@@ -6,6 +6,7 @@ from gossipsess.model.clock import stamp_at
 from gossipsess.model.identity import Sid
 from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, Record, empty_record
+from gossipsess.model.rules import Rules
 from gossipsess.model.table import register_value
 from gossipsess.node import Node
 from gossipsess.protocol.confirmation import Ticket
@@ -20,6 +21,7 @@ from gossipsess.wire.messages import Hello
 
 EPOCH_MS = 1_700_000_000_000
 SID = b"session-16-bytes"
+DEFAULT_RULES = Rules()
 ALICE, BOB, CAROL = b"alice...", b"bob.....", b"carol..."
 
 
@@ -58,11 +60,12 @@ class Clocked:
         node: bytes = ALICE,
         seeds: tuple[Address, ...] = (),
         memory_limit_bytes: int = MEMORY_LIMIT_MB * MIB,
+        rules: Rules = DEFAULT_RULES,
         **settings,
     ) -> None:
         self.now_s = 100.0
         self.me = member(node)
-        machine = Settings(seeds=seeds, memory_limit_bytes=memory_limit_bytes)
+        machine = Settings(seeds=seeds, memory_limit_bytes=memory_limit_bytes, **rules._asdict())
         self.replica = Replica(
             self.me, machine, clock_offset_ms=EPOCH_MS - 100_000, rng=random.Random(1), now_s=self.now_s
         )
