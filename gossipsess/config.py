@@ -13,8 +13,8 @@ from typing import Any, Final, Literal, Self, get_args
 
 from gossipsess.errors import ConfigError
 from gossipsess.model.member import Address
+from gossipsess.model.rules import CountBy, Rules
 from gossipsess.protocol.memory import MEMORY_LIMIT_MB
-from gossipsess.protocol.placement import CountBy, Rules
 from gossipsess.wire.keyring import SECRET_CHARACTERS_MIN, Keyring
 
 MULTICAST_GROUP: Final = ("239.255.79.50", 7949)
@@ -301,15 +301,16 @@ class Config:
         self._check_placement()
 
     def _check_placement(self) -> None:
-        if self.all_to_all_below < 2:
+        if not 2 <= self.all_to_all_below < 10**9:
             raise ConfigError(
-                f"all_to_all_below={self.all_to_all_below!r} must be 2 or more: one node holds everything in any case. "
+                f"all_to_all_below={self.all_to_all_below!r} must be 2 or more, and below 10**9, which is a way to say "
+                "always: one node holds everything in any case. "
                 f"The default is {Rules().all_to_all_below}; 2 gives each session its primary and secondaries always."
             )
-        if self.secondaries < 1:
+        if not 1 <= self.secondaries < 10**9:
             raise ConfigError(
-                f"secondaries={self.secondaries!r} must be 1 or more: without a second copy the death of one process "
-                f"would end the sessions it held. The default is {Rules().secondaries}."
+                f"secondaries={self.secondaries!r} must be 1 or more, and below 10**9: without a second copy the "
+                f"death of one process would end the sessions it held. The default is {Rules().secondaries}."
             )
         if self.count_by not in get_args(CountBy):
             raise ConfigError(f"count_by={self.count_by!r} must be 'node' or 'host'; the default is 'node'.")

@@ -1,6 +1,6 @@
 # Placement: which members hold a given session.
 #
-# In:    the members that gossip calls live, those that ended lately, and the settings that all nodes share (`Rules`).
+# In:    the members that gossip calls live, those that ended lately, and the rules that all nodes share.
 # Out:   `Placement.layout`: the holders of each partition, and the tag that probes carry.
 # Rule:  below `all_to_all_below` names every member holds every session; from there on one primary and `secondaries`
 #        secondaries, by rendezvous hashing, in distinct zones where there are enough, else on distinct hosts.
@@ -21,11 +21,12 @@ from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
 from struct import Struct
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
 from gossipsess.model.digest import USERS, leaf_flags, leaf_of
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member, MemberState
+from gossipsess.model.rules import Rules
 
 LINGER_S: Final = 30.0
 """For how long the name of a member that died or left still counts: longer than a rolling restart takes for a node."""
@@ -34,19 +35,6 @@ EVERYWHERE: Final = USERS >> 2
 _SCORES: Final = Struct(f">{EVERYWHERE}Q")
 _SCORES_A_DIGEST: Final = 8
 _TAG_BYTES: Final = 4
-
-CountBy = Literal["node", "host"]
-
-
-class Rules(NamedTuple):
-    """What all nodes of a cluster must agree on to place sessions alike."""
-
-    all_to_all_below: int = 4
-    """With fewer names than this, every member holds every session; 2 or more."""
-    secondaries: int = 1
-    """Copies beside the primary's, from there on; 1 or more."""
-    count_by: CountBy = "node"
-    """Whether that counts nodes or hosts."""
 
 
 def partition_of(sid: Sid) -> int:

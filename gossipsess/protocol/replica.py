@@ -15,6 +15,7 @@ from gossipsess.errors import WireError
 from gossipsess.model.clock import AGREE_MS, ClockAhead, HybridClock, Stamp, stamp_at
 from gossipsess.model.identity import NodeId, short
 from gossipsess.model.member import Address, Member, MemberState, Told
+from gossipsess.model.rules import CountBy, Rules
 from gossipsess.protocol.discovery import Discovery
 from gossipsess.protocol.effects import CloseLink, Dial, Effect, MemberChanged, Send, SendDatagram, Warn
 from gossipsess.protocol.events import (
@@ -39,7 +40,7 @@ from gossipsess.protocol.events import (
 from gossipsess.protocol.links import YOUNG_S, Links
 from gossipsess.protocol.memory import MEMORY_LIMIT_MB, MIB
 from gossipsess.protocol.outcomes import Found
-from gossipsess.protocol.placement import CountBy, Placement, Rules
+from gossipsess.protocol.placement import Placement
 from gossipsess.protocol.sessions import SessionProtocol, Written
 from gossipsess.protocol.swim import Swim, SwimTimings
 from gossipsess.protocol.views import Views
@@ -100,8 +101,8 @@ class Replica:
         self.outbox: list[Effect] = []
         self.swim = Swim(myself, timings=settings.swim, rng=rng, now_s=now_s)
         self._clock = HybridClock(clock_offset_ms)
-        rules = Rules(settings.all_to_all_below, settings.secondaries, settings.count_by)
-        self.placement = Placement(myself, rules, now_s)
+        self._rules = Rules(settings.all_to_all_below, settings.secondaries, settings.count_by)
+        self.placement = Placement(myself, self._rules, now_s)
         self.sessions = SessionProtocol(
             myself,
             self.placement,
@@ -120,6 +121,7 @@ class Replica:
         self._patient_until_s: float | None = now_s + settings.alone_s
         self._refused: dict[NodeId, None] = {}  # nodes warned of, oldest first
         self._off: dict[NodeId, None] = {}  # nodes of whose clocks was warned, oldest first
+        self._unlike: dict[NodeId, None] = {}  # nodes of whose rules of placement was warned, oldest first
         self._reached: dict[Address, NodeId] = {}  # addresses behind which a linked node was found
         self._leaving: list[NodeId] = []  # nodes that said Bye; their link's end proves nothing
 
@@ -256,7 +258,7 @@ class Replica:
     def _hello(self, now_s: float) -> Hello:
         time_ms = self._clock.time_ms(now_s)
         members = self._with_apart(self.swim.view.all_told(now_s), now_s)
-        return Hello(self.swim.myself, stamp_at(time_ms), members, self.sessions.since_ms(now_s))
+        return Hello(self.swim.myself, stamp_at(time_ms), members, self.sessions.since_ms(now_s), self._rules)
 
     def _with_apart(self, members: Iterable[Told], now_s: float) -> tuple[Told, ...]:
         return tuple(one._replace(apart_s=self.sessions.apart_s(one.member.node, now_s)) for one in members)
@@ -275,11 +277,23 @@ class Replica:
             off = f"the clock of node {short(node)} differs by {off_ms / 1000:.1f} s"
             self._warn_once(self._off, node, f"{off}: run NTP on both machines.")
 
+    def _hear_rules(self, hello: Hello) -> None:
+        differences = self._rules.differences(hello.rules)
+        if differences:
+            node = hello.member.node
+            self._warn_once(
+                self._unlike,
+                node,
+                f"{hello.member.name} ({short(node)}) places sessions by other rules: {differences}. Neither of the "
+                "two finds out what the other lacks, and copies may be too few: set the same on every node.",
+            )
+
     def _heard_hello(self, link: int, node: NodeId, hello: Hello, now_s: float) -> None:
         self._hear_clock(node, hello.clock, now_s)
         if hello.member.node != node:
             self.outbox.append(CloseLink(link))
             return
+        self._hear_rules(hello)
         for address in (hello.member.address, self._links.dialed_of(link)):
             if address is not None:
                 self._reached[address] = node

@@ -19,6 +19,7 @@ from gossipsess.errors import DecodeError
 from gossipsess.model.digest import EVERYTHING, GROUPS, LEAVES, PARTITIONS, SUM_BYTES, leaves_in
 from gossipsess.model.identity import NODE_ID_BYTES, SID_BYTES, NodeId, Sid
 from gossipsess.model.member import Address, Member, MemberState, Told
+from gossipsess.model.rules import Rules
 from gossipsess.wire.delta_codec import (
     claims_from_untrusted,
     deltas_from_untrusted,
@@ -210,6 +211,14 @@ def _flat_list(members: tuple[Told, ...]) -> list[Any]:
     return [len(members), *fields]
 
 
+def _flat_rules(rules: Rules) -> list[Any]:
+    return [rules.all_to_all_below, rules.secondaries, rules.count_by == "host"]
+
+
+def _rules(fields: _Fields) -> Rules:
+    return Rules(fields.number(U32), fields.number(U32), "host" if fields.flag() else "node")
+
+
 def _hash_bytes(state_hash: int) -> bytes:
     return state_hash.to_bytes(HASH_BYTES, "big")
 
@@ -296,8 +305,8 @@ _KINDS: Final[dict[int, _Kind]] = {
     7: _Kind(Beacon, lambda m: [m.port, m.reply], lambda f: Beacon(f.number(U16), f.flag())),
     16: _Kind(
         Hello,
-        lambda m: [*_flat_member(m.member), m.clock, *_flat_list(m.members), m.since_ms],
-        lambda f: Hello(_member(f), f.number(U64), f.many(_told), f.number(U64)),
+        lambda m: [*_flat_member(m.member), m.clock, *_flat_list(m.members), m.since_ms, *_flat_rules(m.rules)],
+        lambda f: Hello(_member(f), f.number(U64), f.many(_told), f.number(U64), _rules(f)),
     ),
     17: _Kind(
         Push,

@@ -10,6 +10,7 @@ from gossipsess.model.delta import Delta
 from gossipsess.model.digest import EVERYTHING
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Address, Member, Told
+from gossipsess.model.rules import Rules
 
 # --- membership, by UDP -----------------------------------------------------------------------------------
 
@@ -83,6 +84,8 @@ class Hello(NamedTuple):
     members: tuple[Told, ...]
     since_ms: int = 0
     """When the lineage of the sender's data began, cluster time: tells a newcomer from one that was long apart."""
+    rules: Rules = Rules()
+    """By which the sender places sessions: nodes with different ones never hold the same."""
 
 
 class Push(NamedTuple):

@@ -12,6 +12,7 @@ from gossipsess.errors import DecodeError
 from gossipsess.model.delta import Delta
 from gossipsess.model.digest import EVERYTHING, GROUPS, LEAVES, PARTITIONS, SUM_MASK, leaves_in
 from gossipsess.model.member import Member, MemberState, Told
+from gossipsess.model.rules import CountBy, Rules
 from gossipsess.wire.codec import OFFERED_MAX, U16, U32, U64, decode_untrusted, encode
 from gossipsess.wire.frame import MESSAGE_BYTES_MAX
 from gossipsess.wire.messages import (
@@ -52,6 +53,7 @@ addresses = st.tuples(st.ip_addresses().map(str), u16)
 texts = st.text(max_size=20)
 members = st.builds(Member, nodes, u32, st.sampled_from(MemberState), addresses, texts, texts, texts, st.booleans())
 lists = st.lists(st.builds(Told, members, u32, u32), max_size=4).map(tuple)
+rules = st.builds(Rules, u32, u32, st.sampled_from(get_args(CountBy)))
 gaps = st.builds(Gap, sids, st.none() | claims, hashes)
 entries = st.lists(st.tuples(st.text(max_size=5), u64, nodes, st.none() | st.binary(max_size=20)), max_size=4).map(
     tuple
@@ -82,7 +84,7 @@ KINDS = {
     WrongId: st.builds(WrongId, u32, nodes),
     Gossip: st.builds(Gossip, several(members)),
     Beacon: st.builds(Beacon, u16, st.booleans()),
-    Hello: st.builds(Hello, members, u64, lists, u64),
+    Hello: st.builds(Hello, members, u64, lists, u64, rules),
     Members: st.builds(Members, lists, st.booleans()),
     Push: st.builds(Push, u64, several(deltas)),
     PushAck: st.builds(PushAck, u64, several(gaps), several(sids)),

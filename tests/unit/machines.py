@@ -6,6 +6,7 @@ from gossipsess.model.clock import stamp_at
 from gossipsess.model.identity import Sid
 from gossipsess.model.member import Address, Member, MemberState
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, Record, empty_record
+from gossipsess.model.rules import Rules
 from gossipsess.model.table import register_value
 from gossipsess.node import Node
 from gossipsess.protocol.confirmation import Ticket
@@ -21,6 +22,7 @@ from gossipsess.wire.messages import Hello
 
 EPOCH_MS = 1_700_000_000_000
 SID = b"session-16-bytes"
+DEFAULT_RULES = Rules()
 ALICE, BOB, CAROL = b"alice...", b"bob.....", b"carol..."
 
 
@@ -60,7 +62,7 @@ class Clocked:
         seeds: tuple[Address, ...] = (),
         memory_limit_bytes: int = MEMORY_LIMIT_MB * MIB,
         me: Member | None = None,
-        rules: Rules = Rules(),  # noqa: B008  # it is immutable
+        rules: Rules = DEFAULT_RULES,
         **settings,
     ) -> None:
         self.now_s = 100.0

@@ -145,6 +145,7 @@ def test_a_copy_that_no_holder_can_confirm_is_served_all_the_same():
     cluster.passes(0.2, 0.01)
     session = waiting.result(0)
     assert dict(session) == {"user": "kim"}
+    assert session.stale, "the application may want to know"
 
 
 def test_a_read_on_a_holder_costs_nothing():

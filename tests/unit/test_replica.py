@@ -4,6 +4,7 @@ import pytest
 
 from gossipsess.model.clock import AHEAD_MS_MAX
 from gossipsess.model.member import MemberState
+from gossipsess.model.rules import Rules
 from gossipsess.protocol.discovery import RETRY_MAX_S
 from gossipsess.protocol.effects import CloseLink, Dial, Warn
 from gossipsess.protocol.events import LinkClosed, LinkOpened, Tick
@@ -99,3 +100,36 @@ def test_a_machine_that_was_suspended_says_so_and_lets_its_peers_in():
     assert state_of_bob(here) is MemberState.ALIVE
     here.now_s += 1
     assert here.node.time_ms() == EPOCH_MS + 31_000
+
+
+@pytest.mark.parametrize(
+    ("rules", "says"),
+    [
+        (Rules(), ()),
+        (Rules(all_to_all_below=2), ("GOSSIPSESS_ALL_TO_ALL_BELOW is 4 here and 2 there",)),
+        (
+            Rules(secondaries=2, count_by="host"),
+            ("GOSSIPSESS_SECONDARIES is 1 here and 2 there", "GOSSIPSESS_COUNT_BY is node here and host there"),
+        ),
+    ],
+)
+def test_a_node_that_places_sessions_by_other_rules_is_let_in_and_warned_of_once(rules, says):
+    """The two never compare what they hold; nothing else would show that a setting was forgotten on one of them."""
+    here = Clocked()
+    warnings = []
+    for link in (1, 2):  # its link breaks, and comes up again
+        here.node.submit(LinkOpened(link, BOB, None))
+        here.hears(Hello(member(BOB), stamp(0), (), rules=rules), link)
+        warnings += [effect.text for effect in here.does() if isinstance(effect, Warn)]
+        here.node.submit(LinkClosed(link))
+    assert state_of_bob(here) is MemberState.ALIVE
+    assert len(warnings) == bool(says)
+    assert all(difference in warning and "bob....." in warning for warning in warnings for difference in says)
+
+
+def test_a_greeting_says_by_which_rules_this_node_places():
+    """What a node does not say, no other can warn of."""
+    here = Clocked(rules=Rules(count_by="host"))
+    here.node.submit(LinkOpened(1, BOB, None))
+    (hello,) = here.says()
+    assert hello.rules == Rules(count_by="host")
