@@ -19,7 +19,7 @@ class Knob(NamedTuple):
     greatest: float
     whole: bool = False
     drawn: bool = True
-    """The swarm turns it; else scenarios made by hand only."""
+    """The swarm turns it, in half of the runs, one by one; else `PLACES`, and scenarios made by hand."""
 
 
 KNOBS: Final = {
@@ -52,7 +52,16 @@ KNOBS: Final = {
     "dirty_max": Knob("gossipsess.protocol.replication", "DIRTY_MAX", 2, 4, whole=True),
     "lag_max_s": Knob("gossipsess.protocol.replication", "LAG_MAX_S", 0.3, 2.0),
     "hot_sends": Knob("gossipsess.protocol.pace", "HOT_SENDS", 2, 3, whole=True),
+    "linger_s": Knob("gossipsess.protocol.placement", "LINGER_S", 0.5, 4.0, drawn=False),
+    "grace_s": Knob("gossipsess.protocol.gains", "GRACE_S", 0.2, 2.0, drawn=False),
+    "secure_after_s": Knob("gossipsess.protocol.surplus", "SECURE_AFTER_S", 0.2, 3.0, drawn=False),
+    # A drop is safe where the quiet is longer than answers are good for.
+    "quiet_s": Knob("gossipsess.protocol.surplus", "QUIET_S", 1.5, 4.0, drawn=False),
+    "fresh_s": Knob("gossipsess.protocol.surplus", "FRESH_S", 0.2, 1.0, drawn=False),
+    "check_every_s": Knob("gossipsess.protocol.surplus", "CHECK_EVERY_S", 0.1, 0.5, drawn=False),
 }
+PLACES: Final = ("linger_s", "grace_s", "secure_after_s", "quiet_s", "fresh_s", "check_every_s")
+"""Turned together, in runs of their own: the rules by which sessions change hands, which else rest for a minute."""
 
 
 @contextmanager

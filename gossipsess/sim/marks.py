@@ -57,6 +57,7 @@ MARKS: Final = {
     "rolling": "every process left and started again, one after the other",
     "slow reader": "a node took in at a low rate what came over its links",
     "split": "two groups of nodes did not reach each other",
+    "surplus dropped": "a node dropped a copy that others are to hold",
     "suspend": "a machine was suspended, and its monotonic clock stood still",
     "sync differences": "a sync found sessions that differ",
     "tombstones ended": "a tombstone was dropped at the end of its time",

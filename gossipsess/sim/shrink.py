@@ -9,6 +9,7 @@
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from gossipsess.sim.knobs import PLACES
 from gossipsess.sim.network import Faults
 from gossipsess.sim.run import run
 from gossipsess.sim.scenario import Mishap, Request, Scenario
@@ -162,8 +163,10 @@ def _plainer(scenario: Scenario) -> Iterator[Scenario]:
     ):
         if getattr(scenario, field) != plain[field]:
             yield scenario._replace(**{field: plain[field]})
-    for place in range(len(scenario.knobs)):
-        yield scenario._replace(knobs=scenario.knobs[:place] + scenario.knobs[place + 1 :])
+    for turned in scenario.knobs:
+        # With only some of the places' turned, a copy may go on an answer that is older than the quiet.
+        without = PLACES if turned[0] in PLACES else (turned[0],)
+        yield scenario._replace(knobs=tuple(knob for knob in scenario.knobs if knob[0] not in without))
     for field in ("idle_ms", "absolute_ms"):
         if getattr(scenario, field) != plain[field]:
             yield scenario._replace(**{field: plain[field]})

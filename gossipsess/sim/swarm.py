@@ -11,7 +11,7 @@ from typing import Final
 
 from gossipsess.model.record import VALUE_BYTES_MAX
 from gossipsess.protocol.events import Confirm
-from gossipsess.sim.knobs import KNOBS
+from gossipsess.sim.knobs import KNOBS, PLACES
 from gossipsess.sim.network import Faults
 from gossipsess.sim.scenario import REQUEST_KINDS, Mishap, Request, Scenario
 
@@ -49,6 +49,9 @@ MENU: Final = {
 }
 ARMED: Final = {"processes": 0.7, "pauses": 0.35, "partitions": 0.6, "clocks": 0.12}
 """How often each group of the menu is armed."""
+MOVING: Final = 0.4
+"""How often sessions change hands within seconds, and copies that are left over go, where there are nodes enough."""
+MOVING_NODES_MIN: Final = 4
 UNSAID: Final = 0.2
 """How often a write or two are told to nobody."""
 
@@ -96,6 +99,7 @@ def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX, cro
         watch=rng.random() < 0.3,
         newer=tuple(sorted(rng.sample(range(nodes), rng.randint(1, nodes - 1)))) if rng.random() < 0.12 else (),
     )
+    scenario = scenario._replace(knobs=(*scenario.knobs, *_moving(scenario)))
     return _parted_for_long(rng, scenario) if rng.random() < LONG_SPLITS else scenario
 
 
@@ -109,9 +113,14 @@ def _crowded(rng: random.Random, scenario: Scenario) -> Scenario:
         secondaries=rng.choice((1, 1, 1, 2)),
         all_to_all_below=rng.choice((2, 4, 4, 4, len(slots), len(slots) + 1)),
         count_by=rng.choice(("node", "node", "host")),
+        requests=tuple([_confirmed_twice(rng, request) for request in scenario.requests]),
         # Twenty nodes that probe each other twenty times a second would be most of a campaign.
         probe_interval_s=max(0.25, scenario.probe_interval_s),
     )
+
+
+def _confirmed_twice(rng: random.Random, request: Request) -> Request:
+    return request._replace(confirm=2) if request.confirm == 1 and rng.random() < 0.3 else request
 
 
 def _parted_for_long(rng: random.Random, scenario: Scenario) -> Scenario:
@@ -165,6 +174,16 @@ def _knobs(rng: random.Random) -> tuple[tuple[str, float], ...]:
             value = rng.uniform(knob.least, knob.greatest)
             knobs.append((name, round(value) if knob.whole else value))
     return tuple(knobs)
+
+
+def _moving(scenario: Scenario) -> tuple[tuple[str, float], ...]:
+    # Drawn apart: what else happens in such a run is what would have happened without. Where a clock stands still, an
+    # answer of long ago looks new; nobody gives up a copy on it as long as the quiet is longer than a suspension.
+    rng = random.Random(f"{scenario.seed} moving")  # noqa: S311  # must repeat with the seed
+    suspended = any(mishap.kind == "suspend" for mishap in scenario.mishaps)
+    if suspended or len(scenario.hosts) < MOVING_NODES_MIN or rng.random() >= MOVING:
+        return ()
+    return tuple([(name, rng.uniform(KNOBS[name].least, KNOBS[name].greatest)) for name in PLACES])
 
 
 def _requests(rng: random.Random, nodes: int, hurt_s: float, weights: tuple[int, ...]) -> tuple[Request, ...]:
