@@ -13,7 +13,6 @@ from gossipsess.protocol.confirmation import Ticket
 from gossipsess.protocol.effects import Send, Settle
 from gossipsess.protocol.events import DialFailed, LinkClosed, LinkOpened, Received, Tick
 from gossipsess.protocol.memory import MEMORY_LIMIT_MB, MIB
-from gossipsess.protocol.placement import Rules
 from gossipsess.protocol.replica import Replica, Settings
 from gossipsess.protocol.replication import Outbound
 from gossipsess.store import SessionStore
