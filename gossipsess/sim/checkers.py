@@ -46,6 +46,8 @@ from gossipsess.sim.times import Times, linked_since_s
 from gossipsess.sim.waits import Waits
 from gossipsess.wire.messages import Bye, Hello, LinkMessage, Pull, Push, SyncAsk, SyncList, SyncPage, SyncSums
 
+LINK_SYNC_S: Final = 1.0
+"""How long after a link came up its first sync may still run."""
 SUMS_EVERY: Final = 500
 """Events between two recomputations of one process's leaf sums."""
 
@@ -152,8 +154,8 @@ class Checker:
                 sids = [delta.sid for delta in message.deltas]
                 if sids and not any(places.is_holder(sender, s) and places.is_holder(receiver, s) for s in sids):
                     return  # copies elsewhere are asked about until they have gone; old ones are made equal before
-            case SyncAsk() | SyncSums() if linked_since_s(receiver, sender) >= self._quiet_from_s:
-                return  # a link came up
+            case SyncAsk() | SyncSums() if linked_since_s(receiver, sender) >= self._quiet_from_s - LINK_SYNC_S:
+                return  # a link came up, now or just before
             case Pull() | SyncAsk() | SyncSums() | SyncList() | SyncPage():
                 pass
             case _:
