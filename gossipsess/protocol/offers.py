@@ -7,8 +7,8 @@
 # at a time: until some has arrived, no further partition is begun, and so never more is owed to the peer than it takes.
 # Held means the same state hash, or a tombstone where the asker's session lives. Where states differ, each side owes
 # the other what it may lack, and the hashes are equal when asked again. Why claims that cover the asker's are not
-# enough: a node that dropped a session, gets an older copy of it and writes to that, claims its own earlier writes
-# without having them. Such a claim may cost a transfer, as it does in a sync, but not the last good copy.
+# enough: a node that no longer remembers what it dropped (model/dropped.py), gets an older copy and writes to that,
+# claims what it lost. Such a claim may cost a transfer, as it does in a sync, but not the last good copy.
 # Not here: whom to offer what, and what becomes of an answer (surplus.py).
 
 from collections.abc import Iterable, Mapping
