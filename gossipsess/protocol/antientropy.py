@@ -155,7 +155,8 @@ class AntiEntropy:
         from_holder = layout.holds(node, partition)
         if news and record.tombstone:
             self._heard_end_from[record.sid] = node  # it tells the holders by itself, unless it dies
-        elif news and not (asked and from_holder):
+        elif news and not (from_holder and (asked or self.surplus.asks(node, record.sid))):
+            # Not what a holder sends before its answer to an offer: offered again, and answered again, without an end.
             self.surplus.received(record.sid, now_s)
         if from_holder:
             self.surplus.validated(record.sid, now_s)  # what is here is at least what it holds

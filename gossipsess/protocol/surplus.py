@@ -201,6 +201,12 @@ class Surplus:
         use = self._uses.get(partition_of(sid), {}).get(sid)
         return use.validated_s if use is not None else None
 
+    def asks(self, peer: NodeId, sid: Sid) -> bool:
+        """Say whether a peer is being asked whether it holds a session: what it pushes of it goes before its answer."""
+        asking = self._peers.get(peer)
+        asked = asking.asked if asking is not None else None
+        return asked is not None and any(gap.sid == sid for gap in asked.question.gaps)
+
     def forget(self, sid: Sid) -> None:
         """A session has ended."""
         self._received.pop(sid, None)
@@ -271,13 +277,15 @@ class Surplus:
             record = table.records.get(sid)
             if record is None:
                 continue
-            if gap is not None:
+            # What it has more came before its answer. Where that made the states equal, it lacks nothing; asked again
+            # instead, a session that is written all the time would never be found equal, and no drain would end.
+            if gap is not None and gap.state_hash != record.state_hash:
                 # Lacking the same as before: its claims cover what it does not hold. Only the whole record can help.
                 whole = question.lacked.get(sid) == gap.state_hash
                 owed.append((node, sid, None if whole else gap.claims))
                 lacking[sid] = gap.state_hash
             elif not message.holder and asked.check is None:
-                lacking[sid] = mine.state_hash  # it does not know yet that it is to hold it, or this node errs
+                lacking[sid] = record.state_hash  # it does not know yet that it is to hold it, or this node errs
         if question.lacked:
             peer.offers.asked_again(any(sid in lacking for sid in question.lacked))
         if lacking:

@@ -50,6 +50,36 @@ async def test_from_four_nodes_on_a_session_is_on_two_of_them_and_read_on_all(wo
 
 
 @in_world
+async def test_a_drain_under_load_ends_in_time_and_with_everything_handed_over(world):
+    """A rolling update restarts every node, and each that waits in vain for its bound has it take minutes longer."""
+    goes, *stay = await world.cluster(5)
+    sessions = [await goes.committed(number=number) for number in range(40)]
+    stop = trio.Event()
+
+    async def write(session, node) -> None:
+        """Write one session as fast as its requests go, at one node."""
+        mine = await node.loaded(session.cookie)
+        while not stop.is_set():
+            mine["count"] = mine.get("count", 0) + 1
+            await outcome_of(node, mine)
+            await trio.sleep(0.01)
+
+    async with trio.open_nursery() as nursery:
+        for number, session in enumerate(sessions):
+            nursery.start_soon(write, session, stay[number % 4])
+        await trio.sleep(0.5)
+        started_s = trio.current_time()
+        await goes.leave()
+        took_s = trio.current_time() - started_s
+        for session in sessions:
+            holders = stay[0].service.holders_of(session.cookie)
+            having = [node for node in stay if session.record.sid in node.service.node.records]
+            assert set(holders) <= {node.service.status().name for node in having}
+        stop.set()
+    assert took_s < driver.DRAIN_S / 5
+
+
+@in_world
 async def test_nodes_meet_by_beacons_alone(world):
     """The default of a developer's machine."""
     nodes = [world.start(MULTICAST) for _ in range(3)]

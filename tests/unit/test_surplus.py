@@ -103,6 +103,35 @@ def test_what_a_holder_lacks_is_owed_and_asked_about_until_it_has_it():
     assert alice.part.securing == 0
 
 
+def test_a_holder_whose_newer_state_came_before_its_answer_lacks_nothing():
+    """Else a session in use is never found equal: each time it is asked about it has been written again."""
+    table = table_of(1)
+    alice = Alice(table)
+    have = alice.asks(0.0)[BOB]
+    assert alice.part.asks(BOB, sid(0))
+    assert not alice.part.asks(CAROL, sid(0))
+    assert not alice.part.asks(BOB, sid(1))
+    newer = table_of(1)
+    newer.write(sid(0), [("k", b"1")], stamp(0, 9), BOB, 0.0)
+    theirs = newer.get(sid(0))
+    give(table, theirs)
+    step = alice.hears(BOB, have, 0.0, Gap(sid(0), theirs.claims, theirs.state_hash))
+    assert not step.owed
+    assert not alice.part.securing
+    assert not alice.part.asks(BOB, sid(0))
+
+
+def test_a_holder_whose_newer_state_came_and_that_is_no_holder_in_its_view_is_asked_again():
+    """What it has it may drop, until it knows that it is to hold it."""
+    table = table_of(1)
+    alice = Alice(table)
+    have = alice.asks(0.0)[BOB]
+    table.write(sid(0), [("k", b"1")], stamp(0, 9), BOB, 0.0)
+    record = table.get(sid(0))
+    alice.hears(BOB, have, 0.0, Gap(sid(0), record.claims, record.state_hash), holder=False)
+    assert BOB in alice.asks(AGAIN_S)
+
+
 def test_what_is_still_lacking_goes_as_a_whole_and_is_asked_about_less_and_less():
     """Its claims cover what it does not hold; or it takes no data, and must not be asked ten times a second."""
     alice = Alice(table_of())
