@@ -20,7 +20,7 @@ from gossipsess.errors import (
 )
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Gone, Outcome, Revoked
 from gossipsess.session import Session
-from gossipsess.status import MemberStatus, Status
+from gossipsess.status import GainStatus, MemberStatus, Status
 from gossipsess.subscription import Change, Subscription
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ __all__ = [
     "ConfigError",
     "Confirmed",
     "Degraded",
+    "GainStatus",
     "Gone",
     "GossipsessError",
     "MemberStatus",

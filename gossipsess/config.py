@@ -96,8 +96,10 @@ class Config:
         absolute_timeout_s: a session ends this long after its creation, whatever happens, seconds.
         memory_limit_mb: what all sessions together may take in each process, in MiB, by an account that is roughly
             right; 1 or more. From there on the first commit of a new session raises `MemoryFull`, on the web the
-            answer is 503; existing sessions go on. The same on every node: each holds every session. Smaller: a flood
-            of visitors is turned away sooner. Larger: the process may be killed for its memory.
+            answer is 503; existing sessions go on. What counts is what this node holds: with fewer nodes than
+            `all_to_all_below` every session, else its share and what it has fetched. Best the same on every node: what
+            one accepts its holders take in. Smaller: a flood of visitors is turned away sooner. Larger: the process
+            may be killed for its memory.
         all_to_all_below: with fewer nodes than this, every node holds every session; from there on each session has a
             primary and `secondaries`. 2 or more. Larger: more nodes may fail at once, and reads ask nobody, for more
             memory and traffic in each. The same on every node.

@@ -1,10 +1,15 @@
 # Status: what a node can say of itself at one moment.
 
 from dataclasses import dataclass
+from typing import Literal
 
-from gossipsess.model.identity import short
+from gossipsess.model.digest import USERS_SCOPE
+from gossipsess.model.identity import NodeId, short
 from gossipsess.model.member import Address, MemberState
 from gossipsess.node import Node
+from gossipsess.protocol.placement import EVERYWHERE, Layout
+
+Mode = Literal["all-to-all", "primary-secondary"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,26 @@ class MemberStatus:
     """``alive``, ``suspect``, ``dead`` or ``left``."""
     linked: bool
     """A link to it is in use."""
+    zone: str
+    """What hosts share that may fail at once; empty where nobody said."""
+    leaving: bool
+    """It hands over what it holds, and will leave; no session is placed on it any more."""
+
+
+@dataclass(frozen=True)
+class GainStatus:
+    """Partitions that this node is to hold since a while, and may not hold in whole yet."""
+
+    partitions: int
+    """How many these are now."""
+    of: int
+    """How many there were in all since everything was here last, those of the former included."""
+    come: int
+    """Of those, how many have been compared with one of their holders: nearly all there is of them is here."""
+    for_s: float
+    """How long ago the first of them was gained, seconds."""
+    eta_s: float | None
+    """In about how many seconds the data will be here; None while none has come."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +74,30 @@ class Status:
     """What all records take in memory, roughly; tombstones included."""
     memory_limit_bytes: int
     """Where new sessions are refused: `Config.memory_limit_mb`."""
+    zone: str
+    """`Config.zone`; empty where it is not set."""
+    leaving: bool
+    """This node hands over what it holds, and then leaves."""
+    mode: Mode
+    """``all-to-all``: every node holds every session; ``primary-secondary``: `copies` nodes hold each."""
+    copies: int
+    """On how many nodes each session lives, or will when everything has moved."""
+    primary_partitions: int
+    """Sessions are placed by partition, of which there are 1,024: how many have their primary here. None in all-to-all,
+    where no node is before another."""
+    secondary_partitions: int
+    """How many have a further copy here; in all-to-all each, 1,024."""
+    gaining: GainStatus | None
+    """What is still being moved here, at the start of a node everything; None when all that is to be here is here."""
+    handing_over: int
+    """Partitions with sessions here that the nodes which are to hold them are not known to hold."""
+    surplus: int
+    """Records here of which this node is no holder, among `sessions`: fetched for a request, tombstones, or left over
+    and soon dropped."""
+    pulled_bytes: int
+    """Keys and values that were moved here since the start: gained, or found missing."""
+    handed_over_bytes: int
+    """Sizes of the sessions that this node gave to their new holders since the start, roughly."""
     members: tuple[MemberStatus, ...]
     """Everyone else, live ones first, then by name."""
 
@@ -57,6 +106,11 @@ def snapshot(node: Node) -> Status:
     """Return the status of a node; callable from any thread."""
     with node.locked() as replica:
         myself = replica.swim.myself
+        layout = replica.placement.layout
+        now_s = node.now()
+        anti_entropy = replica.sessions.anti_entropy
+        progress = anti_entropy.gains.progress(now_s)
+        primary, secondary = _roles(layout, myself.node)
         linked = replica.linked
         known = sorted(replica.swim.view.all(), key=lambda member: (not member.is_live, member.name, member.node))
         return Status(
@@ -72,6 +126,19 @@ def snapshot(node: Node) -> Status:
             fenced=replica.sessions.fenced,
             memory_bytes=replica.sessions.table.bytes,
             memory_limit_bytes=replica.sessions.memory.limit_bytes,
+            zone=myself.zone,
+            leaving=myself.leaving,
+            mode="all-to-all" if layout.all_to_all else "primary-secondary",
+            copies=layout.copies,
+            primary_partitions=primary,
+            secondary_partitions=secondary,
+            gaining=None
+            if progress is None
+            else GainStatus(progress.partitions, progress.of, progress.come, now_s - progress.since_s, progress.eta_s),
+            handing_over=replica.sessions.securing,
+            surplus=replica.sessions.table.count_beyond(layout.partitions_of(myself.node)),
+            pulled_bytes=anti_entropy.pulled_bytes,
+            handed_over_bytes=anti_entropy.handed_over_bytes,
             members=tuple(
                 MemberStatus(
                     short(member.node),
@@ -80,7 +147,18 @@ def snapshot(node: Node) -> Status:
                     member.host,
                     MemberState(member.state).name.lower(),
                     member.node in linked,
+                    member.zone,
+                    member.leaving,
                 )
                 for member in known
             ),
         )
+
+
+def _roles(layout: Layout, node: NodeId) -> tuple[int, int]:
+    """Return of how many partitions a node is the primary, and of how many a further holder."""
+    held = (layout.partitions_of(node) & ~USERS_SCOPE).bit_count()
+    if layout.all_to_all:
+        return 0, held
+    primary = sum([layout.holders(partition)[0].node == node for partition in range(EVERYWHERE)])
+    return primary, held - primary

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from gossipsess.errors import SessionTooLarge, WireError
 from gossipsess.model.clock import COUNTER_BITS, Stamp
 from gossipsess.model.delta import Applied, Delta, apply
-from gossipsess.model.digest import LEAVES, PARTITION_LEAVES, SUM_MASK, LeafSums, leaf_of
+from gossipsess.model.digest import LEAVES, PARTITION_LEAVES, SUM_MASK, LeafSums, leaf_flags, leaf_of
 from gossipsess.model.dropped import Dropped
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import (
@@ -251,6 +251,11 @@ class Table:
         """Say whether anything is held in a partition."""
         first = partition * PARTITION_LEAVES
         return any(self._leaves[first : first + PARTITION_LEAVES])
+
+    def count_beyond(self, scope: int) -> int:
+        """Return how many records are held in partitions that are not in a scope; a look at each leaf, not at each."""
+        sizes = zip(leaf_flags(scope), self._leaves, strict=True)
+        return sum([len(sids) for inside, sids in sizes if not inside])
 
     def _revoked(self, old: Record | None, new: Record) -> Record | None:
         """Return the tombstone of a record to be taken in whose login a revocation has ended; None where none has."""

@@ -55,6 +55,10 @@ class AntiEntropy:
         """Repairs begun because digests differed."""
         self.repaired = 0
         """How often one of them found something to pull or to give."""
+        self.pulled_bytes = 0
+        """Keys and values that syncs have pulled: what was gained, and what was repaired."""
+        self.handed_over_bytes = 0
+        """Sizes of the sessions that holders were given since they lacked all or some of them; again if given again."""
         self.gains = Gains(myself.node, placement.layout, now_s)
         self.surplus = Surplus(myself.node, now_s)
         self._myself = myself.node
@@ -242,7 +246,9 @@ class AntiEntropy:
     def merged(self, peer: Peer, delta: Delta, now_s: float) -> None:
         """A peer's state of a session was merged."""
         if peer.sync.running:
+            before = peer.sync.pulled_bytes
             self._step(peer, peer.sync.merged(delta, self._table, now_s), now_s)
+            self.pulled_bytes += peer.sync.pulled_bytes - before
 
     def look_whether_done(self, peer: Peer, now_s: float) -> None:
         """Note where syncs have ended that all the peer holds has been looked at."""
@@ -295,6 +301,7 @@ class AntiEntropy:
             peer = self._peers.get(node)
             if peer is not None:
                 peer.outbound.lacks(sid, claims)
+                self.handed_over_bytes += self._table.get(sid).size
                 self._peers.flush_when_due(peer, now_s)
         for sid in step.dropped:
             self._peers.forget(sid)

@@ -72,5 +72,11 @@ class Warn(NamedTuple):
     text: str
 
 
-Effect = SendDatagram | SendBeacon | Dial | Send | CloseLink | MemberChanged | Settle | Notify | Warn
+class Inform(NamedTuple):
+    """Something that an operator who looks for it finds in the log; nothing is wrong."""
+
+    text: str
+
+
+Effect = SendDatagram | SendBeacon | Dial | Send | CloseLink | MemberChanged | Settle | Notify | Warn | Inform
 """Any of them."""

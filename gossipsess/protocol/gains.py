@@ -44,6 +44,8 @@ class Progress(NamedTuple):
     """When the first of them was gained."""
     eta_s: float | None
     """In how many seconds the data will have come, if it goes on as so far; None while nothing has come."""
+    come: int
+    """Of how many a holder has shown everything; what others may have beyond that is looked for at last."""
 
 
 class _Donor:
@@ -203,7 +205,7 @@ class Gains:
             done += donor.share * (donor.asked & self._holdings.partitions_of(node) & ~come).bit_count()
         of = self._moving.bit_count()
         eta_s = (now_s - self._since_s) * max(of / done - 1, 0.0) if done else None
-        return Progress(self.unsynced.bit_count(), of, self._since_s, eta_s)
+        return Progress(self.unsynced.bit_count(), of, self._since_s, eta_s, come.bit_count())
 
     # --- inside -------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@
 
 import math
 from array import array
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import lru_cache
 from hashlib import blake2b
 from struct import Struct
@@ -61,7 +61,8 @@ class Layout:
         # Where all leave at the same time, their sessions stay where they are.
         self._eligible = tuple([member for member in live if member.is_eligible]) or live
         self._nodes = {member.node: None for member in self._eligible}
-        self._copies = min(1 + rules.secondaries, len(self._eligible))
+        self.copies = len(self._eligible) if all_to_all else min(1 + rules.secondaries, len(self._eligible))
+        """On how many nodes each session lives."""
         self._columns = () if all_to_all else tuple([_column(member.name) for member in self._eligible])
         # Worked out on demand. Two threads may do so at the same time, and come to the same.
         self._holders: dict[int, tuple[Member, ...]] = {}
@@ -138,7 +139,7 @@ class Layout:
     def _place(self, partition: int) -> tuple[Member, ...]:
         scores = [column[partition] for column in self._columns]
         chosen: tuple[int, ...] = ()
-        while len(chosen) < self._copies:
+        while len(chosen) < self.copies:
             chosen = (*chosen, max(self._candidates(chosen), key=scores.__getitem__))
         return tuple([self._eligible[index] for index in chosen])
 
@@ -205,6 +206,11 @@ class Placement:
         self.changed_at_s = now_s
         return True
 
+    def counted(self, ended: Iterable[tuple[Member, float]], now_s: float) -> int:
+        """Return how many names, or hosts, count; `ended` as for `view_changed`."""
+        names = {self._counted(member) for member in self._live}
+        return len(names) + sum(until_s > now_s for until_s in self._lingering(ended, names).values())
+
     def holders(self, partition: int) -> tuple[Member, ...]:
         """Return the members that hold the sessions of a partition, the primary first."""
         return self.layout.holders(partition)
@@ -227,13 +233,17 @@ class Placement:
         missing = self._rules.all_to_all_below - len(names)
         if missing <= 0:
             return math.inf
+        lingering_s = sorted(self._lingering(ended, names).values(), reverse=True)
+        return lingering_s[missing - 1] if len(lingering_s) >= missing else -math.inf
+
+    def _lingering(self, ended: Iterable[tuple[Member, float]], names: Container[str]) -> dict[str, float]:
+        """Return who counts although it is not live, and until when."""
         until_s: dict[str, float] = {}
         for member, since_s in ended:
             name = self._counted(member)
             if name not in names:
                 until_s[name] = max(since_s + LINGER_S, until_s.get(name, -math.inf))
-        lingering_s = sorted(until_s.values(), reverse=True)
-        return lingering_s[missing - 1] if len(lingering_s) >= missing else -math.inf
+        return until_s
 
     def _counted(self, member: Member) -> str:
         return member.host if self._rules.count_by == "host" else member.name

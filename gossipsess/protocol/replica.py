@@ -39,6 +39,7 @@ from gossipsess.protocol.events import (
 )
 from gossipsess.protocol.links import YOUNG_S, Links
 from gossipsess.protocol.memory import MEMORY_LIMIT_MB, MIB
+from gossipsess.protocol.moves import Moves, Seen
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.placement import Placement
 from gossipsess.protocol.sessions import SessionProtocol, Written
@@ -113,6 +114,7 @@ class Replica:
             rng=rng,
             now_s=now_s,
         )
+        self._moves = Moves(self._rules)
         self._views = Views(rng=rng, now_s=now_s)
         self._links = Links(myself.node)
         self._discovery = Discovery(
@@ -399,6 +401,7 @@ class Replica:
                 self._member_changed(effect.member, effect.before, now_s)
 
     def _member_changed(self, member: Member, before: MemberState | None, now_s: float) -> None:
+        self._moves.member_changed(member, before)
         live = (*self.swim.view.live(), self.swim.myself)
         if member.is_live:
             self.sessions.member_live(member)
@@ -441,15 +444,30 @@ class Replica:
             self._tell_members(peer, now_s, reply=True)
         self._dial_due(now_s)
         self.sessions.timeout(now_s)
+        if self._moves.look_at_s <= now_s:
+            self.outbox += self._moves.look(self._seen(now_s), now_s)
+
+    def _seen(self, now_s: float) -> Seen:
+        anti_entropy = self.sessions.anti_entropy
+        return Seen(
+            self.placement.layout,
+            self.placement.counted(self.swim.view.ended(), now_s),
+            anti_entropy.gains.held,
+            anti_entropy.gains.progress(now_s),
+            anti_entropy.pulled_bytes,
+            self.sessions.securing,
+        )
 
     def _drain(self, now_s: float) -> None:
         self._route(self.swim.drain(now_s), now_s)
         self._place((*self.swim.view.live(), self.swim.myself), now_s)
+        self.outbox += self._moves.drains(self.sessions.securing, now_s)
         # Over the links too, ahead of what is handed over: who is a holder now must know it.
         for peer in self._links.in_use():
             self._tell_members(peer, now_s, reply=False)
 
     def _leave(self, now_s: float) -> None:
+        self.outbox += self._moves.ends(self.sessions.securing, now_s)
         self.sessions.tell_accesses(now_s)
         self.sessions.flush(now_s)
         self._route(self.swim.leave(now_s), now_s)

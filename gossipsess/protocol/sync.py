@@ -60,6 +60,8 @@ class Sync:
         """A sync with this peer has run to the end."""
         self.peer_synced = False
         """The peer had everything itself when it ended."""
+        self.pulled_bytes = 0
+        """Keys and values that came because a sync had asked for them."""
         self.running = False
         self.both_ways = False
         """The one that runs is a repair."""
@@ -156,6 +158,7 @@ class Sync:
         if whole is None:
             return Step()
         pulled_bytes = sum([entry_bytes(entry[0], entry[3]) for entry in delta.entries])
+        self.pulled_bytes += pulled_bytes
         self._free_s = max(self._free_s, now_s - BURST_BYTES / PULL_BYTES_PER_S) + pulled_bytes / PULL_BYTES_PER_S
         owed: tuple[tuple[Sid, Claims | None], ...] = ()
         record = table.records.get(delta.sid)

@@ -24,6 +24,7 @@ from gossipsess.protocol.effects import (
     CloseLink,
     Dial,
     Effect,
+    Inform,
     MemberChanged,
     Notify,
     Send,
@@ -264,9 +265,12 @@ class Driver:
                 self._notify(effect)
             case MemberChanged(member, before):
                 if before is None or member.state is not MemberState.SUSPECT:
-                    log.info("%s (%s) is %s", member.name, short(member.node), member.state.name.lower())
+                    state = "leaving" if member.is_live and member.leaving else member.state.name.lower()
+                    log.info("%s (%s) is %s", member.name, short(member.node), state)
             case Warn(text):
                 log.warning("%s", text)
+            case Inform(text):
+                log.info("%s", text)
 
     def _settle(self, settle: Settle) -> None:
         try:

@@ -20,6 +20,7 @@ from gossipsess.model.member import Address, MemberState
 from gossipsess.protocol.effects import (
     CloseLink,
     Dial,
+    Inform,
     MemberChanged,
     Notify,
     Send,
@@ -295,6 +296,8 @@ class Cluster(World):
                 case Warn(text):
                     self.counts[next((mark for part, mark in WARNINGS if part in text), "warnings")] += 1
                     self.note(f"{process.label} warns: {text}")
+                case Inform(text):
+                    self.note(f"{process.label} says: {text}")
                 case _:
                     raise AssertionError(f"{effect} has no place in this world")
 

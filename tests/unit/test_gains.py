@@ -286,16 +286,16 @@ def test_progress_is_what_holders_have_shown_and_the_share_of_what_one_is_showin
     """An operator asks when a node may be taken away."""
     shares = Shares({ME: HIGH | LOW, ALICE: LOW, BOB: HIGH})
     account = gains(ALICE, BOB, shares=shares)
-    assert account.progress(104.0) == (4, 4, 100.0, None)
+    assert account.progress(104.0) == (4, 4, 100.0, None, 0)
     pull = account.next_pull([ALICE, BOB], 100.0)
     account.advanced(ALICE, 0.5, 104.0)
-    assert account.progress(104.0) == (4, 4, 100.0, 12.0)  # one of four in four seconds
+    assert account.progress(104.0) == (4, 4, 100.0, 12.0, 0)  # one of four in four seconds
     account.shown(*pull, started=True)
-    assert account.progress(108.0) == (4, 4, 100.0, 8.0)
+    assert account.progress(108.0) == (4, 4, 100.0, 8.0, 2)
     account.shown(*account.next_pull([ALICE, BOB], 108.0), started=True)
     assert account.progress(109.0) is None
     account.layout_changed(Shares(shares | {ME: 0b11111}), 200.0, grace=False)
-    assert account.progress(201.0) == (1, 1, 200.0, None)
+    assert account.progress(201.0) == (1, 1, 200.0, None, 0)
 
 
 # --- with real syncs ----------------------------------------------------------------------------------------

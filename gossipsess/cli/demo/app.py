@@ -140,7 +140,9 @@ def view(request: Request) -> View:
 
 def replica(request: Request) -> Replica:
     """Return what this replica knows of itself and of the others."""
-    return Replica(NUMBER, os.getpid(), request.scope["server"][1], peers(), held())
+    status = process_node().status()
+    gaining = status.gaining.partitions if status.gaining is not None else 0
+    return Replica(NUMBER, os.getpid(), request.scope["server"][1], peers(), held(), status.copies, gaining)
 
 
 def peers() -> tuple[Peer, ...]:

@@ -55,6 +55,10 @@ class Replica:
     peers: tuple[Peer, ...]
     held: tuple[str, ...]
     """The sessions it holds, each as the first 8 hexadecimal digits of its id's hash."""
+    copies: int
+    """On how many replicas each session lives, as it sees the cluster."""
+    gaining: int
+    """Of how many parts of all sessions it is to have a copy and may not have all yet."""
 
     @property
     def live(self) -> int:
@@ -156,9 +160,11 @@ def cluster(replica: Replica) -> str:
         f"<td>{'yes' if peer.linked else 'no'}</td><td>{escape(peer.address)}</td></tr>"
         for peer in replica.peers
     )
+    moving = f" {things(replica.gaining, 'partition')} still moving here." if replica.gaining else ""
     return (
         f"<h2>The cluster, as replica {replica.number} sees it now</h2>"
-        f"<p>It holds {things(len(replica.held), 'session')}.</p>"
+        f"<p>It holds {things(len(replica.held), 'session')}. Each session lives on {replica.copies} of {replica.live}"
+        f" replicas.{moving}</p>"
         f"<table><tr><th>peer</th><th>state</th><th>linked</th><th>address</th></tr>{rows}</table>"
     )
 
