@@ -152,10 +152,10 @@ class AntiEntropy:
         from_holder = layout.holds(node, partition)
         if news and record.tombstone:
             self._heard_end_from[record.sid] = node  # it tells the holders by itself, unless it dies
-        elif news and not (asked and from_holder):
+        elif news and not (from_holder and (asked or self.surplus.checks(node, record.sid))):
             self.surplus.received(record.sid, now_s)
         if from_holder:
-            self.surplus.validated(record.sid, now_s)  # what is here is at least what it holds
+            self.surplus.validated(record.sid, now_s, used=asked)  # what is here is at least what it holds
 
     def wrote(self, sid: Sid, now_s: float, *, created: bool) -> None:
         """A request here wrote a session."""
