@@ -23,9 +23,9 @@ VALUE_BYTES: Final = 100
 Group = Literal["membership", "requests", "upkeep"]
 _MARK_BYTES: Final = 1
 
-ALL_TO_ALL: Final[Mapping[str, int]] = {}
+ALL_TO_ALL: Final[Mapping[str, int]] = {"all_to_all_below": 1000}
 """Settings, by their name in `Config` and in the simulator's `Scenario`, under which every node holds every session
-however many nodes there are. None are needed where that is the only placement there is."""
+however many nodes there are."""
 
 
 def placement_settings(all_to_all: bool) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def placement_settings(all_to_all: bool) -> dict[str, Any]:
 
 def holders(replica: Replica, sid: Sid) -> tuple[NodeId, ...]:
     """Return the nodes that a node's placement gives a session."""
-    return tuple([member.node for member in replica._placement.holders(partition_of(sid))])
+    return tuple([member.node for member in replica.placement.layout.holders(partition_of(sid))])
 
 
 def group_of(message: Message) -> Group:

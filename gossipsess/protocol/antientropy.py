@@ -163,7 +163,7 @@ class AntiEntropy:
             # Not what a holder sends before its answer to an offer: offered again, and answered again, without an end.
             self.surplus.received(record.sid, now_s)
         if from_holder:
-            self.surplus.validated(record.sid, now_s)  # what is here is at least what it holds
+            self.surplus.validated(record.sid, now_s, used=asked)  # what is here is at least what it holds
 
     def wrote(self, sid: Sid, now_s: float, *, created: bool) -> None:
         """A request here wrote a session."""

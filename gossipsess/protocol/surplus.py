@@ -6,7 +6,8 @@
 # Securing   after the layout changed, what this node holds no longer is offered to the new holders; so is, half a
 #            second later, what came from somebody who took this node for a holder. What they lack is owed to them, and
 #            asked about again until they hold it. A node that leaves has secured everything before it goes.
-# Dropping   one partition after the other is checked with all its holders at once. A copy is dropped only if
+# Dropping   one partition after the other is checked, with one of its holders after the other: what the first has
+#            newer comes with its answer, and the next is asked about that. A copy is dropped only if
 #            1. the layout did not change for `QUIET_S`, and nobody used the copy for as long;
 #            2. every holder of this node's layout said that it holds this very state, or a tombstone;
 #            3. and that it is a holder itself, as it sees the cluster;
@@ -26,6 +27,7 @@
 # Not here: in which order is asked, and what a holder answers (offers.py); sending (replication.py); how a holder comes
 # to hold what it does not know it lacks (sync.py).
 
+from math import inf
 from typing import Final, NamedTuple, Protocol
 
 from gossipsess.model.digest import LEAVES, PARTITION_LEAVES
@@ -86,7 +88,7 @@ class _Use(NamedTuple):
 class _Check:
     """Copies of one partition of which all holders are being asked whether they may be dropped here."""
 
-    __slots__ = ("partition", "states", "unasked", "until_s", "waiting")
+    __slots__ = ("begun", "partition", "states", "turn", "until_s", "waiting")
 
     def __init__(self, partition: int, states: dict[Sid, int], holders: list[NodeId], now_s: float) -> None:
         self.partition = partition
@@ -94,7 +96,10 @@ class _Check:
         """The copies, as they are; those that somebody lacks are taken out."""
         self.waiting = dict.fromkeys(holders)
         """Who has not answered."""
-        self.unasked = dict.fromkeys(holders)
+        self.turn: NodeId | None = holders[0]
+        """Whom to ask next; None while one is being asked."""
+        self.begun = False
+        """One has answered, so that a copy that changes now is none that all are asked about."""
         self.until_s = now_s + FRESH_S
 
 
@@ -192,9 +197,15 @@ class Surplus:
         before = uses.get(sid)
         uses[sid] = _Use(now_s, before.validated_s if before is not None else None)
 
-    def validated(self, sid: Sid, now_s: float) -> None:
-        """A holder has confirmed that a surplus copy is what it holds itself, or made it so."""
-        self._uses.setdefault(partition_of(sid), {})[sid] = _Use(now_s, now_s)
+    def validated(self, sid: Sid, now_s: float, *, used: bool = True) -> None:
+        """A holder has confirmed that a surplus copy is what it holds itself, or made it so.
+
+        Not `used`: no request here had asked it to.
+        """
+        uses = self._uses.setdefault(partition_of(sid), {})
+        before = uses.get(sid)
+        unused_s = before.used_s if before is not None else -inf
+        uses[sid] = _Use(now_s if used else unused_s, now_s)
 
     def validated_s(self, sid: Sid) -> float | None:
         """Return when a holder last confirmed a surplus copy; None where that is not known. From any thread."""
@@ -297,10 +308,16 @@ class Surplus:
     ) -> tuple[Sid, ...]:
         """Take one holder's answer for a check; return what was dropped, if it was the last."""
         check.waiting.pop(node, None)
+        check.turn = next(iter(check.waiting), None)
         if not message.holder:
             check.states.clear()
         for gap in message.lacking:
-            check.states.pop(gap.sid, None)
+            named = check.states.pop(gap.sid, None) is not None
+            # What the first holder has newer came before its answer. If that is all there is, its state is this copy's
+            # now, and the others are asked about it; else the copy is not in that state, and is let alone.
+            if named and not check.begun:
+                check.states[gap.sid] = gap.state_hash
+        check.begun = True
         if check.waiting and check.states:
             return ()
         self._check = None
@@ -334,9 +351,9 @@ class Surplus:
                 self._give_back(node, peer, now_s)
             check = None
             question = peer.offers.next_question(table, now_s)
-            if question is None and self._check is not None and node in self._check.unasked:
+            if question is None and self._check is not None and node == self._check.turn:
                 check = self._check
-                del check.unasked[node]
+                check.turn = None
                 question = _check_question(check, table)
             if question is not None:
                 self._round += 1
@@ -353,7 +370,7 @@ class Surplus:
         if asked.check is None:
             peer.offers.offer(asked.question.partition, [gap.sid for gap in asked.question.gaps], now_s)
         elif node in asked.check.waiting:
-            asked.check.unasked[node] = None
+            asked.check.turn = node
 
     def _offer_received(self, layout: Layout, now_s: float) -> None:
         due: list[Sid] = []

@@ -12,7 +12,12 @@ SEEDS = 100
 
 MUTANTS = {
     "dropped after one answer": (surplus, "if check.waiting and check.states:", "if False:"),
-    "dropped for one who lacks it": (surplus, "            check.states.pop(gap.sid, None)\n", "            pass\n"),
+    "dropped for one who lacks it": (
+        surplus,
+        "named = check.states.pop(gap.sid, None) is not None",
+        "named = False",
+    ),
+    "dropped for one who held an older state": (surplus, "named and not check.begun", "named"),
     "dropped for one who is no holder": (surplus, "            check.states.clear()\n", "            pass\n"),
     "dropped though it has changed": (surplus, "record.state_hash == state and ", ""),
     "dropped in unquiet times": (surplus, "QUIET_S: Final = 60.0", "QUIET_S: Final = 0.0"),
