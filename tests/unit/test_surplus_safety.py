@@ -25,6 +25,10 @@ MUTANTS = {
 }
 
 
+FOUND = {"dropped for one who held an older state": (1103, 1262)}
+"""Seeds that a longer search has found."""
+
+
 def planted(name: str) -> tuple[ModuleType, ModuleType]:
     """Return the two modules with one rule replaced."""
     module, old, new = MUTANTS[name]
@@ -78,5 +82,5 @@ def test_a_planted_bug_loses_a_copy(name):
     with pytest.raises(LostCopy):  # noqa: PT012
         for pause_s in (0.5, 61.0):
             there_and_back(*modules, pause_s)
-        for seed in range(SEEDS):
+        for seed in (*FOUND.get(name, ()), *range(SEEDS)):
             play(seed, *modules)
