@@ -19,12 +19,17 @@ TOUCHES_PER_MESSAGE: Final = 1024
 AGAIN_AFTER_S: Final = 1.0
 AGAIN_AFTER_MAX_S: Final = 30.0
 
+EARLY_MAX: Final = 10_000
+"""Accesses remembered of sessions that are not held here, oldest out first; one or two megabytes. Less: sessions that
+come from somebody who had not heard of an access may end too soon."""
+
 
 class Expiry:
     """The accesses of this second."""
 
     def __init__(self, now_s: float) -> None:
         self._untold: dict[Sid, int] = {}
+        self._early: dict[Sid, int] = {}  # accesses to what was not held when they were told
         self._due_s = now_s + EVERY_S
 
     def accessed(self, sid: Sid, table: Table, time_ms: int) -> None:
@@ -35,6 +40,20 @@ class Expiry:
         life = table.life(record)
         if time_ms - life.accessed_ms >= life.grain_ms and table.touch(sid, time_ms):
             self._untold[sid] = time_ms
+
+    def told(self, sid: Sid, table: Table, time_ms: int) -> None:
+        """A peer says that a session was used there. A holder that has just become one may not have it yet."""
+        if sid in table.records:
+            table.touch(sid, time_ms)
+            return
+        time_ms = max(time_ms, self._early.pop(sid, 0))
+        if len(self._early) >= EARLY_MAX:
+            del self._early[next(iter(self._early))]
+        self._early[sid] = time_ms
+
+    def told_early_ms(self, sid: Sid) -> int:
+        """Return the last access that peers told of a session while it was not held here; 0 for none."""
+        return self._early.get(sid, 0)
 
     def next_deadline(self) -> float:
         """Return when it is time to tell what has gathered."""

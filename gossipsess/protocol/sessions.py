@@ -450,7 +450,7 @@ class SessionProtocol:
         """Take over when sessions were last used elsewhere."""
         latest_ms = self.clock.time_ms(now_s)
         for sid, time_ms in message.accesses:
-            self.table.touch(sid, min(time_ms, latest_ms))
+            self._expiry.told(sid, self.table, min(time_ms, latest_ms))
         self.peers.send(self.peers[node], TouchAck(message.sequence))
 
     def touch_ack(self, node: NodeId, message: TouchAck, now_s: float) -> None:
@@ -617,6 +617,8 @@ class SessionProtocol:
 
     def _merge(self, node: NodeId, delta: Delta, time_ms: int, now_s: float) -> Applied:
         sid = delta.sid
+        if sid not in self.table.records and delta.accessed_ms < self._expiry.told_early_ms(sid):
+            delta = delta._replace(accessed_ms=self._expiry.told_early_ms(sid))
         if sid in self.table.records or not self._fence.refuses(node, delta, time_ms):
             return self.table.merge(delta, time_ms, now_s)
         self.fenced += 1

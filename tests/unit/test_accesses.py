@@ -4,11 +4,12 @@ from itertools import pairwise
 
 import pytest
 
+from gossipsess.model.delta import not_covered
 from gossipsess.model.table import Table
 from gossipsess.protocol import expiry
 from gossipsess.protocol.events import Accessed, Invalidate, LinkClosed
-from gossipsess.protocol.expiry import AGAIN_AFTER_MAX_S, AGAIN_AFTER_S, EVERY_S, TOUCHES_PER_MESSAGE, Accesses
-from gossipsess.wire.messages import Touch, TouchAck
+from gossipsess.protocol.expiry import AGAIN_AFTER_MAX_S, AGAIN_AFTER_S, EVERY_S, TOUCHES_PER_MESSAGE, Accesses, Expiry
+from gossipsess.wire.messages import Push, Touch, TouchAck
 from tests.unit.machines import ALICE, BOB, CAROL, EPOCH_MS, SID, Clocked, registers, stamp
 
 OTHER = b"another-16-bytes"
@@ -202,6 +203,27 @@ def test_an_access_is_acknowledged_by_who_hears_of_it():
     here = holder(BOB)
     here.hears(Touch(7, ((SID, EPOCH_MS), (b"no-such-16-bytes", EPOCH_MS))))
     assert TouchAck(7) in here.says()
+
+
+def test_an_access_that_is_told_before_the_session_came_counts_when_it_comes():
+    """Who becomes a holder hears of accesses at once and of the session later, from somebody who may know of none."""
+    here = Clocked().alone().linked(BOB)
+    here.now_s += 50.0
+    here.hears(Touch(1, ((SID, EPOCH_MS + 45_000), (OTHER, EPOCH_MS))))
+    here.hears(Touch(2, ((SID, EPOCH_MS + 30_000),)))
+    here.hears(Push(1, (not_covered(table_with(SID).get(SID), {}),)))
+    table = here.replica.sessions.table
+    assert table.life(table.get(SID)).accessed_ms == EPOCH_MS + 45_000
+    assert OTHER not in table.accesses
+
+
+def test_of_accesses_to_what_is_not_held_the_oldest_make_room(monkeypatch):
+    """A peer could tell of any number of them."""
+    monkeypatch.setattr(expiry, "EARLY_MAX", 2)
+    heard = Expiry(0.0)
+    for number in (1, 2, 1, 3):
+        heard.told(bytes([number]) * 16, BOTH, number)
+    assert [heard.told_early_ms(bytes([number]) * 16) for number in (1, 2, 3)] == [1, 0, 3]
 
 
 def test_the_next_batch_leaves_with_the_answer_to_the_last(monkeypatch):
