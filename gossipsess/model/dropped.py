@@ -28,7 +28,9 @@ _PLACE: Final = Struct(">8sQ8s")
 _NOWHERE: Final = (0, b"")
 
 
-class _Copy(NamedTuple):
+class Copy(NamedTuple):
+    """What is remembered of one copy."""
+
     places: bytes
     wrote: Stamp
     """This node's newest write known to be in it; 0 where others have replaced them all."""
@@ -38,12 +40,13 @@ class Dropped:
     """The dropped copies of one node that are not known to be replaced by others as good."""
 
     def __init__(self) -> None:
-        self._copies: dict[Sid, _Copy] = {}  # the one dropped first comes first
+        self.copies: dict[Sid, Copy] = {}
+        """The one dropped first comes first."""
         self._bytes = 0
 
     def note(self, record: Record, myself: NodeId) -> None:
         """Remember a copy that is about to be dropped, together with what the copy here lacked already."""
-        before = self._copies.get(record.sid)
+        before = self.copies.get(record.sid)
         if record.tombstone or (before is None and not record.may_contain_writes_of(myself)):
             return
         places = _places(record.entries)
@@ -57,20 +60,20 @@ class Dropped:
                 places[name] = max(places.get(name, _NOWHERE), (stamp, origin))
         self.forget(record.sid)
         packed = b"".join([_PLACE.pack(name, *place) for name, place in places.items()])
-        self._copies[record.sid] = _Copy(packed, wrote)
+        self.copies[record.sid] = Copy(packed, wrote)
         self._bytes += OVERHEAD_BYTES + len(packed)
         while self._bytes > BYTES_MAX:
-            self.forget(next(iter(self._copies)))
+            self.forget(next(iter(self.copies)))
 
     def forget(self, sid: Sid) -> None:
         """A copy as good is here again, or the session is dead."""
-        copy = self._copies.pop(sid, None)
+        copy = self.copies.pop(sid, None)
         if copy is not None:
             self._bytes -= OVERHEAD_BYTES + len(copy.places)
 
     def is_ahead_of(self, record: Record) -> bool:
         """Say whether a copy that was dropped had anything that this record lacks: a write, or what replaced it."""
-        copy = self._copies.get(record.sid)
+        copy = self.copies.get(record.sid)
         if copy is None or record.tombstone:
             return False
         here = _places(record.entries)
@@ -81,7 +84,7 @@ class Dropped:
     def wrote(self, sid: Sid, time_ms: int) -> Stamp:
         """Return this node's newest write to a copy that it dropped; 0 where none is known, or claims of it may be
         forgotten everywhere, so that to ask for it proves nothing."""
-        copy = self._copies.get(sid)
+        copy = self.copies.get(sid)
         return copy.wrote if copy is not None and copy.wrote > stamp_at(time_ms) - CLAIM_AGE else 0
 
 

@@ -120,7 +120,8 @@ class Table:
         """
         old = self.records.get(sid)
         base = old or empty_record(sid)
-        claimed = not self._dropped.is_ahead_of(base)
+        remembered = sid in self._dropped.copies
+        claimed = not (remembered and self._dropped.is_ahead_of(base))
         new = base.written(changes, stamp, origin, claimed=claimed)
         if new.size > SESSION_BYTES_MAX and (old is None or new.size > old.size):
             raise SessionTooLarge(
@@ -128,7 +129,7 @@ class Table:
                 f"{SESSION_BYTES_MAX} travel. Nothing of this request is stored. Keep large data in the application's "
                 "database and its key in the session."
             )
-        if claimed:
+        if remembered and claimed:
             self._dropped.forget(sid)
         self._replace(old, new, now_s)
         return new

@@ -78,6 +78,7 @@ def test_a_copy_as_good_as_the_dropped_one_is_claimed(copy):
     table = back_with(copy)
     assert table.wrote_before_drop(SID, EPOCH_MS) == 0
     assert table.write(SID, [("seen", b"1")], stamp(20), ALICE, 0.0).claims[ALICE] == stamp(20)
+    assert not table._dropped.copies
 
 
 def test_what_is_pulled_after_all_makes_the_next_write_claimed():
@@ -104,7 +105,7 @@ def test_a_write_whose_session_is_dead_is_not_missed():
     table = back_with(OLDER)
     takes_in(table, dead_record(SID, stamp(20)))
     assert table.wrote_before_drop(SID, EPOCH_MS) == 0
-    assert not table._dropped._copies
+    assert not table._dropped.copies
 
 
 def test_the_lost_write_is_asked_for_while_anybody_may_still_claim_it():
@@ -133,7 +134,7 @@ def test_remembered_is_what_this_node_may_have_written(copy, remembered):
     """A node fetches and drops very many sessions that it only reads."""
     dropped = Dropped()
     dropped.note(copy, ALICE)
-    assert bool(dropped._copies) == remembered
+    assert bool(dropped.copies) == remembered
 
 
 def test_what_is_remembered_is_bounded_and_its_account_right(monkeypatch):
@@ -144,7 +145,7 @@ def test_what_is_remembered_is_bounded_and_its_account_right(monkeypatch):
     sids = [bytes([number]) * 16 for number in range(5)]
     for sid in [*sids, sids[2]]:
         dropped.note(record((stamp(0), ALICE, {**registers(), "cart": b""}), sid=sid), ALICE)
-    assert list(dropped._copies) == [sids[3], sids[4], sids[2]]
+    assert list(dropped.copies) == [sids[3], sids[4], sids[2]]
     for sid in sids:
         dropped.forget(sid)
     assert dropped._bytes == 0
