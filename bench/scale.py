@@ -64,7 +64,7 @@ def main() -> int:
     parser.add_argument(
         "--real", type=_nodes, nargs="*", default=REAL, metavar="N", help="numbers of processes (4 6 8); none: skip"
     )
-    parser.add_argument("--sessions", type=int, default=128, help="in a simulated cluster (128)")
+    parser.add_argument("--sessions", type=int, default=48, help="in a simulated cluster (48)")
     parser.add_argument("--writes", type=int, default=2, help="to each of them (2)")
     parser.add_argument("--real-sessions", type=int, default=1000, help="in a cluster of processes (1000)")
     parser.add_argument("--idle", type=float, default=IDLE_S, help="seconds for which idle processes are counted (10)")

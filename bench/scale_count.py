@@ -149,9 +149,11 @@ class Figures(NamedTuple):
     read_cold: Cost | None
     """On another node, which has nothing of it. None: there are no others."""
     read_copy: Cost | None
-    """On another node, which keeps a copy of what it read or wrote, with all that the client's token names."""
+    """On another node, which has just used the session, and has all that the client's token names."""
+    read_aged: Cost | None
+    """The same where that was more than ten seconds ago, so that a holder is asked. Simulated only."""
     read_outdated: Cost | None
-    """The same where the copy lacks what the token names. Simulated only."""
+    """On one whose copy lacks what the token names. Simulated only."""
     upkeep: Sent
     """What is sent about sessions beyond what a request causes at once, up to the end of the rest; for each request."""
     idle: Sent

@@ -235,6 +235,7 @@ def measure(nodes: int, sessions: int, idle_s: float, seed: int, *, all_to_all: 
         read_holder=read_holder,
         read_cold=read_cold,
         read_copy=read_copy,
+        read_aged=None,
         read_outdated=None,
         upkeep=total(since(rested, met), "upkeep").over(requests),
         idle=total(idle, "membership", "requests", "upkeep").over(nodes * idle_s),

@@ -4,6 +4,8 @@
 # One request at a time, each with `REQUEST_S` to itself, so that what is sent meanwhile is its own. What comes later
 # than that is told by its kind: it is upkeep. A read asks as a store does, with the session's newest writes as token.
 # Then a rest, in which copies that are no longer needed go; and a minute more, which shows what idle nodes send.
+# All requests are over before the first copy of one is a minute old: from then on copies are looked after, by messages
+# that would be taken for those of requests.
 # A request that does not end as it must ends the measurement: figures of failures would be of no use.
 # Not here: seals, sockets and how long anything takes (scale_real.py).
 
@@ -36,7 +38,8 @@ from gossipsess.protocol.effects import Settle
 from gossipsess.protocol.events import Dot, Event, Fetch, ReceivedDatagram, Waiter, Write
 from gossipsess.protocol.fetch import satisfies
 from gossipsess.protocol.outcomes import Confirmed, Found
-from gossipsess.protocol.sessions import Written
+from gossipsess.protocol.sessions import TOKENED_S, Written
+from gossipsess.protocol.surplus import QUIET_S
 from gossipsess.sim.cluster import Cluster
 from gossipsess.sim.network import Faults
 from gossipsess.sim.process import EPOCH_MS, Process
@@ -54,7 +57,11 @@ REST_S: Final = 90.0
 """Copies that nobody has used for a minute are gone by then."""
 IDLE_S: Final = 60.0
 """How long idle nodes are counted, after the rest: nodes compare their member lists once a minute."""
-ACCOUNTS: Final = ("create", "write", "read_holder", "read_cold", "read_copy", "read_outdated")
+USE_S: Final = QUIET_S - START_S - CALM_S - 1.0
+"""How long requests may go on."""
+USES: Final = 5
+"""Requests of one round: a write and four reads."""
+ACCOUNTS: Final = ("create", "write", "read_holder", "read_cold", "read_copy", "read_aged", "read_outdated")
 
 
 class _Counter:
@@ -98,6 +105,7 @@ class _Measurement:
         self.accounts = {name: _Account() for name in ACCOUNTS}
         self.sids = [_sid(seed, number) for number in range(sessions)]
         self._dots: dict[Sid, tuple[Dot, ...]] = {}
+        self._used_s: dict[tuple[int, Sid], float] = {}
         self.slots: list[Process] = []
 
     def meet(self) -> None:
@@ -141,16 +149,21 @@ class _Measurement:
     def _read(self, process: Process, sid: Sid) -> None:
         kind = "read_holder" if process in self.holders(sid) else "read_cold"
         if kind == "read_cold" and sid in process.records:
-            kind = "read_copy" if satisfies(process.records[sid], self._dots[sid]) else "read_outdated"
+            fresh = self._used_s[process.slot, sid] + TOKENED_S > self.cluster.now_s
+            kind = "read_copy" if fresh else "read_aged"
+            if not satisfies(process.records[sid], self._dots[sid]):
+                kind = "read_outdated"
         found = self._request(kind, process, partial(Fetch, sid, self._dots[sid]))
         if found is not Found.FRESH:
             raise BenchError(f"with all well, a {kind} of {self.nodes} nodes is {found}")
+        self._used_s[process.slot, sid] = self.cluster.now_s
 
     def _write(self, kind: str, process: Process, sid: Sid, changes: tuple[tuple[str, bytes], ...]) -> None:
         outcome = self._request(kind, process, partial(Write, sid, changes, 1))
         if not isinstance(outcome, Confirmed):
             raise BenchError(f"with all well, a {kind} of {self.nodes} nodes is {outcome}")
         self._dots[sid] = ((process.node, process.records[sid].claims[process.node]),)
+        self._used_s[process.slot, sid] = self.cluster.now_s
 
     def _request(self, kind: str, process: Process, event_with: "partial[Any]") -> Any:
         """Make a request, wait until it is over and all that it caused, and put that on its account."""
@@ -176,9 +189,12 @@ def measure(nodes: int, sessions: int, writes: int, seed: int, *, all_to_all: bo
     """Return what a simulated cluster of so many nodes costs.
 
     Raises:
-        BenchError: the nodes did not meet, or a request failed though nothing was wrong.
+        BenchError: the nodes did not meet, or a request failed though nothing was wrong; or these are too many requests.
     """
     began_s = time.monotonic()
+    if sessions * (1 + USES * writes) * REQUEST_S > USE_S:
+        most = int(USE_S / REQUEST_S / (1 + USES * writes))
+        raise BenchError(f"{sessions} sessions are too many for one minute: at most {most} with {writes} writes each")
     one = _Measurement(nodes, sessions, seed, all_to_all)
     cluster, counter = one.cluster, one.counter
     one.meet()
