@@ -74,8 +74,11 @@ class AntiEntropy:
         return self.gains.started and not self._cut_off
 
     def is_synced(self, partition: int) -> bool:
-        """Say whether everything that there is of a partition is held here, so that what is not here does not exist."""
-        return self.synced and not self.gains.unsynced >> partition & 1
+        """Say whether everything that there is of a partition is held here, so that what is not here does not exist.
+
+        Never so of what others hold. From any thread.
+        """
+        return self.synced and bool((self.gains.held & ~self.gains.unsynced) >> partition & 1)
 
     # --- peers come and go --------------------------------------------------------------------------------
 
