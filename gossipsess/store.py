@@ -116,7 +116,7 @@ class SessionStore:
         if not record.entries and not record.tombstone:
             changes = self._registers() + changes
         wait = _Wait(self._confirm if confirm is None else confirm)
-        written = self._node.submit(Write(record.sid, changes, wait.confirm, wait.waiter))
+        written = self._node.submit(Write(record.sid, changes, wait.confirm, wait.waiter, record))
         if not isinstance(written.outcome, Gone):
             session.committed(written.record, self._token_after(session, written), changes)
         return wait.outcome(written)

@@ -80,9 +80,9 @@ class AntiEntropy:
     def is_synced(self, partition: int) -> bool:
         """Say whether everything that there is of a partition is held here, so that what is not here does not exist.
 
-        Never of one that this node is not to hold: who asks it may see other holders, and would take its no for sure.
+        Never so of what others hold. From any thread.
         """
-        return self.synced and bool(self.gains.held & ~self.gains.unsynced & 1 << partition)
+        return self.synced and bool((self.gains.held & ~self.gains.unsynced) >> partition & 1)
 
     # --- peers come and go --------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from gossipsess.model.clock import Stamp
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Address
+from gossipsess.model.record import Record
 from gossipsess.wire.messages import Datagram, LinkMessage
 
 Changes = tuple[tuple[str, bytes | None], ...]
@@ -34,6 +35,8 @@ class Write(NamedTuple):
     changes: Changes
     confirm: Confirm
     waiter: Waiter
+    base: Record | None = None
+    """What the request has read. Should that copy have been dropped since, it is this state that is changed."""
 
 
 class Invalidate(NamedTuple):

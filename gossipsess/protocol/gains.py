@@ -93,6 +93,7 @@ class Gains:
         self._holdings = holdings
         held = holdings.partitions_of(self._myself)
         gained = held & ~self.held
+        self.unsynced |= gained  # first: other threads read both
         self.held = held
         for donor in self._donors.values():
             donor.unshown = donor.unshown & held | gained
@@ -214,10 +215,11 @@ class Gains:
         if self._patient and not self._met_started:
             self.unsynced = self.held
             return
-        self.unsynced = 0
+        unsynced = 0
         for node, donor in self._donors.items():
-            self.unsynced |= donor.unshown & ~self._excused(node, donor)
-        if not self.unsynced:
+            unsynced |= donor.unshown & ~self._excused(node, donor)
+        self.unsynced = unsynced
+        if not unsynced:
             self.started = True
             self._patient = False
             self._moving = self._come = 0

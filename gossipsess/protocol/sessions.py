@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from gossipsess.model.clock import HybridClock, Stamp
-from gossipsess.model.delta import Applied, Delta
+from gossipsess.model.delta import Applied, Delta, not_covered
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member, Told
 from gossipsess.model.record import CREATED, Record, empty_record
@@ -134,8 +134,10 @@ class SessionProtocol:
         return self._write(event, now_s)
 
     def _write(self, event: Write, now_s: float) -> Written:
-        before = self.table.get(event.sid)
         begins = event.changes[0][0] == CREATED
+        if event.base is not None and not begins:
+            self._hold_again(event.base, now_s)
+        before = self.table.get(event.sid)
         if before.tombstone or bool(before.entries) == begins:
             # Invalidated or expired since the request read it; or an id that is to be used again, which no id ever is.
             return Written(before, Gone())
@@ -566,6 +568,17 @@ class SessionProtocol:
                 for node, scope in gained.items():
                     if scope >> partition_of(sid) & 1:
                         self.peers[node].accesses.owe({sid: time_ms})
+
+    def _hold_again(self, read: Record, now_s: float) -> None:
+        """Hold the copy again that a request has read, where it was dropped since, because others hold the session.
+
+        Else a request that lasts for longer than copies are kept, as a WebSocket does, would lose what it writes. The
+        holders have whatever came meanwhile, its end too: written to here, it becomes what they hold. Who holds all
+        that there is and not this one lacks it because it has ended.
+        """
+        missing = bool(read.entries) and read.sid not in self.table.records
+        if missing and not self.anti_entropy.is_synced(partition_of(read.sid)):
+            self.table.merge(not_covered(read, {}), self.clock.time_ms(now_s), now_s)
 
     def _holds(self, sid: Sid) -> bool:
         return self._placement.layout.holds(self._myself, partition_of(sid))
