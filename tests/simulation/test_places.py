@@ -62,7 +62,7 @@ class Stage:
 
     def loses(self, process: Process) -> None:
         """Take the session out of a node's table, all accounts kept."""
-        process.replica.sessions.table.drop(SID, process.clock(self.cluster.now_s))
+        process.replica.sessions.table.drop(SID, process.node, process.clock(self.cluster.now_s))
 
 
 @pytest.fixture

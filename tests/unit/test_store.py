@@ -348,7 +348,7 @@ def test_a_request_that_outlasts_the_copy_it_read_still_commits():
     """Others hold the session, so this node may drop its copy while a WebSocket that has read it stays open."""
     here = Clocked(confirm=0).linked(BOB).linked(b"carol...", link=2).linked(b"dave....", link=3)
     session = stored(here, user="kim")
-    here.replica.sessions.table.drop(session.record.sid, here.now_s)
+    here.replica.sessions.table.drop(session.record.sid, here.node.node_id, here.now_s)
     session["cart"] = [1]
     assert here.store.commit(session) == Confirmed(0, 0)
     assert "cart" in here.node.records[session.record.sid].entries
