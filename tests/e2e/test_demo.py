@@ -18,7 +18,7 @@ import pytest
 
 from gossipsess.cli.demo.balancer import Balancer
 from gossipsess.cli.demo.browser import Browser
-from gossipsess.cli.demo.narrator import where
+from gossipsess.cli.demo.narrator import held, where
 from gossipsess.cli.demo.scenario import lost
 
 from .harness import wait_until
@@ -162,6 +162,23 @@ def test_where_a_session_lives_is_said_by_role_unless_it_is_everywhere(
 ) -> None:
     """Who holds it is the replicas' word; only the sentence is the demo's."""
     assert where(holders, live) == sentence
+
+
+@pytest.mark.parametrize(
+    ("sessions", "copies", "sentence"),
+    [
+        (1, 0, "1 session"),
+        (1, 1, "1 session, which lives elsewhere"),
+        (3, 1, "3 sessions, 1 of which lives elsewhere"),
+        (3, 2, "3 sessions, 2 of which live elsewhere"),
+        (3, 3, "3 sessions, which live elsewhere"),
+    ],
+)
+def test_a_replica_that_has_a_copy_only_does_not_seem_to_be_where_the_session_lives(
+    sessions: int, copies: int, sentence: str
+) -> None:
+    """A request leaves a copy where it was served; "holds 1 session" alone contradicted the line above it."""
+    assert held(sessions, copies) == sentence
 
 
 def test_on_a_terminal_it_serves_survives_a_kill_and_ends_with_ctrl_c(tmp_path: Path) -> None:
