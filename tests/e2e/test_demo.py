@@ -19,6 +19,7 @@ import pytest
 from gossipsess.cli.demo.balancer import Balancer
 from gossipsess.cli.demo.browser import Browser
 from gossipsess.cli.demo.narrator import held, where
+from gossipsess.cli.demo.ports import take_ports
 from gossipsess.cli.demo.scenario import lost
 
 from .harness import wait_until
@@ -261,6 +262,21 @@ def test_only_what_changes_nothing_is_sent_to_a_second_replica(method: bytes, st
 
     assert asyncio.run(play()).split()[1] == status
     assert answered == asked
+
+
+def test_two_demos_at_a_time_share_no_port_though_their_replicas_are_not_up_yet() -> None:
+    """The balancer of one asked the replicas of the other, whose page then drained replicas of the first."""
+    one = take_ports(18000, 4)
+    ports = {sock.getsockname()[1] for sock in one}
+    for sock in one[1:]:
+        sock.close()  # for replicas that are still starting, or were killed
+    other = take_ports(18000, 4)
+    try:
+        assert ports.isdisjoint(sock.getsockname()[1] for sock in other)
+        assert len(ports) == len(other) == 4
+    finally:
+        for sock in (one[0], *other):
+            sock.close()
 
 
 def test_importing_the_command_line_imports_no_server_and_no_trio() -> None:

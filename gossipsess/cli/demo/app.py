@@ -109,7 +109,7 @@ async def order(request: Request) -> Response:
         return PlainTextResponse("No such order.", 400)
     answer = back_home()
     # After the answer: it may be this very replica that is to die.
-    answer.background = BackgroundTask(tell, "order", order=what, replica=int(number))
+    answer.background = BackgroundTask(tell_order, what, int(number))
     return answer
 
 
@@ -174,6 +174,11 @@ def copies() -> int:
 def tell(kind: str, **fields: object) -> None:
     """Tell crew.py one thing: a line of JSON on standard output."""
     print(json.dumps({"kind": kind, **fields}), flush=True)
+
+
+async def tell_order(what: str, number: int) -> None:
+    """Tell what somebody ordered. A coroutine, since a function would run in a thread, and two lines get into one."""
+    tell("order", order=what, replica=number)
 
 
 def tell_click(what: str, seen: View) -> None:
