@@ -189,8 +189,7 @@ def measure(nodes: int, sessions: int, writes: int, seed: int, *, all_to_all: bo
     """Return what a simulated cluster of so many nodes costs.
 
     Raises:
-        BenchError: the nodes did not meet, or a request failed though nothing was wrong; or these are too many
-            requests.
+        BenchError: the nodes did not meet, a request failed though nothing was wrong, or there are too many requests.
     """
     began_s = time.monotonic()
     if sessions * (1 + USES * writes) * REQUEST_S > USE_S:

@@ -18,7 +18,8 @@ import pytest
 
 from gossipsess.cli.demo.balancer import Balancer
 from gossipsess.cli.demo.browser import Browser
-from gossipsess.cli.demo.narrator import where
+from gossipsess.cli.demo.narrator import held, where
+from gossipsess.cli.demo.ports import take_ports
 from gossipsess.cli.demo.scenario import lost
 
 from .harness import wait_until
@@ -164,6 +165,23 @@ def test_where_a_session_lives_is_said_by_role_unless_it_is_everywhere(
     assert where(holders, live) == sentence
 
 
+@pytest.mark.parametrize(
+    ("sessions", "copies", "sentence"),
+    [
+        (1, 0, "1 session"),
+        (1, 1, "1 session, which lives elsewhere"),
+        (3, 1, "3 sessions, 1 of which lives elsewhere"),
+        (3, 2, "3 sessions, 2 of which live elsewhere"),
+        (3, 3, "3 sessions, which live elsewhere"),
+    ],
+)
+def test_a_replica_that_has_a_copy_only_does_not_seem_to_be_where_the_session_lives(
+    sessions: int, copies: int, sentence: str
+) -> None:
+    """A request leaves a copy where it was served; "holds 1 session" alone contradicted the line above it."""
+    assert held(sessions, copies) == sentence
+
+
 def test_on_a_terminal_it_serves_survives_a_kill_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     """A person kills whenever they like; only Ctrl-C is to end the demo, and that is no failure."""
     terminal, stdin = pty.openpty()
@@ -244,6 +262,21 @@ def test_only_what_changes_nothing_is_sent_to_a_second_replica(method: bytes, st
 
     assert asyncio.run(play()).split()[1] == status
     assert answered == asked
+
+
+def test_two_demos_at_a_time_share_no_port_though_their_replicas_are_not_up_yet() -> None:
+    """The balancer of one asked the replicas of the other, whose page then drained replicas of the first."""
+    one = take_ports(18000, 4)
+    ports = {sock.getsockname()[1] for sock in one}
+    for sock in one[1:]:
+        sock.close()  # for replicas that are still starting, or were killed
+    other = take_ports(18000, 4)
+    try:
+        assert ports.isdisjoint(sock.getsockname()[1] for sock in other)
+        assert len(ports) == len(other) == 4
+    finally:
+        for sock in (one[0], *other):
+            sock.close()
 
 
 def test_importing_the_command_line_imports_no_server_and_no_trio() -> None:

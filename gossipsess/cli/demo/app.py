@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from gossipsess.cli.demo.page import COOKIE, PRODUCTS, Mate, Peer, Replica, View, cluster, crew, page
 from gossipsess.model.identity import short, sid_of
+from gossipsess.protocol.placement import partition_of
 from gossipsess.service import process_node
 from gossipsess.session import Session
 from gossipsess.web.starlette import SessionMiddleware
@@ -108,7 +109,7 @@ async def order(request: Request) -> Response:
         return PlainTextResponse("No such order.", 400)
     answer = back_home()
     # After the answer: it may be this very replica that is to die.
-    answer.background = BackgroundTask(tell, "order", order=what, replica=int(number))
+    answer.background = BackgroundTask(tell_order, what, int(number))
     return answer
 
 
@@ -163,9 +164,23 @@ def held() -> tuple[str, ...]:
         return tuple(short(sid) for sid, record in node.records.items() if not record.tombstone)
 
 
+def copies() -> int:
+    """Return how many of these live on other replicas, and are here because a request has brought or left them here."""
+    service = process_node()
+    with service.node.locked() as replica:
+        layout, node, records = replica.placement.layout, replica.node, service.node.records
+        elsewhere = [sid for sid in records if not layout.holds(node, partition_of(sid))]
+        return sum(not records[sid].tombstone for sid in elsewhere)
+
+
 def tell(kind: str, **fields: object) -> None:
     """Tell crew.py one thing: a line of JSON on standard output."""
     print(json.dumps({"kind": kind, **fields}), flush=True)
+
+
+async def tell_order(what: str, number: int) -> None:
+    """Tell what somebody ordered. A coroutine, since a function would run in a thread, and two lines get into one."""
+    tell("order", order=what, replica=number)
 
 
 def tell_click(what: str, seen: View) -> None:
@@ -177,7 +192,7 @@ async def tell_changes() -> None:
     """Tell what this replica knows of the others and how many sessions it holds, whenever that changes."""
     before = None
     while True:
-        now = (peers(), len(held()), process_node().synced)
+        now = (peers(), len(held()), copies(), process_node().synced)
         if now != before:
             before = now
             tell(
@@ -185,7 +200,8 @@ async def tell_changes() -> None:
                 peers={peer.name: peer.state for peer in now[0]},
                 linked=[peer.name for peer in now[0] if peer.linked],
                 sessions=now[1],
-                synced=now[2],
+                copies=now[2],
+                synced=now[3],
             )
         await asyncio.sleep(LOOK_EVERY_S)
 
@@ -193,8 +209,10 @@ async def tell_changes() -> None:
 def listen_to_crew() -> None:
     """Take in what the process that started this one says, until it is gone; then end this one."""
     global mates
-    for line in sys.stdin.buffer:  # ends then, however the parent went
-        mates = tuple([Mate(**fields) for fields in json.loads(line)])
+    # Not sys.stdin itself: the interpreter takes its lock when it ends, and would abort while this thread waits in it.
+    with open(sys.stdin.fileno(), "rb", closefd=False) as lines:
+        for line in lines:  # ends then, however the parent went
+            mates = tuple([Mate(**fields) for fields in json.loads(line)])
     os._exit(0)
 
 

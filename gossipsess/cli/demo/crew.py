@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from gossipsess.cli.demo.narrator import Narrator, things, took_ms
+from gossipsess.cli.demo.narrator import Narrator, held, things, took_ms
 from gossipsess.cli.demo.ports import LOOPBACK
 from gossipsess.cli.demo.replica import Replica
 
@@ -226,24 +226,24 @@ class Crew:
                 replica.hear(line)
 
     def _heard_knows(self, replica: Replica, said: dict[str, Any]) -> None:
+        news: dict[str, list[str]] = {}
         for name, state in said["peers"].items():
             if replica.peers.get(name) != state:
-                self._narrator.say(
-                    "sees",
-                    f"replica {replica.number} sees {name.replace('-', ' ')}: {state}",
-                    replica=replica.number,
-                    peer=name,
-                    state=state,
-                )
-        if said["sessions"] != replica.sessions:
+                news.setdefault(state, []).append(name)
+        for state, names in news.items():
+            peers = ", ".join(name.replace("-", " ") for name in names)
+            told = f"replica {replica.number} sees {peers}: {state}"
+            self._narrator.say("sees", told, replica=replica.number, peers=names, state=state)
+        if (said["sessions"], said["copies"]) != (replica.sessions, replica.copies):
             self._narrator.say(
                 "holds",
-                f"replica {replica.number} holds {things(said['sessions'], 'session')}",
+                f"replica {replica.number} holds {held(said['sessions'], said['copies'])}",
                 replica=replica.number,
                 sessions=said["sessions"],
+                copies=said["copies"],
             )
         replica.peers, replica.linked = said["peers"], frozenset(said["linked"])
-        replica.sessions, replica.synced = said["sessions"], said["synced"]
+        replica.sessions, replica.copies, replica.synced = said["sessions"], said["copies"], said["synced"]
         self._share()
         for one in self.replicas:
             self._tell_if_caught_up(one)
@@ -256,9 +256,10 @@ class Crew:
         if replica.synced and all(one.name in replica.linked for one in self.up if one is not replica):
             self._narrator.say(
                 "caught_up",
-                f"replica {replica.number} caught up: {things(replica.sessions, 'session')}",
+                f"replica {replica.number} caught up: {held(replica.sessions, replica.copies)}",
                 replica=replica.number,
                 sessions=replica.sessions,
+                copies=replica.copies,
                 took_ms=took_ms(replica.away_since_s),
             )
             replica.caught_up.set()

@@ -17,6 +17,7 @@ from gossipsess.cli.demo.narrator import Narrator, took_ms, where
 from gossipsess.cli.demo.page import COOKIE
 from gossipsess.cli.demo.replica import Replica
 from gossipsess.cli.demo.scenario import Result, ScenarioError, bought, catches_up, shop, tell_reload
+from gossipsess.protocol.gains import GRACE_S
 
 ASK_EVERY_S: Final = 0.05
 
@@ -31,6 +32,11 @@ async def follow(crew: Crew, browser: Browser, narrator: Narrator, result: Resul
     primary = holders[0]
     crew.kill(primary, comes_back=False)  # for its successor to be seen before it is back
     await primary.ended.wait()
+    narrator.say(
+        "grace",
+        f"a process that dies may be back at once, so its sessions get another replica after {GRACE_S:g} s only",
+        grace_s=GRACE_S,
+    )
     holders = await journey.lives(f"With replica {primary.number} killed", since_s)
 
     since_s = time.monotonic()
@@ -72,7 +78,7 @@ class _Journey:
         live = len(self._crew.up)
         self._narrator.say(
             "lives",
-            f"{when}, the session lives {where(names, live)}",
+            f"{when}, the session is to live {where(names, live)}",
             holders=names,
             everywhere=len(names) == live,
             took_ms=took_ms(since_s),
@@ -83,7 +89,7 @@ class _Journey:
                 del lacking[0]
             else:
                 await asyncio.sleep(ASK_EVERY_S)
-        self._narrator.say("held", f"each of these holds it after {took_ms(since_s)} ms", took_ms=took_ms(since_s))
+        self._narrator.say("held", f"each of these holds it, after {took_ms(since_s)} ms", took_ms=took_ms(since_s))
         await self.look(holders, since_s)
         return holders
 

@@ -42,6 +42,15 @@ def things(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def held(sessions: int, copies: int) -> str:
+    """Return how many sessions a replica holds, and how many of them live elsewhere."""
+    count = things(sessions, "session")
+    if not copies:
+        return count
+    share = "" if copies == sessions else f"{copies} of "
+    return f"{count}, {share}which {'lives' if copies == 1 else 'live'} elsewhere"
+
+
 def where(holders: Sequence[str], live: int) -> str:
     """Return on which replicas a session lives. `holders`: their names, the primary first; `live`: how many are up."""
     names = [name.replace("-", " ") for name in holders]

@@ -41,6 +41,8 @@ class Mate:
     port: int
     sessions: int
     """How many it holds."""
+    copies: int
+    """How many of them live on other replicas."""
     synced: bool
     """It holds all that it is to hold."""
 
@@ -136,14 +138,14 @@ def crew(mates: Sequence[Mate]) -> str:
     """Return the panel of all replicas, with the buttons that kill, drain and start them."""
     rows = "".join(
         f"<tr><td>replica {mate.number}</td><td><span class='state {mate.state}'>{mate.state}</span></td>"
-        f"<td>{mate.sessions}</td><td>{'yes' if mate.synced else 'no'}</td><td>{mate.pid}</td>"
+        f"<td>{mate.sessions}</td><td>{mate.copies}</td><td>{'yes' if mate.synced else 'no'}</td><td>{mate.pid}</td>"
         f"<td><form method='post' action='/crew' class='row'>"
         f"<input type='hidden' name='replica' value='{mate.number}'>{_orders(mate.state)}</form></td></tr>"
         for mate in mates
     )
     return (
-        "<h2>The replicas</h2><table><tr><th></th><th>state</th><th>sessions</th><th>synced</th><th>pid</th><th></th>"
-        f"</tr>{rows}</table><form method='post' action='/crew'>"
+        "<h2>The replicas</h2><table><tr><th></th><th>state</th><th>sessions</th><th>live elsewhere</th><th>synced</th>"
+        f"<th>pid</th><th></th></tr>{rows}</table><form method='post' action='/crew'>"
         "<button name='order' value='join'>Start one more</button></form>"
     )
 

@@ -38,6 +38,8 @@ class Replica:
         """Name to state, as this replica last said."""
         self.linked: frozenset[str] = frozenset()
         self.sessions = 0
+        self.copies = 0
+        """How many of these live on other replicas; a request has brought or left them here."""
         self.synced = False
 
     @property
@@ -62,7 +64,7 @@ class Replica:
             gone = self.process is not None and self.process.returncode is not None
             state = "killed" if gone else "starting"
         pid = self.process.pid if self.process is not None else 0
-        return Mate(self.number, state, pid, self.port, self.sessions, self.synced)
+        return Mate(self.number, state, pid, self.port, self.sessions, self.copies, self.synced)
 
     async def start(self, settings: Mapping[str, str]) -> asyncio.subprocess.Process:
         """Start a process and return it; `settings` are those of its node, but for its name."""
@@ -94,4 +96,4 @@ class Replica:
         self.up.clear()
         self.caught_up.clear()
         self.ended.set()
-        self.peers, self.linked, self.sessions, self.synced = {}, frozenset(), 0, False
+        self.peers, self.linked, self.sessions, self.copies, self.synced = {}, frozenset(), 0, 0, False
