@@ -128,6 +128,9 @@ class Ends:
         if wrote.sid in process.records:
             return False
         time_ms = self._times.cluster_ms(process)
+        ended = self._ended.get((process.node, wrote.sid))
+        if ended is not None and ended.tombstone:
+            return True  # it was dead, and its tombstone has had its time
         if wrote.values is None:
             return time_ms_of(wrote.stamp) + table_module.TOMBSTONE_MS <= time_ms
         # Of a later write those may know nothing who stood still, or were apart, while all who knew of it have died.
