@@ -35,7 +35,7 @@ def placement_settings(all_to_all: bool) -> dict[str, Any]:
 
 def holders(replica: Replica, sid: Sid) -> tuple[NodeId, ...]:
     """Return the nodes that a node's placement gives a session."""
-    return tuple([member.node for member in replica.placement.holders(partition_of(sid))])
+    return tuple([member.node for member in replica._placement.holders(partition_of(sid))])
 
 
 def group_of(message: Message) -> Group:
