@@ -8,7 +8,7 @@
 #         held                what an outcome says is held stays, if one who holds it never lost its memory
 #         logged out          a session ended so is never served by the node that ended it, and at the end by nobody
 #         still logged in     a session that nobody ended is not called absent by who can ask one that holds it
-#         agreement           in the end all nodes hold the same of every session
+#         agreement           in the end all nodes show the same of every session
 # Held:   the origin holds a write, and so do as many others as its outcome says, though not which. So it must
 #         stay where the origin still runs, or where fewer others were killed since than held it.
 # Absent: "absent" ends a login, so it may be told only where nobody is left to ask: all who surely held the session
@@ -86,7 +86,8 @@ def value_of(chain: str, key: str) -> str:
 
 
 def check(history: Sequence[Told], kills: Sequence[Killed], final: Sequence[Mapping[str, Values | None]]) -> Verdict:
-    """Judge a history. `final`: for each node, what it holds of every session id in the history, None for nothing.
+    """Judge a history. `final`: for each node, what it shows of every session id in the history, None for nothing:
+    a holder what it has, any other what it serves.
 
     The requests of one chain stand in the order in which they were made; each ended before the next began.
     """

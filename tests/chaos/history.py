@@ -5,7 +5,7 @@
 #         token included. Now and then it comes back with the cookie of a session that it has ended.
 # Faults: one at a time or several at once; every process lives at its own address behind the lossy proxy. At most
 #         one is killed at a time, and the next only some seconds after the last one was started again.
-# End:    all links open, everyone runs. All nodes must be equal in time; then every rule of checker.py must hold.
+# End:    all links open, everyone runs. All holders must be equal in time; then every rule of checker.py must hold.
 #
 # The seed chooses what is done and to whom, but not how the machine schedules it: a run cannot be repeated exactly.
 #
@@ -21,6 +21,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
+from gossipsess.protocol.sessions import UNTOKENED_S
+
 from ..e2e.harness import Discovery, ScenarioError
 from .checker import ANSWER_S, HELD, Killed, Told, Verdict, check, value_of
 from .nodes import ChaosNode, Cluster, NoAnswerError, NotAskedError
@@ -32,6 +34,8 @@ LAST_REQUESTS: Final = 50
 EQUAL_S: Final = 19.0
 """How long after the last fault all nodes may take until they are equal: 2 (N-1) T + 15 s for five nodes."""
 HURT_EVERY_S: Final = 1.5
+SHOWN_S: Final = 60.0
+"""For a node to show all sessions; some of them it must ask others for."""
 
 
 class Played(NamedTuple):
@@ -278,8 +282,9 @@ def play(seconds: float, nodes: int, seed: int, discovery: Discovery = "static")
                 client.step()  # who comes back after the storm must find all of it
         if discovery != "none":
             cluster.wait_equal(EQUAL_S)
+            time.sleep(UNTOKENED_S)  # for so long a copy is served without asking a holder
         ids = sorted({told.new_session or told.session for told in history} - {""})
-        final = [dict(zip(ids, held, strict=True)) for held in cluster.ask_all("held", ids=ids)]
+        final = [dict(zip(ids, held, strict=True)) for held in cluster.ask_all("shown", SHOWN_S, ids=ids)]
         return Played(check(history, nemesis.kills, final), len(history), nemesis.faults, equal_s)
 
 

@@ -75,7 +75,7 @@ def play_races(rounds: int, discovery: Discovery = "static") -> Races:
             cluster.wait_equal(QUIET_S)
         ids = [cookie.partition(".")[0] for cookie in cookies]
         counted = tuple(status["overwrites"] for status in cluster.ask_all("status"))
-        held = [dict(enumerate(one)) for one in cluster.ask_all("held", ids=ids)]
+        held = [dict(enumerate(one)) for one in cluster.ask_all("shown", ids=ids)]
     lost = disagreed = 0
     for number in range(rounds):
         sides: list[dict[str, Any]] = [one[number] or {} for one in held]
@@ -104,7 +104,7 @@ def play_hot(updates: int, nodes: int = 2) -> tuple[float, float]:
             one.result()
         wrote_s = time.monotonic() - began_s
         equal_s = cluster.wait_equal(QUIET_S)
-        (values,) = cluster.nodes[0].ask("held", ids=[cookie.partition(".")[0]])
+        (values,) = cluster.nodes[0].ask("shown", ids=[cookie.partition(".")[0]])
         for node in cluster.nodes:
             for number in range(max(0, each - HOT_KEYS), each):
                 key = f"n{node.index} {number % HOT_KEYS}"

@@ -204,12 +204,22 @@ class Cluster:
         return _wait_until(linked, "every node is linked to every other", timeout_s)
 
     def wait_equal(self, timeout_s: float) -> float:
-        """Wait until every running node holds the same; return how long that took, seconds.
+        """Wait until the running nodes agree on who holds what, and all holders hold the same; return how long that
+        took, seconds.
 
         Raises:
             ScenarioError: not in time.
         """
-        return _wait_until(lambda: len(set(self.ask_all("digest"))) == 1, "every node holds the same", timeout_s)
+
+        def equal() -> bool:
+            told = self.ask_all("digests")
+            of_partition: dict[str, set[str]] = {}
+            for one in told:
+                for partition, digest in one["of"].items():
+                    of_partition.setdefault(partition, set()).add(digest)
+            return len({one["layout"] for one in told}) == 1 and all(len(one) == 1 for one in of_partition.values())
+
+        return _wait_until(equal, "all who hold a session hold the same", timeout_s)
 
     def wait_acknowledged(self, timeout_s: float) -> float:
         """Wait until no running node owes anything to another; return how long that took, seconds.

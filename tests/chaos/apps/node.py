@@ -24,6 +24,7 @@ from gossipsess.model.identity import sid_of
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, RESERVED
 from gossipsess.model.table import register_value
 from gossipsess.protocol.outcomes import Gone, Outcome
+from gossipsess.protocol.placement import EVERYWHERE, partition_of
 from gossipsess.service import RunningNode
 from gossipsess.session import Session
 from gossipsess.waiting import blocking
@@ -57,20 +58,37 @@ class App:
             "linked": [member.node for member in status.members if member.linked],
         }
 
-    def digest(self) -> str:
-        """Return a digest of all that this node holds: ids, keys, values, and who wrote them when."""
-        # Not of the product's own state hashes: those are one of the things under test.
-        with self._service.node.locked():
-            records = sorted(self._service.node.records.items())
-        summary = blake2b()
-        for sid, record in records:
-            entries = [(key, entry.stamp, entry.origin, entry.value) for key, entry in sorted(record.entries.items())]
-            summary.update(repr((sid, record.tombstone, entries)).encode())
-        return summary.hexdigest()
+    def digests(self) -> dict[str, Any]:
+        """Return digests of all that this node is to hold, by partition: ids, keys, values, and who wrote them when.
 
-    def held(self, ids: list[str]) -> list[dict[str, Any] | None]:
-        """Return what this node alone holds of these sessions; None for one that is ended or not here."""
-        return [self._values(session_id) for session_id in ids]
+        And the tag of its layout: nodes with equal tags agree on what each is to hold.
+        """
+        # Not of the product's own state hashes: those are one of the things under test.
+        with self._service.node.locked() as replica:
+            layout = replica.placement.layout
+            scope = layout.partitions_of(replica.node)
+            records = sorted(self._service.node.records.items())
+        summaries = {
+            partition: blake2b(digest_size=16) for partition in range(EVERYWHERE + 1) if scope >> partition & 1
+        }
+        for sid, record in records:
+            summary = summaries.get(partition_of(sid))
+            if summary is not None:
+                entries = [
+                    (key, entry.stamp, entry.origin, entry.value) for key, entry in sorted(record.entries.items())
+                ]
+                summary.update(repr((sid, record.tombstone, entries)).encode())
+        return {"layout": layout.tag, "of": {partition: one.hexdigest() for partition, one in summaries.items()}}
+
+    def shown(self, ids: list[str]) -> list[dict[str, Any] | None]:
+        """Return what this node has of these sessions; None for one that is ended.
+
+        What it is to hold itself is looked up here alone, all else as a request would find it: by asking a holder.
+        """
+        layout, myself = self._service.node.replica.placement.layout, self._service.node.node_id
+        return [
+            self._values(one) if layout.holds(myself, partition_of(sid_of(one))) else self._served(one) for one in ids
+        ]
 
     # --- what a request does --------------------------------------------------------------------------------
 
@@ -230,6 +248,10 @@ class App:
         if session is not None:
             return session, {}
         return None, {"outcome": "absent", "linked": [index for index in self._linked() if index in before]}
+
+    def _served(self, session_id: str) -> dict[str, Any] | None:
+        session = blocking(self._store.load(session_id))
+        return dict(session) if session is not None else None
 
     def _linked(self) -> list[int]:
         """Return the places of the nodes that this one is linked to: places are what nodes are named after."""
