@@ -61,7 +61,8 @@ class Checker:
         self._times = Times(cluster)
         self._ends = Ends(cluster, self._times)
         self._records = Records(cluster, self._logins, self._times, self._ends)
-        self._waits = Waits(cluster, self._records, self._ends)
+        self._gained = places.Gained()
+        self._waits = Waits(cluster, self._records, self._ends, self._gained)
         self._bounds = Bounds(cluster)
         self._met_at_s: dict[tuple[NodeId, NodeId], float] = {}  # when a message last came from one to the other
         self._repairs: dict[NodeId, tuple[int, int]] = {}  # begun, and found something to do
@@ -117,6 +118,7 @@ class Checker:
                 self._bounds.held(process, record)
             for surplus in looked.dropped:
                 self._waits.handed_over(process, surplus)
+        self._gained.look_at(process, self._cluster.now_s)
         self._bounds.handled(process, event)
         self._count_repairs(process)
         if self._cluster.events % SUMS_EVERY == 0:
@@ -162,6 +164,14 @@ class Checker:
                 return
         quiet = self._cluster.now_s >= self._quiet_from_s
         must(not quiet, "{} sends {} when nobody writes", sender, type(message).__name__)
+
+    def handed_over(self, process: Process) -> None:
+        """Check what a process that leaves in good order has left to others.
+
+        Raises:
+            Violation: it takes the only copy of something with it.
+        """
+        self._ends.left(process)
 
     def quiet_from(self, now: bool) -> None:
         """From here on, or no more, nodes have nothing to say of sessions."""
@@ -248,7 +258,7 @@ class Checker:
             must(served is None or served.tombstone > 0, "{} serves {}, which is dead", process, sid)
             return
         same = served is not None and served.state_hash == held.state_hash
-        same = same or self._ends.may_end_soon(process, held)
+        same = same or self._ends.may_be_over(process, held)
         must(same, "{} reads {} as {}, and has not what its holders have", process, sid, found)
 
     # --- inside -------------------------------------------------------------------------------------------

@@ -81,6 +81,9 @@ class Observer(Protocol):
     def delivered(self, sender: Process, receiver: Process, message: LinkMessage) -> None:
         """A message came over a link, and is about to be taken in."""
 
+    def handed_over(self, process: Process) -> None:
+        """A process that leaves says that others hold what it held, and is about to go."""
+
 
 class Cluster(World):
     """A world and the processes in it."""
@@ -350,6 +353,8 @@ class Cluster(World):
         if process.replica.sessions.unacknowledged and self.now_s < until_s:
             self.after(LEAVE_LOOK_S, lambda: self.reach(process, lambda: self._say_goodbye(process, until_s)))
             return
+        if not (process.replica.sessions.securing or process.replica.sessions.unacknowledged):
+            self.observer.handed_over(process)
         self.submit(process, Leave())
         self.after(LEAVE_LOOK_S, lambda: self.reach(process, lambda: self._left(process)))
 

@@ -25,8 +25,8 @@ TOLD_WITHIN_S: Final = 1.0
 """Beyond the time until a batch leaves: so much later an access is known to every node with a link, on which nothing is
 lost or held up."""
 EXPIRY_SLACK_S: Final = 0.05
-SOON_MS: Final = 15_000
-"""Nodes end a session each by its own clock, the last one so much later than the first."""
+APART_MS: Final = 15_000
+"""By so much the clocks of two nodes may differ, and their views of when a session was last used."""
 ANSWERED_S: Final = 10.0
 """A holder's word that it has a copy is good for so long, though it may have ended meanwhile."""
 
@@ -79,9 +79,9 @@ class Ends:
             self._check_unused(process, record)
         return None
 
-    def may_end_soon(self, process: Process, record: Record) -> bool:
-        """Say whether a session may end within seconds: by then some hold it, and others do so no more."""
-        return self._is_over(process, record, within_ms=SOON_MS)
+    def may_be_over(self, process: Process, record: Record) -> bool:
+        """Say whether a session is over, or another node's clock may say so."""
+        return self._is_over(process, record, within_ms=APART_MS)
 
     def _is_over(self, process: Process, record: Record, *, within_ms: int = 0) -> bool:
         # A clock that has caught up was moved by a difference of two rounded times.
@@ -92,16 +92,37 @@ class Ends:
         return min(absolute_ms, time_ms_of(record.newest) + idle_ms) <= time_ms
 
     def _handed_over(self, process: Process, record: Record) -> Surplus:
-        # Two nodes that die within seconds of each other can take both copies with them: no rule prevents that, and
-        # a holder that answered and ended since counts.
-        ran = [one for one in self._cluster.processes if self._cluster.now_s - one.ended_at_s < ANSWERED_S]
-        kept_by = [one for one in ran if one is not process and contains(one.records.get(record.sid), record)]
-        ended = [one for one in ran if contains(self._ended.get((one.node, record.sid)), record)]
+        # Two nodes that die within seconds of each other can take both copies with them: no rule prevents that.
+        kept_by, ended = self._others_with(process, record)
         others = sum(one is not process for one in self._cluster.live)
-        enough = len(kept_by) + len(ended) >= min(1 + self._cluster.scenario.secondaries, others)
+        enough = len(kept_by) + ended >= min(1 + self._cluster.scenario.secondaries, others)
         must(enough, "{} dropped {}, and only {} others hold it", process, record.sid, len(kept_by))
         self._cluster.counts["surplus dropped"] += 1
         return Surplus(record, tuple(kept_by))
+
+    def left(self, process: Process) -> None:
+        """Check that what a process held that leaves in good order is held elsewhere, where there is anybody linked.
+
+        Raises:
+            Violation: it goes with the only copy.
+        """
+        linked = process.replica.linked
+        if not any(one.node in linked for one in self._cluster.live):
+            return  # it goes as the last one, or cut off: nothing can be handed over
+        for record in process.records.values():
+            kept_by, ended = self._others_with(process, record)
+            only = not kept_by and not ended and not self._is_over(process, record)
+            must(not only, "{} leaves with the only copy of {}", process, record.sid)
+        self._cluster.counts["handed over"] += 1
+
+    def _others_with(self, process: Process, record: Record) -> tuple[list[Process], int]:
+        """Return who else has a record, and how many had it until its session ended there.
+
+        A holder that answered and ended since counts.
+        """
+        ran = [one for one in self._cluster.processes if self._cluster.now_s - one.ended_at_s < ANSWERED_S]
+        kept_by = [one for one in ran if one is not process and contains(one.records.get(record.sid), record)]
+        return kept_by, sum(contains(self._ended.get((one.node, record.sid)), record) for one in ran)
 
     def _check_unused(self, process: Process, record: Record) -> None:
         sid = record.sid

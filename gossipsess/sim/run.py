@@ -20,7 +20,7 @@ from gossipsess.model.record import ABSOLUTE, CREATED, IDLE
 from gossipsess.model.revocation import is_user_sid
 from gossipsess.model.table import register_value
 from gossipsess.protocol import gains, placement
-from gossipsess.protocol.events import Fetch, Write
+from gossipsess.protocol.events import Fetch, Invalidate, Write
 from gossipsess.protocol.fetch import FETCH_TIMEOUT_S
 from gossipsess.protocol.outcomes import Confirmed, Found, Outcome
 from gossipsess.protocol.replication import RESEND_AFTER_MAX_S
@@ -47,6 +47,8 @@ CALM_S: Final = 2.0
 SIDS_READ: Final = 12
 """Sessions that are read at every node once all agree."""
 SERVE_S: Final = 1.0
+TOLD_S: Final = 0.1
+"""By when, with all well, a logout has come to every node: long before copies there are asked about again."""
 REST_S: Final = 60.0
 QUIET_S: Final = 35.0
 """How long a rest is where nothing ends by time: the sync of each half minute has come to every pair."""
@@ -223,6 +225,20 @@ class _Run:
             raise Violation(f"{sent} messages for {len(live)} writes at {len(live)} nodes", "too many messages")
         if any(found is not Found.FRESH for _, _, found in self._fetched(sids)):
             raise Violation("a node lacks what all confirmed", "not there when well")
+        self._end_at_each(sids)
+
+    def _end_at_each(self, sids: list[Sid]) -> None:
+        """End what each node wrote and all have just read, so that there are copies everywhere: none is served then."""
+        cluster = self._cluster
+        outcomes: list[Outcome | None] = [None] * len(sids)
+        for number, (process, sid) in enumerate(zip(cluster.live, sids, strict=True)):
+            cluster.submit(process, Invalidate(sid, "all", _Slot(outcomes, number)))
+        cluster.run_until(cluster.now_s + TOLD_S)
+        served = (Found.FRESH, Found.STALE)
+        for process, sid, found in self._fetched(sids):
+            record = process.records.get(sid)
+            if found in served and record is not None and not record.tombstone:
+                raise Violation(f"{process.label} serves {short(sid)} after a logout", "a dead session is served")
 
     def _fetched(self, sids: list[Sid]) -> list[tuple[Process, Sid, Found | None]]:
         """Read sessions at every node; return what each was told."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from gossipsess.sim.knobs import PLACES
 from gossipsess.sim.network import Faults
-from gossipsess.sim.run import run
+from gossipsess.sim.run import Result, run
 from gossipsess.sim.scenario import Mishap, Request, Scenario
 
 RUNS_MAX: Final = 1500
@@ -44,6 +44,10 @@ class Shrinker:
             pass
         return self.best
 
+    def run(self, scenario: Scenario, *, hurt_only: bool = False) -> Result:
+        """Run a candidate. Who looks for more than a violation, says here what counts as one."""
+        return run(scenario, hurt_only=hurt_only)
+
     def _round(self) -> bool:
         before = self.best
         self._cut_off()
@@ -59,7 +63,7 @@ class Shrinker:
         if self.runs >= RUNS_MAX:
             raise _Spent
         self.runs += 1
-        result = run(candidate, hurt_only=self._early)
+        result = self.run(candidate, hurt_only=self._early)
         if result.rule != self._rule:
             return False
         self.best = candidate
@@ -67,7 +71,7 @@ class Shrinker:
         return True
 
     def _cut_off(self) -> None:
-        result = run(self.best)
+        result = self.run(self.best)
         self._early = result.violated_at_s <= self.best.hurt_s
         ends_s = result.violated_at_s
         if self._early and ends_s + 0.01 < self.best.hurt_s:

@@ -53,8 +53,9 @@ class _Promise(NamedTuple):
 class Waits:
     """The waits of one cluster's requests, and what was promised to them."""
 
-    def __init__(self, cluster: Cluster, records: Records, ends: Ends) -> None:
+    def __init__(self, cluster: Cluster, records: Records, ends: Ends, gained: places.Gained) -> None:
         self._cluster = cluster
+        self._gained = gained
         self._records = records
         self._ends = ends
         self._waits: dict[Waiter, _Wait] = {}
@@ -130,6 +131,7 @@ class Waits:
                 held = self._records.held_since_s(other, sid) < asked_s
                 asked = asked_s - linked_since_s(process, other) >= LINKED_FOR_S
                 must(not (held and asked), "{} calls {} absent, but its peer {} holds it", process, sid, other)
+            self._check_filled_up(process, sid, asked_s)
 
     def check_end(self) -> None:
         """Check what must hold once there is no difference.
@@ -153,6 +155,24 @@ class Waits:
                 if wrote.values is None:
                     self._records.buried(wrote.sid)
 
+    def _check_filled_up(self, process: Process, sid: Sid, asked_s: float) -> None:
+        """Check that nobody was believed who had only begun to pull what it gained.
+
+        Who lacks what a peer has held since before it was a holder itself has not seen yet what that peer holds. Its
+        "not held" proves nothing, and that peer must have been asked.
+        """
+        holders = places.running_holders(process, sid, self._cluster.live)
+        for other in self._cluster.live:
+            since_s = self._records.held_since_s(other, sid)
+            asked = asked_s - linked_since_s(process, other) >= LINKED_FOR_S
+            if not asked or since_s >= asked_s or self._ends.may_be_over(other, other.records[sid]):
+                continue
+            for holder in holders:
+                known = asked_s - linked_since_s(holder, other) >= LINKED_FOR_S
+                lacks = sid not in holder.records and since_s < self._gained.since_s(holder, sid) < asked_s
+                unsure = known and lacks and holder is not process
+                must(not unsure, "{} calls {} absent, as {} does, which fills up", process, sid, holder)
+
     def _confirmed(self, process: Process, wrote: Wrote, outcome: Confirmed | Degraded) -> None:
         ran = self._cluster.processes
         holders = [one for one in ran if holds(one.records.get(wrote.sid), wrote) and one is not process]
@@ -165,8 +185,9 @@ class Waits:
             self._promises.append(_Promise(wrote, (process, *holders)))
 
     def _check_enough(self, process: Process, wait: _Wait, wrote: Wrote, outcome: Confirmed) -> None:
-        # Who came or went while it waited counts or does not: both are right.
-        stayed = {member.node: member.host for member in process.replica.swim.view.live() if member in wait.members}
+        # Who came or went while it waited counts or does not: both are right. Who leaves takes its copy with it.
+        stay = [member for member in process.replica.swim.view.live() if member in wait.members and not member.leaving]
+        stayed = {member.node: member.host for member in stay}
         if wait.confirm == "all":
             holders = [node for node in places.holders(process, wrote.sid) if node in wait.holders]
             for one in self._cluster.processes:

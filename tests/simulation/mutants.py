@@ -22,6 +22,20 @@ UNSEEN = ("a_set_decides", "views_are_not_compared", "nobody_need_confirm")
 BY_HAND = ("the_dead_rest",)
 """Mutants whose scenario is made by hand, since the draws do not come there: seeds that stay dead."""
 
+CROWDED = tuple(plant.__name__ for part in (mutants_placement, mutants_surplus) for plant in part.PLANTS)
+"""Mutants that are looked for in crowds, on hosts in zones: with few nodes every one holds everything."""
+
+SMALL_WORLD = (
+    "anybody_lets_a_copy_go",
+    "copies_go_without_quiet",
+    "old_answers_let_a_copy_go",
+    "changed_copies_go",
+    "lacking_copies_go",
+)
+"""Mutants that lose a copy only where the views of nodes differ for long while all links stand, or within the moment of
+a question: clusters of whole nodes come there too rarely. A few nodes whose layouts are changed at will come there at
+once: tests/unit/surplus_world.py."""
+
 
 @contextmanager
 def planted(name: str) -> Iterator[None]:

@@ -51,7 +51,10 @@ def nobody_takes_over(patch: pytest.MonkeyPatch) -> None:
     real = Gains.next_pull
 
     def next_pull(self: Gains, *args: Any) -> tuple[NodeId, int] | None:
-        return None if self.started else real(self, *args)
+        if self.started:
+            self._grace = []
+            return None
+        return real(self, *args)
 
     patch.setattr(Gains, "next_pull", next_pull)
 
@@ -173,6 +176,9 @@ def new_holders_hear_of_no_access(patch: pytest.MonkeyPatch) -> None:
 def who_leaves_is_a_holder(patch: pytest.MonkeyPatch) -> None:
     """Sessions stay placed on a node that drains, and so it hands nothing over."""
     patch.setattr(Member, "is_eligible", property(lambda self: self.is_live))
+    patch.setattr(
+        placement, "_layout", lru_cache(maxsize=64)(placement._layout.__wrapped__)
+    )  # none made before, or kept
 
 
 PLANTS: tuple[Plant, ...] = (

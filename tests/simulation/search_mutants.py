@@ -2,6 +2,7 @@
 
     python -m tests.simulation.search_mutants            all mutants that have no scenario, or whose it catches no more
     python -m tests.simulation.search_mutants NAME ...   these, anew
+    ... --seconds 60                                     give up on each after a minute
 
 It prints how many seeds each took. A mutant that 2,000 seeds do not catch is a hole in the checkers or in the draws,
 and the exit status is 1.
@@ -10,15 +11,20 @@ and the exit status is 1.
 import argparse
 import sys
 from difflib import get_close_matches
+from math import inf
 from pathlib import Path
+from time import monotonic
 
-from gossipsess.sim.run import run
+from gossipsess.sim.knobs import PLACES
+from gossipsess.sim.run import Result, run
 from gossipsess.sim.scenario import Scenario, load, save
-from gossipsess.sim.shrink import Shrinker, size_text
+from gossipsess.sim.shrink import RUNS_MAX, Shrinker, size_text
 from gossipsess.sim.swarm import draw
-from tests.simulation.mutants import BY_HAND, MUTANTS, UNSEEN, planted
+from tests.simulation.mutants import BY_HAND, CROWDED, MUTANTS, SMALL_WORLD, UNSEEN, planted
 
 SEEDS_MAX = 2000
+CROWD_SIZES = (4, 5, 6)
+"""Of crowds: enough nodes for a session not to be everywhere, and few enough for thousands of runs."""
 FOLDER = Path(__file__).with_name("scenarios")
 
 
@@ -33,11 +39,12 @@ def caught(name: str, scenario: Scenario) -> str | None:
         return run(scenario).rule
 
 
-def main(names: list[str]) -> int:
+def main(options: argparse.Namespace) -> int:
     """Search; return 1 where a mutant was not caught."""
     missed = 0
+    names: list[str] = options.names
     for name in names or MUTANTS:
-        if name in UNSEEN:
+        if name in (*UNSEEN, *SMALL_WORLD):
             continue
         file = file_of(name)
         if not names and file.exists() and caught(name, load(file)):
@@ -47,29 +54,61 @@ def main(names: list[str]) -> int:
             print(f"{name}: {file.name} is made by hand, and catches it no more")
             missed += 1
             continue
-        missed += not _search(name, file)
+        missed += not _search(name, file, options.start, options.seconds, hurt_only=options.hurt_only)
     return 1 if missed else 0
 
 
-def _search(name: str, file: Path) -> bool:
-    with planted(name):
-        for seed in range(SEEDS_MAX):
-            scenario = draw(seed)
-            result = run(scenario)
-            if result.rule is not None:
-                shrinker = Shrinker(scenario, result.rule, lambda runs, best: None)
-                small = shrinker.shrink()
+def drawn(name: str, seed: int) -> Scenario:
+    """Draw a scenario in which a mutant may be caught: a small crowd, where it needs one."""
+    if name not in CROWDED:
+        return draw(seed)
+    return draw(seed, nodes=CROWD_SIZES[seed % len(CROWD_SIZES)], crowd=True)
+
+
+class _Shrinker(Shrinker):
+    """Shrinks to what fails with a mutant in place, and passes without it."""
+
+    def __init__(self, name: str, scenario: Scenario, rule: str, until_s: float) -> None:
+        super().__init__(scenario, rule, lambda runs, best: None)
+        self._name = name
+        self._until_s = until_s
+
+    def run(self, scenario: Scenario, *, hurt_only: bool = False) -> Result:
+        if monotonic() >= self._until_s:
+            self.runs = RUNS_MAX
+        with planted(self._name):
+            result = run(scenario, hurt_only=hurt_only)
+        fails = result.rule == self._rule and run(scenario).rule is None
+        return result if fails else result._replace(rule=None)
+
+
+def _search(name: str, file: Path, start: int, seconds: float, *, hurt_only: bool) -> bool:
+    until_s = monotonic() + seconds
+    for seed in range(start, start + SEEDS_MAX):
+        if monotonic() >= until_s:
+            print(f"{name}: not caught by seeds {start} to {seed - 1}", flush=True)
+            return False
+        scenario = drawn(name, seed)
+        if name in CROWDED and not any(knob in PLACES for knob, _ in scenario.knobs):
+            continue  # nothing changes hands within so short a run
+        with planted(name):
+            rule = run(scenario, hurt_only=hurt_only).rule
+        if rule is not None and run(scenario).rule is None:
+            shrinker = _Shrinker(name, scenario, rule, monotonic() + seconds)
+            small = shrinker.shrink()
+            with planted(name):
                 violation = run(small).violation or ""
-                print(f"{name}: seed {seed}, {size_text(small)} after {shrinker.runs} runs: {violation}", flush=True)
-                save(file, small, mutant=name, seed=str(seed), rule=result.rule, violation=violation)
-                return True
+            print(f"{name}: seed {seed}, {size_text(small)} after {shrinker.runs} runs: {violation}", flush=True)
+            of = f"{seed} of crowds of {len(scenario.hosts)}" if name in CROWDED else str(seed)
+            save(file, small, mutant=name, seed=of, rule=rule, violation=violation)
+            return True
     print(f"{name}: not caught by {SEEDS_MAX} seeds", flush=True)
     return False
 
 
-def parse(arguments: list[str] | None = None) -> list[str]:
-    """Return the mutants named on the command line; a name that there is none of ends the process."""
-    wanted = [name for name in MUTANTS if name not in UNSEEN]
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Return what the command line asks for; a mutant that there is none of ends the process."""
+    wanted = [name for name in MUTANTS if name not in (*UNSEEN, *SMALL_WORLD)]
     parser = argparse.ArgumentParser(
         prog="python -m tests.simulation.search_mutants",
         description="Searches a seed that catches each planted bug, shrinks its scenario, and saves it for CI.",
@@ -81,12 +120,19 @@ def parse(arguments: list[str] | None = None) -> list[str]:
         metavar="NAME",
         help="search anew for these (default: for all without a scenario, or whose scenario no longer fails)",
     )
-    names: list[str] = parser.parse_args(arguments).names
-    for name in names:
+    parser.add_argument("--start", type=int, default=0, metavar="S", help="the first seed (default: 0)")
+    parser.add_argument(
+        "--seconds", type=float, default=inf, help="at most this long for the search, and for making it small, each"
+    )
+    parser.add_argument(
+        "--hurt-only", action="store_true", help="look only for what is wrong before the heal: several times as fast"
+    )
+    options = parser.parse_args(arguments)
+    for name in options.names:
         if name not in wanted:
             near = "".join(f" Did you mean {close}?" for close in get_close_matches(name, wanted, n=1))
             parser.error(f"there is no mutant {name!r} to search for.{near}")
-    return names
+    return options
 
 
 if __name__ == "__main__":
