@@ -86,9 +86,9 @@ class AntiEntropy:
 
     # --- peers come and go --------------------------------------------------------------------------------
 
-    def new_peer(self, member: Member) -> Peer:
-        """Return a peer for a member that is live now."""
-        self.gains.peer_live(member.node)
+    def new_peer(self, member: Member, *, again: bool) -> Peer:
+        """Return a peer for a member that is live now. `again`: it was dead here."""
+        self.gains.peer_live(member.node, again=again)
         return Peer(member, self._comparison(member.node))
 
     def link_up(self, peer: Peer, now_s: float) -> None:

@@ -107,10 +107,13 @@ class Gains:
         self._come &= held
         self._look()
 
-    def peer_live(self, node: NodeId) -> None:
-        """A member is live; what is not synced by now, it must show too."""
+    def peer_live(self, node: NodeId, *, again: bool = False) -> None:
+        """A member is live; what is not synced by now, it must show too.
+
+        `again`: it was taken for dead before, and may hold sessions that began where it was. All of them it must show.
+        """
         if node not in self._donors:
-            self._donors[node] = _Donor(self.unsynced)
+            self._donors[node] = _Donor(self.held if again else self.unsynced)
             self._look()
 
     def peer_gone(self, node: NodeId) -> None:

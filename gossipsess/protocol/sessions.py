@@ -271,7 +271,7 @@ class SessionProtocol:
         self._dead.pop(member.node, None)
         peer = self.peers.get(member.node)
         if peer is None:
-            peer = self.anti_entropy.new_peer(member)
+            peer = self.anti_entropy.new_peer(member, again=was_dead)
             self.peers.add(peer)
             if was_dead:
                 # It may hold sessions as they were. Accesses since are no part of the state, so no sync brings them.

@@ -94,3 +94,29 @@ def test_a_request_that_outlasts_its_session_writes_to_none() -> None:
     nodes.waits(1.0)
     assert outcomes == [Gone()]
     assert all(node.records[sid].tombstone for node in (here, *nodes.holders(sid)))
+
+
+def test_what_began_beyond_a_split_is_not_absent_once_the_split_is_over() -> None:
+    """Who was to hold it all the time has never heard of it, and all it needed to have it is yet to come."""
+    nodes = Nodes(6)
+    near, far = nodes.live[:3], nodes.live[3:]
+    began = [sid for sid in sids(512) if all(holder in near for holder in nodes.holders(sid))]
+    ways = [way for one in near for other in far for way in ((one.slot, other.slot), (other.slot, one.slot))]
+    nodes.shut("udp", ways)
+    nodes.shut("tcp", ways)
+    nodes.break_links(ways)
+    nodes.waits(30.0)
+    for sid in began:
+        nodes.begins(far[0], sid)
+    nodes.open("udp", ways)
+    nodes.open("tcp", ways)
+    here = near[0]
+    while not all(other.node in here.replica.linked for other in far):
+        nodes.waits(0.005)
+    lacking = [sid for sid in began if sid not in here.records]
+    assert lacking, "asked before it was pulled"
+    told: list[list[Found]] = [[] for _ in lacking]
+    at_once = [nodes.submit(here, Fetch(sid, (), heard.append)) for sid, heard in zip(lacking, told, strict=True)]
+    nodes.waits(0.2)
+    assert Found.ABSENT not in at_once
+    assert [Found.ABSENT] not in told
