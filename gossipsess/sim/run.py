@@ -15,7 +15,7 @@ from traceback import format_exc
 from typing import Any, Final, NamedTuple
 
 from gossipsess.model import digest
-from gossipsess.model.identity import SID_BYTES, Sid
+from gossipsess.model.identity import SID_BYTES, Sid, short
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE
 from gossipsess.model.revocation import is_user_sid
 from gossipsess.model.table import register_value
