@@ -130,8 +130,9 @@ class AntiEntropy:
         # Who died may come back in place, and who leaves hands over by itself.
         grace = any(member.is_eligible and not after.is_eligible(member.node) for member in before.live)
         self.gains.layout_changed(after, now_s, grace=grace)
-        leaving = not after.is_eligible(self._myself)
-        self.surplus.layout_changed(before, after, self._table, now_s, at_once=leaving)
+        leaving = any(member.node == self._myself and member.leaving for member in after.live)  # alone or with all
+        filling = [peer.member.node for peer in self._peers if peer.fills] if leaving else ()
+        self.surplus.layout_changed(before, after, self._table, now_s, at_once=leaving, filling=filling)
         self._go_on(now_s)
 
     def resync(self, peer: Peer, now_s: float) -> None:

@@ -24,7 +24,7 @@ from gossipsess.wire.messages import LinkMessage, SyncList
 class Peer:
     """A live member as the data sees it. `link` is None while there is none."""
 
-    __slots__ = ("accesses", "compared_from_s", "comparison", "held", "link", "member", "outbound", "sync")
+    __slots__ = ("accesses", "compared_from_s", "comparison", "fills", "held", "link", "member", "outbound", "sync")
 
     def __init__(self, member: Member, comparison: Comparison) -> None:
         self.member = member
@@ -35,6 +35,8 @@ class Peer:
         self.held: SyncList | None = None
         """The next question of the sync, while the peer is still owed much."""
         self.comparison = comparison
+        self.fills = True
+        """It may not hold yet all that it is to hold: its last digest said so, or there was none."""
         self.compared_from_s = -math.inf
 
     def moves(self, now_s: float) -> None:

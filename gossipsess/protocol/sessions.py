@@ -443,6 +443,8 @@ class SessionProtocol:
     def heard_digest(self, node: NodeId, digest: int, now_s: float) -> None:
         """Compare a peer's settled digest with this node's, and repair a difference that stands."""
         peer = self.peers.get(node)
+        if peer is not None:
+            peer.fills = digest == INCOMPARABLE
         if digest != INCOMPARABLE and peer is not None and self.anti_entropy.compares(peer, now_s):
             mine = self.digest(node, now_s)
             if mine != INCOMPARABLE:

@@ -27,6 +27,7 @@
 # Not here: in which order is asked, and what a holder answers (offers.py); sending (replication.py); how a holder comes
 # to hold what it does not know it lacks (sync.py).
 
+from collections.abc import Collection
 from math import inf
 from typing import Final, NamedTuple, Protocol
 
@@ -140,12 +141,20 @@ class Surplus:
     # --- what happens -------------------------------------------------------------------------------------
 
     def layout_changed(
-        self, before: Layout, after: Layout, table: Table, now_s: float, *, at_once: bool = False
+        self,
+        before: Layout,
+        after: Layout,
+        table: Table,
+        now_s: float,
+        *,
+        at_once: bool = False,
+        filling: Collection[NodeId] = (),
     ) -> None:
         """Offer what is held here no longer to who holds it now, and did not before.
 
         What was still to be offered stays so, to those that hold it in the new layout. `at_once`: this node leaves,
-        and nobody will find the sessions here later.
+        and nobody will find the sessions here later. `filling`: who has just started, say, and may not have come to
+        what this node held with it.
         """
         myself = self._myself
         self._changed_at_s = now_s
@@ -157,8 +166,9 @@ class Surplus:
         due_s = now_s if at_once else now_s + SECURE_AFTER_S
         for partition in range(PARTITIONS):
             if surplus[partition] and table.holds_any_in(partition):
+                held = before.holds(myself, partition)
                 for member in after.holders(partition):
-                    if not before.holds(member.node, partition):
+                    if not before.holds(member.node, partition) or (held and member.node in filling):
                         self._peer(member.node).offers.offer_all(partition, due_s)
         if at_once:
             self._received = dict.fromkeys(self._received, now_s)

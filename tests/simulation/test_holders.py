@@ -36,12 +36,13 @@ class Nodes(Cluster):
         """Let time pass."""
         self.run_until(self.now_s + seconds)
 
-    def begins(self, process: Process, sid: Sid) -> None:
-        """Have a node begin a session, and those that hold it hear of it."""
+    def begins(self, process: Process, *sids: Sid) -> None:
+        """Have a node begin sessions, and those that hold them hear of them."""
         time_ms = EPOCH_MS + round(self.now_s * 1000)
         registers = ((CREATED, time_ms), (IDLE, 1_800_000), (ABSOLUTE, time_ms + 43_200_000))
-        self.submit(process, Write(sid, tuple((key, register_value(value)) for key, value in registers), 0, print))
-        self.waits(0.1)
+        for sid in sids:
+            self.submit(process, Write(sid, tuple((key, register_value(value)) for key, value in registers), 0, print))
+        self.waits(0.5)
 
     def reads(self, process: Process, sid: Sid) -> Found:
         """Return what a request without a token is told of a session."""
@@ -106,8 +107,7 @@ def test_what_began_beyond_a_split_is_not_absent_once_the_split_is_over() -> Non
     nodes.shut("tcp", ways)
     nodes.break_links(ways)
     nodes.waits(30.0)
-    for sid in began:
-        nodes.begins(far[0], sid)
+    nodes.begins(far[0], *began)
     nodes.open("udp", ways)
     nodes.open("tcp", ways)
     here = near[0]
@@ -120,3 +120,30 @@ def test_what_began_beyond_a_split_is_not_absent_once_the_split_is_over() -> Non
     nodes.waits(0.2)
     assert Found.ABSENT not in at_once
     assert [Found.ABSENT] not in told
+
+
+def test_who_leaves_hands_over_to_one_that_has_just_started() -> None:
+    """The joiner is a holder of everything already, and has not come to most of it; nobody else has it."""
+    nodes = Nodes(1, slots=2)
+    old = nodes.live[0]
+    nodes.begins(old, *sids(200))
+    for sid in sids(200):
+        nodes.submit(old, Write(sid, (("cart", bytes(50_000)),), 0, print))
+    new = nodes.start(1)
+    nodes.waits(0.5)
+    assert not new.replica.sessions.synced
+    nodes.leave(old)
+    nodes.waits(10.0)
+    assert not old.alive
+    assert len(new.records) == 200
+
+
+def test_to_leave_takes_no_longer_when_all_do() -> None:
+    """What stops all machines of a cluster waits for none of them to hand over to the others."""
+    nodes = Nodes(5)
+    for number, process in enumerate(nodes.live):
+        nodes.begins(process, *sids(1000)[number::5])
+    for process in nodes.live:
+        nodes.leave(process)
+    nodes.waits(2.0)
+    assert not any(process.alive for process in nodes.processes)
