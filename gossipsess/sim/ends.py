@@ -46,6 +46,7 @@ class Ends:
         self._cluster = cluster
         self._times = times
         self._newest: dict[tuple[NodeId, Sid], Stamp] = {}  # the last write of a session that a process knew of
+        self._given: dict[tuple[NodeId, Sid], Record] = {}  # what a process held of one that it left to the holders
         self._ended: dict[tuple[NodeId, Sid], Record] = {}  # what a process held last of a session that ended there
         self._accesses: dict[Sid, dict[NodeId, float]] = {}
 
@@ -57,6 +58,11 @@ class Ends:
         """Note a record that a process holds now."""
         self._newest[process.node, record.sid] = record.newest
         self._ended.pop((process.node, record.sid), None)
+        self._given.pop((process.node, record.sid), None)
+
+    def held_until_dropped(self, process: Process, wrote: Wrote) -> bool:
+        """Say whether a process held a write until the session ended there, or was left to its holders."""
+        return self.held_until_its_end(process, wrote) or holds(self._given.get((process.node, wrote.sid)), wrote)
 
     def held_until_its_end(self, process: Process, wrote: Wrote) -> bool:
         """Say whether a process held a write until the session ended there."""
@@ -70,6 +76,7 @@ class Ends:
         """
         holder, over = places.is_holder(process, record.sid), self._is_over(process, record)
         if not holder and not over:
+            self._given[process.node, record.sid] = record
             return self._handed_over(process, record)
         self._ended[process.node, record.sid] = record
         self._cluster.counts["tombstones ended" if record.tombstone else "expired"] += 1

@@ -176,8 +176,9 @@ class Waits:
     def _confirmed(self, process: Process, wrote: Wrote, outcome: Confirmed | Degraded) -> None:
         ran = self._cluster.processes
         holders = [one for one in ran if holds(one.records.get(wrote.sid), wrote) and one is not process]
-        # Between an acknowledgement and its arrival a session may have come to its end, and been dropped.
-        counted = [*holders, *(one for one in ran if self._ends.held_until_its_end(one, wrote))]
+        # Between an acknowledgement and its arrival a session may have come to its end, or a copy may have gone since
+        # the holders have it, and been dropped.
+        counted = [*holders, *(one for one in ran if one not in holders and self._ends.held_until_dropped(one, wrote))]
         nodes, hosts = len(counted), len({one.host for one in counted if one.host != process.host})
         enough = nodes >= outcome.nodes and hosts >= outcome.hosts
         must(enough, "{} says {} of {}, but {} nodes hold it", process, outcome, wrote, nodes)
