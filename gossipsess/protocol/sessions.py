@@ -282,7 +282,8 @@ class SessionProtocol:
     def layout_changed(self, before: Layout, now_s: float) -> None:
         """Sessions are placed otherwise than `before`; every live member but this node is a peer."""
         layout = self._placement.layout
-        others = tuple([member for member in layout.live if member.node != self._myself and member.is_eligible])
+        # Those on whom sessions are placed: where all leave, all of them.
+        others = tuple([one for one in layout.live if one.node != self._myself and layout.is_eligible(one.node)])
         self._outbox += self._confirmations.view_changed(others, self._others)
         self._tell_new_holders(before)
         self.anti_entropy.layout_changed(before, now_s)
