@@ -85,6 +85,8 @@ class SessionStore:
         time_ms = self._node.time_ms()
         dots = self._tokens.read_untrusted(sid, token, time_ms) if token else ()
         record = self._node.records.get(sid)
+        if record is not None and record.tombstone:
+            return None  # for good: no holder could say otherwise
         if record is not None and not self._is_over(record, time_ms):
             for origin, stamp in dots:
                 if not record.contains(origin, stamp):

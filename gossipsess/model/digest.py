@@ -106,9 +106,8 @@ class LeafSums:
 
         `shared`: one byte for each leaf, 0 for those that do not count; empty: all count.
         """
-        due: list[
-            Sid
-        ] = []  # taken out afterwards: each search for a dict's first key passes the places of the old ones
+        # Taken out afterwards: each search for a dict's first key passes the places of the old ones.
+        due: list[Sid] = []
         for sid, (changed_s, state_hash) in self._unsettled.items():
             if changed_s + SETTLE_S > now_s:
                 break

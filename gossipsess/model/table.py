@@ -40,8 +40,6 @@ ENTRY_OVERHEAD_BYTES: Final = 260
 and the table's own books. Measured with tracemalloc in CPython 3.11 for records that came from a peer, of 3 to 33
 entries; one written here costs about a quarter less, since its keys are shared."""
 
-"""Leaves that are held together: a partition is what placement gives to one set of nodes."""
-
 
 def register(record: Record, key: str) -> int:
     """Return one of the session's own numbers; 0 where it is missing, which ends the session: fail closed."""

@@ -89,7 +89,7 @@ class AntiEntropy:
     def new_peer(self, member: Member, *, again: bool) -> Peer:
         """Return a peer for a member that is live now. `again`: it was dead here."""
         self.gains.peer_live(member.node, again=again)
-        return Peer(member, self._comparison(member.node))
+        return Peer(member, self._comparison(member.node), back=again)
 
     def link_up(self, peer: Peer, now_s: float) -> None:
         """A link is in use: look at all that the peer holds of what is to be held here."""

@@ -75,7 +75,7 @@ class Gains:
         self.unsynced = self.held
         """What of it may not be here in whole. A "not held" about these partitions says nothing."""
         self.started = False
-        """Everything was synced once. From then on this node is one of those for whom others wait."""
+        """All that those who could be met have shown was here once. From then on others wait for this node."""
         self._myself = myself
         self._holdings = holdings
         self._donors: dict[NodeId, _Donor] = {}
@@ -218,13 +218,16 @@ class Gains:
         if self._patient and not self._met_started:
             self.unsynced = self.held
             return
-        unsynced = 0
+        unsynced = of_met = 0
         for node, donor in self._donors.items():
-            unsynced |= donor.unshown & ~self._excused(node, donor)
+            missing = donor.unshown & ~self._excused(node, donor)
+            unsynced |= missing
+            of_met |= missing if donor.met or self._patient else 0
         self.unsynced = unsynced
-        if not unsynced:
+        if not of_met:  # to wait for one that cannot be met would be for ever
             self.started = True
             self._patient = False
+        if not unsynced:
             self._moving = self._come = 0
 
     def _excused(self, node: NodeId, donor: _Donor) -> int:

@@ -24,10 +24,23 @@ from gossipsess.wire.messages import LinkMessage, SyncList
 class Peer:
     """A live member as the data sees it. `link` is None while there is none."""
 
-    __slots__ = ("accesses", "compared_from_s", "comparison", "fills", "held", "link", "member", "outbound", "sync")
+    __slots__ = (
+        "accesses",
+        "back",
+        "compared_from_s",
+        "comparison",
+        "fills",
+        "held",
+        "link",
+        "member",
+        "outbound",
+        "sync",
+    )
 
-    def __init__(self, member: Member, comparison: Comparison) -> None:
+    def __init__(self, member: Member, comparison: Comparison, *, back: bool) -> None:
         self.member = member
+        self.back = back
+        """It was taken for dead; until the layout has changed for its return."""
         self.link: int | None = None
         self.outbound = Outbound()
         self.accesses = Accesses()

@@ -7,7 +7,7 @@
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from gossipsess.model.clock import HybridClock, Stamp
@@ -38,7 +38,7 @@ from gossipsess.protocol.fetch import Step as FetchStep
 from gossipsess.protocol.memory import MemoryLimit
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
 from gossipsess.protocol.peers import Peers
-from gossipsess.protocol.placement import Layout, Placement, partition_of
+from gossipsess.protocol.placement import EVERYWHERE, Layout, Placement, partition_of
 from gossipsess.protocol.recipients import Recipients
 from gossipsess.protocol.replication import FLUSH_DELAY_S
 from gossipsess.wire.messages import (
@@ -271,11 +271,7 @@ class SessionProtocol:
         self._dead.pop(member.node, None)
         peer = self.peers.get(member.node)
         if peer is None:
-            peer = self.anti_entropy.new_peer(member, again=was_dead)
-            self.peers.add(peer)
-            if was_dead:
-                # It may hold sessions as they were. Accesses since are no part of the state, so no sync brings them.
-                peer.accesses.owe(self._shared(self.table.accesses, member.node))
+            self.peers.add(self.anti_entropy.new_peer(member, again=was_dead))
         else:
             peer.member = member
 
@@ -293,7 +289,8 @@ class SessionProtocol:
     def layout_changed(self, before: Layout, now_s: float) -> None:
         """Sessions are placed otherwise than `before`; every live member but this node is a peer."""
         layout = self._placement.layout
-        others = tuple([member for member in layout.live if member.node != self._myself and member.is_eligible])
+        # Those on whom sessions are placed: where all leave, all of them.
+        others = tuple([one for one in layout.live if one.node != self._myself and layout.is_eligible(one.node)])
         self._outbox += self._confirmations.view_changed(others, self._others)
         self._tell_new_holders(before)
         self.anti_entropy.layout_changed(before, now_s)
@@ -503,9 +500,9 @@ class SessionProtocol:
 
     def tell_accesses(self, now_s: float) -> None:
         """Tell the other holders when sessions were last used."""
-        accesses = self._expiry.gathered(now_s)
+        layout = self._placement.layout
+        self._owe_accesses(self._expiry.gathered(now_s), lambda one: [member.node for member in layout.holders(one)])
         for peer in self.peers:
-            peer.accesses.owe(self._shared(accesses, peer.member.node))
             self.peers.tell_accesses(peer, now_s)
 
     def digest(self, node: NodeId | None, now_s: float) -> int:
@@ -558,18 +555,33 @@ class SessionProtocol:
         return self._placement.others(partition_of(sid))
 
     def _tell_new_holders(self, before: Layout) -> None:
-        """Owe to each holder of a partition that was none before the accesses to its sessions: no sync brings them."""
+        """Owe to each holder of a partition that was none before the accesses to its sessions: no sync brings them.
+
+        Not to one that has just come, to which they come with the records; but to one that is back, and may hold these
+        as they were.
+        """
         layout = self._placement.layout
-        gained = {
-            peer.member.node: layout.partitions_of(peer.member.node) & ~before.partitions_of(peer.member.node)
-            for peer in self.peers
-            if before.is_eligible(peer.member.node)  # who has just come has everything told by its first sync
-        }
-        if any(gained.values()):
-            for sid, time_ms in self.table.accesses.items():
-                for node, scope in gained.items():
-                    if scope >> partition_of(sid) & 1:
-                        self.peers[node].accesses.owe({sid: time_ms})
+        gainers: dict[int, list[NodeId]] = {}
+        for peer in self.peers:
+            node = peer.member.node
+            if before.is_eligible(node) or peer.back:
+                gained = layout.partitions_of(node) & ~before.partitions_of(node)
+                for partition in range(EVERYWHERE) if gained else ():
+                    if gained >> partition & 1:
+                        gainers.setdefault(partition, []).append(node)
+            peer.back = False
+        if gainers:
+            self._owe_accesses(self.table.accesses, lambda partition: gainers.get(partition, ()))
+
+    def _owe_accesses(self, accesses: Mapping[Sid, int], hearers: Callable[[int], Iterable[NodeId]]) -> None:
+        """Owe accesses to the peers among those that are to hear of them, by partition."""
+        owed: dict[NodeId, dict[Sid, int]] = {peer.member.node: {} for peer in self.peers}
+        for sid, time_ms in accesses.items():
+            for node in hearers(partition_of(sid)):
+                if node in owed:
+                    owed[node][sid] = time_ms
+        for peer in self.peers:
+            peer.accesses.owe(owed[peer.member.node])
 
     def _hold_again(self, read: Record, now_s: float) -> None:
         """Hold the copy again that a request has read, where it was dropped since, because others hold the session.
@@ -584,13 +596,6 @@ class SessionProtocol:
 
     def _holds(self, sid: Sid) -> bool:
         return self._placement.layout.holds(self._myself, partition_of(sid))
-
-    def _shared(self, accesses: Mapping[Sid, int], node: NodeId) -> Mapping[Sid, int]:
-        """Return the accesses to sessions that a node holds."""
-        layout = self._placement.layout
-        if layout.all_to_all:
-            return accesses
-        return {sid: time_ms for sid, time_ms in accesses.items() if layout.holds(node, partition_of(sid))}
 
     def _admit(self, now_s: float) -> None:
         if self.memory.is_met(self.table.bytes):

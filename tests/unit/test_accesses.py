@@ -7,10 +7,11 @@ import pytest
 from gossipsess.model.delta import not_covered
 from gossipsess.model.table import Table
 from gossipsess.protocol import expiry
-from gossipsess.protocol.events import Accessed, Invalidate, LinkClosed
+from gossipsess.protocol.events import Accessed, Invalidate, LinkClosed, LinkOpened
 from gossipsess.protocol.expiry import AGAIN_AFTER_MAX_S, AGAIN_AFTER_S, EVERY_S, TOUCHES_PER_MESSAGE, Accesses, Expiry
-from gossipsess.wire.messages import Push, Touch, TouchAck
-from tests.unit.machines import ALICE, BOB, CAROL, EPOCH_MS, SID, Clocked, registers, stamp
+from gossipsess.protocol.placement import partition_of
+from gossipsess.wire.messages import Hello, Push, Touch, TouchAck
+from tests.unit.machines import ALICE, BOB, CAROL, EPOCH_MS, SID, Clocked, member, registers, stamp
 
 OTHER = b"another-16-bytes"
 FIRST_MS, SECOND_MS = EPOCH_MS + 10_000, EPOCH_MS + 20_000
@@ -273,10 +274,26 @@ def test_a_peer_that_died_and_is_back_is_told_of_all_that_were_used():
     assert not here.replica.sessions.peers
     here.waits(5.0)
     here.does()
-    revived = here.replica.swim.view.get(BOB)._replace(incarnation=9)
-    here.replica.sessions.member_live(revived)
-    here.replica.sessions.link_up(BOB, 2, 0, here.now_s)
+    here.node.submit(LinkOpened(2, BOB, None))
+    here.hears(Hello(member(BOB)._replace(incarnation=9), 0, ()), 2)
     assert touches(here) == [Touch(1, ((SID, EPOCH_MS + 60_000),))]
+
+
+def test_a_peer_that_is_back_is_told_of_what_it_is_to_hold():
+    """Where others hold the rest, it is a holder again only after it has become a member again."""
+    here = Clocked().linked(BOB).linked(CAROL, 2).linked(b"dave....", 3).linked(b"erin....", 4)
+    sids = [bytes([number]) * 16 for number in range(200)]
+    for sid in sids:
+        here.replica.sessions.table.write(sid, registers(idle_ms=600_000).items(), stamp(0), BOB, here.now_s)
+        here.replica.sessions.table.touch(sid, EPOCH_MS + 60_000)
+    here.loses()
+    here.does()
+    here.node.submit(LinkOpened(5, BOB, None))
+    here.hears(Hello(member(BOB)._replace(incarnation=9), 0, ()), 5)
+    told = [sid for message in touches(here) for sid, _ in message.accesses]
+    layout = here.replica.placement.layout
+    assert not layout.all_to_all
+    assert set(told) >= {sid for sid in sids if layout.holds(BOB, partition_of(sid))}
 
 
 def test_a_session_that_has_ended_is_told_of_no_more():

@@ -7,11 +7,12 @@ import pytest
 from gossipsess import Confirmed, Degraded, Gone, SessionUnavailable
 from gossipsess.errors import SessionTooLarge
 from gossipsess.model.identity import is_session_id, sid_of
+from gossipsess.model.member import Told
 from gossipsess.model.table import TOMBSTONE_MS
-from gossipsess.protocol.events import Abandon, Tick
+from gossipsess.protocol.events import Abandon, Drain, Tick
 from gossipsess.store import ABSENT_FOR_S, ABSENT_MAX
-from gossipsess.wire.messages import Pull, PullAnswer
-from tests.unit.machines import ALICE, BOB, EPOCH_MS, Clocked, exchange
+from gossipsess.wire.messages import Members, Pull, PullAnswer
+from tests.unit.machines import ALICE, BOB, EPOCH_MS, Clocked, exchange, member
 
 FOREIGN = "f" * 32
 TICK = Tick()
@@ -352,3 +353,24 @@ def test_a_request_that_outlasts_the_copy_it_read_still_commits():
     session["cart"] = [1]
     assert here.store.commit(session) == Confirmed(0, 0)
     assert "cart" in here.node.records[session.record.sid].entries
+
+
+def test_a_session_that_was_ended_is_over_at_once_also_where_others_hold_it():
+    """No answer could bring it back, and whoever keeps sending its cookie would have holders asked each time."""
+    here = Clocked(confirm=0).linked(BOB).linked(b"carol...", link=2).linked(b"dave....", link=3)
+    for _ in range(8):
+        session = stored(here, user="kim")
+        here.store.invalidate(session, 0)
+        assert here.store.load(session.id) is None
+
+
+def test_a_write_is_not_confirmed_by_nobody_where_all_leave():
+    """They stay holders then, and what is waited for is what they have."""
+    here = Clocked().alone().linked(BOB)
+    session = here.store.create()
+    session["user"] = "kim"
+    waiting = here.store.commit(session, 1)
+    here.node.submit(Drain())
+    here.hears(Members((Told(member(BOB)._replace(incarnation=1, leaving=True)),), reply=False))
+    here.does()
+    assert not waiting.done()
