@@ -7,7 +7,6 @@
 
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from gossipsess.model.clock import HybridClock, Stamp
@@ -31,16 +30,15 @@ from gossipsess.protocol.events import (
     Watch,
     Write,
 )
-from gossipsess.protocol.expiry import Expiry
 from gossipsess.protocol.fence import Fence
-from gossipsess.protocol.fetch import Candidates, Fetches, satisfies
-from gossipsess.protocol.fetch import Step as FetchStep
 from gossipsess.protocol.memory import MemoryLimit
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
 from gossipsess.protocol.peers import Peers
-from gossipsess.protocol.placement import EVERYWHERE, Layout, Placement, partition_of
+from gossipsess.protocol.placement import Layout, Placement, partition_of
+from gossipsess.protocol.reads import Reads
 from gossipsess.protocol.recipients import Recipients
 from gossipsess.protocol.replication import FLUSH_DELAY_S
+from gossipsess.protocol.usage import Usage
 from gossipsess.wire.messages import (
     Gap,
     Have,
@@ -57,13 +55,6 @@ from gossipsess.wire.messages import (
     TouchAck,
 )
 
-DEAD_MAX: Final = 1024
-"""Dead members remembered. They are doubted for as long as a version token of theirs may come."""
-UNTOKENED_S: Final = 1.0
-"""How long a copy that a holder has confirmed is served without asking again to a client that shows no token. Longer:
-what others wrote is seen later, and a logout that did not get here."""
-TOKENED_S: Final = 10.0
-"""The same, where the copy contains all that the client's token names: that client has seen nothing newer."""
 RECHECKED_AT_ONCE: Final = 8
 """Leaves of the table whose hashes and sums are computed anew each second: all of them within nine minutes. At 100,000
 sessions that is some 200 records, a few milliseconds."""
@@ -110,14 +101,13 @@ class SessionProtocol:
         self._outbox = outbox
         self._recipients = Recipients(myself, placement, self.peers)
         self._confirmations = Confirmations(myself.host, confirm_timeout_s)
-        self._fetches = Fetches()
-        self._expiry = Expiry(now_s)
+        self._usage = Usage(placement, self.peers, self.table, clock=clock, now_s=now_s)
         self._fence = Fence(clock.time_ms(now_s))
         self.anti_entropy = AntiEntropy(
             myself, placement, self.peers, self.table, self._fence, clock=clock, rng=rng, now_s=now_s
         )
+        self._reads = Reads(self._myself, placement, self.peers, self.table, self.anti_entropy, outbox, clock=clock)
         self._abandoned = False
-        self._dead: dict[NodeId, None] = {}  # members that died, oldest first
         self._watched = False
 
     # --- from the application -----------------------------------------------------------------------------
@@ -199,63 +189,15 @@ class SessionProtocol:
         Returns what is known at once; None where `Settle` will tell.
         """
         self._drop_ended(now_s)  # what is over by this node's time may be in use elsewhere
-        records = self.table.records
-        tokened = bool(event.dots)
-        # What this node wrote to a copy that it has dropped: a holder that lacks it is behind.
-        wrote = self.table.wrote_before_drop(event.sid, self.clock.time_ms(now_s))
-        if wrote:
-            event = event._replace(dots=(*event.dots, (self._myself, wrote)))
-        contained = satisfies(records.get(event.sid), event.dots)
-        holders = tuple([member.node for member in self._others(event.sid)])
-        if contained and (not holders or self.is_current(event.sid, tokened=tokened, now_s=now_s)):
-            return Found.FRESH
-        # A writer that died, or is only out of reach, may have told nobody who is left.
-        doubtful = any(origin in self._dead for origin, _ in event.dots) or not (holders or self.synced)
-        begun = self._fetches.start(
-            event.sid,
-            event.dots,
-            event.waiter,
-            self._candidates(event, holders),
-            records,
-            now_s,
-            doubtful=doubtful,
-            validate=contained,
-        )
-        if isinstance(begun, Found):
-            return begun
-        self._fetch_step(begun, now_s)
-        return None
+        return self._reads.fetch(event, now_s)
 
     def is_current(self, sid: Sid, *, tokened: bool, now_s: float) -> bool:
-        """Say whether the copy held here may be served without asking a holder; on any thread.
-
-        A holder's may, once it is synced. One that was fetched may for a while after a holder has confirmed it: a
-        second, or `TOKENED_S` where it contains all that the client's token names.
-        """
-        layout, partition = self._placement.layout, partition_of(sid)
-        if layout.holds(self._myself, partition) and self.anti_entropy.is_synced(partition):
-            return True
-        confirmed_s = self.anti_entropy.surplus.validated_s(sid)
-        return confirmed_s is not None and now_s < confirmed_s + (TOKENED_S if tokened else UNTOKENED_S)
-
-    def _candidates(self, event: Fetch, holders: tuple[NodeId, ...]) -> Candidates:
-        peers = [peer.member.node for peer in self.peers]
-        record = self.table.get(event.sid)
-        missing = [origin for origin, stamp in event.dots if not record.contains(origin, stamp)]
-        origins = [origin for origin in missing if origin in self.peers and origin not in holders]
-        others = tuple([node for node in peers if node not in holders and node not in origins])
-        return Candidates(holders, tuple(dict.fromkeys(origins)), others, complete=self.synced)
-
-    def _fetch_step(self, step: FetchStep, now_s: float) -> None:
-        for sid in step.validated:
-            self.anti_entropy.validated(sid, now_s)
-        for node, pull in step.asks:
-            self.peers.send(self.peers[node], pull)
-        self._outbox += step.settled
+        """Say whether the copy held here may be served without asking a holder; on any thread."""
+        return self._reads.is_current(sid, tokened=tokened, now_s=now_s)
 
     def accessed(self, event: Accessed, now_s: float) -> None:
         """Note that a request used a session."""
-        self._expiry.accessed(event.sid, self.table, self.clock.time_ms(now_s))
+        self._usage.accessed(event.sid, now_s)
         if event.sid in self.table.records:
             self.anti_entropy.used(event.sid, now_s)
 
@@ -267,8 +209,7 @@ class SessionProtocol:
 
     def member_live(self, member: Member) -> None:
         """A member is live; its link may not be up yet."""
-        was_dead = member.node in self._dead
-        self._dead.pop(member.node, None)
+        was_dead = self._reads.member_live(member.node)
         peer = self.peers.get(member.node)
         if peer is None:
             self.peers.add(self.anti_entropy.new_peer(member, again=was_dead))
@@ -278,12 +219,12 @@ class SessionProtocol:
     def member_gone(self, node: NodeId, *, died: bool, now_s: float) -> None:
         """A member died or left: what is owed to it is void, and what only some heard from it is repaired."""
         if died:
-            self._note_dead(node)
+            self._reads.member_died(node)
         peer = self.peers.remove(node)
         if peer is None:
             return  # known by hearsay only
         self._fence.link_down(node, self.clock.time_ms(now_s))
-        self._fetch_step(self._fetches.holder_lost(node, self.table.records, now_s, died=died), now_s)
+        self._reads.holder_lost(node, now_s, died=died)
         self.anti_entropy.peer_lost(node, now_s)
 
     def layout_changed(self, before: Layout, now_s: float) -> None:
@@ -292,7 +233,7 @@ class SessionProtocol:
         # Those on whom sessions are placed: where all leave, all of them.
         others = tuple([one for one in layout.live if one.node != self._myself and layout.is_eligible(one.node)])
         self._outbox += self._confirmations.view_changed(others, self._others)
-        self._tell_new_holders(before)
+        self._usage.tell_new_holders(before)
         self.anti_entropy.layout_changed(before, now_s)
 
     def link_up(self, node: NodeId, link: int, since_ms: int, now_s: float) -> None:
@@ -305,7 +246,7 @@ class SessionProtocol:
             peer.sync.completed = False  # one from before they parted says nothing
         peer.outbound.link_up()
         peer.accesses.link_down()
-        self._fetch_step(self._fetches.linked(node, self.table.records, now_s), now_s)
+        self._reads.linked(node, now_s)
         self.anti_entropy.link_up(peer, now_s)
         self.peers.flush_when_due(peer, now_s)
         self.peers.tell_accesses(peer, now_s)
@@ -319,7 +260,7 @@ class SessionProtocol:
             peer.outbound.link_down()
             peer.accesses.link_down()
             self.anti_entropy.link_down(peer, now_s)
-        self._fetch_step(self._fetches.unlinked(node, self.table.records, now_s), now_s)
+        self._reads.unlinked(node, now_s)
 
     def abandon(self, now_s: float) -> None:
         """End every wait, and owe nobody anything: no message comes or goes any more."""
@@ -327,7 +268,7 @@ class SessionProtocol:
         self._abandoned = bool(self.peers) or self._abandoned
         self.peers.clear()
         self._outbox += self._confirmations.timeout(math.inf)
-        self._fetch_step(self._fetches.timeout(self.table.records, math.inf), now_s)
+        self._reads.end_all(now_s)
 
     def waited_long_enough(self, now_s: float) -> None:
         """Nobody was met who has everything, for as long as one waits: what can be had now is everything there is."""
@@ -358,7 +299,7 @@ class SessionProtocol:
             elif sid not in records:
                 over.append(sid)  # a clock far ahead refuses what others hold: that is no copy to count on
             else:
-                asked, news = self._fetches.asked(node, sid), record is not before
+                asked, news = self._reads.asked(node, sid), record is not before
                 self.anti_entropy.received(node, record, now_s, news=news, asked=asked)
                 if absorbed:
                     peer.outbound.lacks(sid, None)
@@ -368,7 +309,7 @@ class SessionProtocol:
                     if before is None or not before.tombstone:
                         self._died(sid)
                     self._end_sessions_of(sid, now_s, remote=True)
-                self._outbox += self._fetches.merged(record)
+                self._reads.merged(record)
                 if self._watched:
                     self._notify_merged(before, record)
             self.anti_entropy.merged(peer, delta, now_s)
@@ -391,24 +332,11 @@ class SessionProtocol:
 
     def pull(self, node: NodeId, message: Pull, now_s: float) -> None:
         """Send what a peer wants; its request's verdict goes after the records."""
-        peer = self.peers[node]
-        held = False
-        for gap in message.wanted:
-            record = self.table.records.get(gap.sid)
-            if record is not None:
-                held = True
-                if record.state_hash != gap.state_hash:
-                    peer.outbound.lacks(gap.sid, gap.claims)
-        self.peers.flush(peer, now_s)
-        if message.request:
-            while peer.link is not None and peer.outbound.can_flush and peer.outbound.owes(message.wanted):
-                self.peers.flush(peer, now_s)
-            synced = all(self.anti_entropy.is_synced(partition_of(gap.sid)) for gap in message.wanted)
-            self.peers.send(peer, PullAnswer(message.request, held, synced))
+        self._reads.pulled(self.peers[node], message, now_s)
 
     def pull_answer(self, node: NodeId, message: PullAnswer, now_s: float) -> None:
         """Take one holder's verdict on a session that a request waits for."""
-        self._fetch_step(self._fetches.answered(node, message, self.table.records, now_s), now_s)
+        self._reads.answered(node, message, now_s)
 
     def sync_ask(self, node: NodeId, message: SyncAsk, now_s: float) -> None:
         """Show a peer where its sessions and this node's differ."""
@@ -449,26 +377,21 @@ class SessionProtocol:
 
     def touch(self, node: NodeId, message: Touch, now_s: float) -> None:
         """Take over when sessions were last used elsewhere."""
-        latest_ms = self.clock.time_ms(now_s)
-        for sid, time_ms in message.accesses:
-            self._expiry.told(sid, self.table, min(time_ms, latest_ms))
-        self.peers.send(self.peers[node], TouchAck(message.sequence))
+        self._usage.touched(self.peers[node], message, now_s)
 
     def touch_ack(self, node: NodeId, message: TouchAck, now_s: float) -> None:
         """Tell a peer of the next accesses, if more have gathered than one message holds."""
-        peer = self.peers[node]
-        peer.accesses.acknowledged(message)
-        self.peers.tell_accesses(peer, now_s)
+        self._usage.acknowledged(self.peers[node], message, now_s)
 
     # --- time ---------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float:
         """Return when `timeout` has work to do at the latest."""
         deadlines = (
-            self._expiry.next_deadline(),
+            self._usage.next_deadline(),
             self.peers.next_deadline(),
             self._confirmations.next_deadline(),
-            self._fetches.next_deadline(),
+            self._reads.next_deadline(),
             self.anti_entropy.next_deadline(),
         )
         return min(due_s for due_s in deadlines if due_s is not None)
@@ -486,13 +409,13 @@ class SessionProtocol:
         for ticket in self._confirmations.hedges(now_s):
             self._owe(empty_record(ticket.sid), self._recipients.hedge(ticket), ticket, now_s)
         self._outbox += self._confirmations.timeout(now_s)
-        if self._expiry.next_deadline() <= now_s:
+        if self._usage.next_deadline() <= now_s:
             self.tell_accesses(now_s)
             self._drop_ended(now_s)
             self._recheck(now_s)
             self._outbox += self.memory.looked_at(self.table.bytes)
         # Last: what has just ended is not held any more, and a wait for it must not end with "stale".
-        self._fetch_step(self._fetches.timeout(self.table.records, now_s), now_s)
+        self._reads.timeout(now_s)
 
     def flush(self, now_s: float) -> None:
         """Send every peer one Push of what it is owed; what does not fit goes with the next."""
@@ -500,10 +423,7 @@ class SessionProtocol:
 
     def tell_accesses(self, now_s: float) -> None:
         """Tell the other holders when sessions were last used."""
-        layout = self._placement.layout
-        self._owe_accesses(self._expiry.gathered(now_s), lambda one: [member.node for member in layout.holders(one)])
-        for peer in self.peers:
-            self.peers.tell_accesses(peer, now_s)
+        self._usage.tell(now_s)
 
     def digest(self, node: NodeId | None, now_s: float) -> int:
         """Return what a node is shown in probes of the sessions that both hold; what has ended is dropped before."""
@@ -553,35 +473,6 @@ class SessionProtocol:
 
     def _others(self, sid: Sid) -> tuple[Member, ...]:
         return self._placement.others(partition_of(sid))
-
-    def _tell_new_holders(self, before: Layout) -> None:
-        """Owe to each holder of a partition that was none before the accesses to its sessions: no sync brings them.
-
-        Not to one that has just come, to which they come with the records; but to one that is back, and may hold these
-        as they were.
-        """
-        layout = self._placement.layout
-        gainers: dict[int, list[NodeId]] = {}
-        for peer in self.peers:
-            node = peer.member.node
-            if before.is_eligible(node) or peer.back:
-                gained = layout.partitions_of(node) & ~before.partitions_of(node)
-                for partition in range(EVERYWHERE) if gained else ():
-                    if gained >> partition & 1:
-                        gainers.setdefault(partition, []).append(node)
-            peer.back = False
-        if gainers:
-            self._owe_accesses(self.table.accesses, lambda partition: gainers.get(partition, ()))
-
-    def _owe_accesses(self, accesses: Mapping[Sid, int], hearers: Callable[[int], Iterable[NodeId]]) -> None:
-        """Owe accesses to the peers among those that are to hear of them, by partition."""
-        owed: dict[NodeId, dict[Sid, int]] = {peer.member.node: {} for peer in self.peers}
-        for sid, time_ms in accesses.items():
-            for node in hearers(partition_of(sid)):
-                if node in owed:
-                    owed[node][sid] = time_ms
-        for peer in self.peers:
-            peer.accesses.owe(owed[peer.member.node])
 
     def _hold_again(self, read: Record, now_s: float) -> None:
         """Hold the copy again that a request has read, where it was dropped since, because others hold the session.
@@ -637,8 +528,7 @@ class SessionProtocol:
 
     def _merge(self, node: NodeId, delta: Delta, time_ms: int, now_s: float) -> Applied:
         sid = delta.sid
-        if sid not in self.table.records and delta.accessed_ms < self._expiry.told_early_ms(sid):
-            delta = delta._replace(accessed_ms=self._expiry.told_early_ms(sid))
+        delta = self._usage.with_access(delta)
         if sid in self.table.records or not self._fence.refuses(node, delta, time_ms):
             return self.table.merge(delta, time_ms, now_s)
         self.fenced += 1
@@ -667,7 +557,7 @@ class SessionProtocol:
         ended = self.table.end_sessions_of(user, now_s)
         for record in ended:
             self._died(record.sid)
-            self._outbox += self._fetches.merged(record)
+            self._reads.merged(record)
             if self._watched:
                 self._notify("invalidated", record.sid, remote=remote)
         return len(ended)
@@ -693,11 +583,6 @@ class SessionProtocol:
                 )
             )
         self.put_right += wrong
-
-    def _note_dead(self, node: NodeId) -> None:
-        if len(self._dead) >= DEAD_MAX:
-            del self._dead[next(iter(self._dead))]
-        self._dead[node] = None
 
     def _notify(self, kind: ChangeKind, sid: Sid, *, remote: bool) -> None:
         self._outbox.append(Notify(kind, sid, remote))

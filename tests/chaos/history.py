@@ -21,7 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
-from gossipsess.protocol.sessions import UNTOKENED_S
+from gossipsess.protocol.reads import UNTOKENED_S
 
 from ..e2e.harness import Discovery, ScenarioError
 from .checker import ANSWER_S, HELD, Killed, Told, Verdict, check, value_of

@@ -19,6 +19,7 @@ from gossipsess.protocol.gains import Gains
 from gossipsess.protocol.placement import Layout, Rules, partition_of
 from gossipsess.protocol.replica import Replica
 from gossipsess.protocol.sessions import SessionProtocol
+from gossipsess.protocol.usage import Usage
 from gossipsess.wire.messages import Ping, ProbeAck, PullAnswer
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -170,7 +171,7 @@ def ends_are_told_to_holders(patch: pytest.MonkeyPatch) -> None:
 
 def new_holders_hear_of_no_access(patch: pytest.MonkeyPatch) -> None:
     """Who comes to hold a session learns its state, and not that it is in use."""
-    patch.setattr(SessionProtocol, "_tell_new_holders", lambda self, before: None)
+    patch.setattr(Usage, "tell_new_holders", lambda self, before: None)
 
 
 def who_leaves_is_a_holder(patch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from gossipsess.model.table import Table
 from gossipsess.protocol import surplus
 from gossipsess.protocol.antientropy import AntiEntropy
 from gossipsess.protocol.offers import Offers
+from gossipsess.protocol.reads import Reads
 from gossipsess.protocol.sessions import SessionProtocol
 from gossipsess.protocol.surplus import Surplus
 from gossipsess.wire.messages import Held
@@ -128,10 +129,10 @@ def the_ends_of_the_dead_are_forgotten(patch: pytest.MonkeyPatch) -> None:
 def copies_are_served_unasked(patch: pytest.MonkeyPatch) -> None:
     """A copy that was fetched once is served for ever, whatever its holders have by then."""
 
-    def is_current(self: SessionProtocol, sid: Sid, *, tokened: bool, now_s: float) -> bool:
+    def is_current(self: Reads, sid: Sid, *, tokened: bool, now_s: float) -> bool:
         return True
 
-    patch.setattr(SessionProtocol, "is_current", is_current)
+    patch.setattr(Reads, "is_current", is_current)
 
 
 PLANTS: tuple[Plant, ...] = (

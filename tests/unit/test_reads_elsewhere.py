@@ -9,7 +9,7 @@ from gossipsess.protocol.events import Drain, Fetch, Invalidate
 from gossipsess.protocol.gains import GRACE_S
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.placement import partition_of
-from gossipsess.protocol.sessions import TOKENED_S, UNTOKENED_S
+from gossipsess.protocol.reads import TOKENED_S, UNTOKENED_S
 from gossipsess.wire.messages import Gap, Pull, PullAnswer, Push
 from tests.unit.cluster import FIVE, Cluster, Said, of
 
