@@ -54,8 +54,6 @@ class Layout:
         """All live members, leaving ones included, by node id."""
         self.all_to_all = all_to_all
         """Every eligible member holds everything."""
-        self.hosts = len({member.host for member in live})
-        """How many hosts the live members are on."""
         self.tag = _tag(live, rules, all_to_all)
         """32 bits: who is live, who leaves, the mode and the rules. Nodes with equal tags place alike."""
         # Where all leave at the same time, their sessions stay where they are.
@@ -218,11 +216,6 @@ class Placement:
     def others(self, partition: int) -> tuple[Member, ...]:
         """Return the same without this node."""
         return tuple([member for member in self.layout.holders(partition) if member.node != self._myself])
-
-    @property
-    def other_hosts(self) -> int:
-        """How many hosts there are beside this node's, by any live member."""
-        return self.layout.hosts - 1
 
     def announcer(self, partition: int) -> Member:
         """Return the holder of a partition's sessions that announces their expiry; equal views name the same one."""

@@ -24,14 +24,14 @@ class Recipients:
         self._peers = peers
 
     def of_write(self, sid: Sid, confirm: Confirm, other_hosts: int) -> tuple[Member, ...]:
-        """Return whom a write is sent. `other_hosts`: how many there are; more cannot be waited for."""
+        """Return whom a write is sent. `other_hosts`: how many there are; where there is none, nodes are waited for."""
         others = self._placement.others(partition_of(sid))
         if confirm == "all" or self._placement.layout.all_to_all:
             return others
-        wanted = min(confirm, other_hosts)
+        wanted = min(confirm, other_hosts or len(self._peers))
         tried = {member.node: member.host for member in others if self._answers(member)}
-        while self._hosts(tried) < wanted:
-            more = self.next_after(sid, tried)
+        while (self._hosts(tried) if other_hosts else len(tried)) < wanted:
+            more = self.next_after(sid, tried, by_host=other_hosts > 0)
             if more is None:
                 break
             tried[more.node] = more.host
@@ -39,19 +39,22 @@ class Recipients:
                 others = (*others, more)
         return others
 
-    def next_after(self, sid: Sid, tried: dict[NodeId, str]) -> Member | None:
-        """Return who would hold a session next, on a host that is not among those tried; None where nobody is left."""
-        hosts = {self._myself.host: None, **dict.fromkeys(tried.values())}
+    def next_after(self, sid: Sid, tried: dict[NodeId, str], *, by_host: bool) -> Member | None:
+        """Return who would hold a session next and was not tried, with `by_host` on a host not tried; None: nobody."""
+        hosts = {self._myself.host: None, **dict.fromkeys(tried.values())} if by_host else {}
         for member in self._placement.layout.ranking(partition_of(sid)):
-            if member.host not in hosts and member.node not in tried and self._answers(member):
+            untried = member.host not in hosts and member.node not in tried and member.node != self._myself.node
+            if untried and self._answers(member):
                 return member
         return None
 
-    def hedge(self, ticket: Ticket) -> tuple[Member, ...]:
+    def hedge(self, ticket: Ticket, other_hosts: int) -> tuple[Member, ...]:
         """Return to whom a write that is waited for is sent, too: holders that were not sent it yet, and the next."""
         holders = self._placement.others(partition_of(ticket.sid))
         late = tuple(member for member in holders if member.node not in ticket.tried)
-        more = None if ticket.confirm == "all" else self.next_after(ticket.sid, ticket.tried)
+        more = None
+        if ticket.confirm != "all":
+            more = self.next_after(ticket.sid, ticket.tried, by_host=other_hosts > 0)
         return late if more is None or more in late else (*late, more)
 
     def _answers(self, member: Member) -> bool:

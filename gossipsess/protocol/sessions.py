@@ -407,7 +407,8 @@ class SessionProtocol:
         if self.flush_at_s is not None and self.flush_at_s <= now_s:
             self.peers.flush_all(now_s)
         for ticket in self._confirmations.hedges(now_s):
-            self._owe(empty_record(ticket.sid), self._recipients.hedge(ticket), ticket, now_s)
+            more = self._recipients.hedge(ticket, self._confirmations.other_hosts)
+            self._owe(empty_record(ticket.sid), more, ticket, now_s)
         self._outbox += self._confirmations.timeout(now_s)
         if self._usage.next_deadline() <= now_s:
             self.tell_accesses(now_s)

@@ -31,7 +31,7 @@ from collections.abc import Collection
 from math import inf
 from typing import Final, NamedTuple, Protocol
 
-from gossipsess.model.digest import LEAVES, PARTITION_LEAVES
+from gossipsess.model.digest import PARTITIONS
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member
 from gossipsess.model.record import Claims
@@ -58,7 +58,6 @@ LOOKED_AT_ONCE: Final = 1024
 """Partitions and sessions looked at for that in one go; the rest follows at once, but others get their turn."""
 CHECKED_MAX: Final = 128
 """Copies in one check: with sixteen claims each, a question about them is still one frame."""
-PARTITIONS: Final = (LEAVES - 1) // PARTITION_LEAVES + 1
 
 
 class Layout(Protocol):

@@ -43,6 +43,29 @@ def test_a_write_goes_to_the_holders_and_to_nobody_else(confirm):
         assert outcome.hosts >= confirm
 
 
+@pytest.mark.parametrize("confirm", [1, 2, 3, 9])
+def test_where_all_share_a_host_a_write_reaches_as_many_nodes(confirm):
+    """On a developer's machine, or in one pod with many workers, nodes are what can be waited for."""
+    cluster = Cluster(*FIVE, hosts=("a",) * 5)
+    for sid in (cluster.sid(ONE), cluster.sid(TWO, FIFTH)):
+        outcomes = cluster.write(ONE, sid, confirm)
+        told = pushed(cluster.due(), sid, ONE)
+        holders = [node for node in cluster.ranking(sid)[:2] if node != ONE]
+        assert len(told) == max(len(holders), min(confirm, 4))
+        (outcome,) = outcomes
+        assert isinstance(outcome, Confirmed)
+
+
+def test_a_wait_is_hedged_where_all_share_a_host():
+    """One worker of many may stand still there too."""
+    cluster = Cluster(*FIVE, hosts=("a",) * 5)
+    sid = cluster.sid(ONE, TWO)
+    cluster.deaf = [TWO]
+    outcomes = cluster.write(ONE, sid, 1)
+    cluster.passes(2 * HEDGE_S, 0.005)
+    assert outcomes == [Confirmed(0, 1)]
+
+
 @pytest.mark.parametrize("confirm", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("hosts", [("a", "b", "c", "d", "e"), ("a", "a", "b", "b", "c")], ids=["five", "three"])
 def test_a_write_reaches_as_many_hosts_as_are_waited_for_or_as_there_are(hosts, confirm):
