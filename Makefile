@@ -2,6 +2,8 @@
 
 PYTHON ?= python3.11
 VENV   ?= .venv
+# What `make test` runs of the tests; all of them where nothing is said.
+TESTS  ?=
 
 .PHONY: test demo
 
@@ -9,7 +11,7 @@ test: $(VENV)/.ready-tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest $(TESTS)
 
 # On a terminal: a page to click, until Ctrl-C. Elsewhere: kill a replica once, exit code 0 if nothing was lost.
 demo: $(VENV)/.ready-demo

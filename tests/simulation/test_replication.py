@@ -22,6 +22,7 @@ from gossipsess.sim.run import simulate
 from gossipsess.wire.messages import Gossip, Hello
 
 SEEDS = 300
+CROWDS = 60
 LUCKY = ["day ahead", "gaps of everything", "refused clocks"]
 """Marks that so few seeds may miss; a long run reaches them."""
 
@@ -38,6 +39,16 @@ def test_no_seed_breaks_an_invariant_and_the_seeds_reach_the_rare_paths() -> Non
     summary = json.loads(campaign.stdout)
     assert summary["runs"] == SEEDS
     assert [mark for mark in summary["unreached"] if mark not in LUCKY] == []
+
+
+def test_no_seed_of_a_crowd_breaks_an_invariant() -> None:
+    """Four to twenty nodes, each session on some of them: most of what can go wrong there has to do with moving."""
+    command = [sys.executable, "-m", "gossipsess.sim", "--seeds", str(CROWDS), "--crowd", "--jobs", "2", "--json"]
+    campaign = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert campaign.returncode == 0, campaign.stderr
+    summary = json.loads(campaign.stdout)
+    assert summary["runs"] == CROWDS
+    assert summary["counts"]["surplus dropped"] > CROWDS, "copies come and go"
 
 
 def test_claims_may_be_dropped_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
