@@ -10,7 +10,7 @@ CATCHES = {
     "flapping": "unknown_sessions_are_not_invalidated",
     "both_holders_paused": "what_was_received_is_pushed_on",
     "origin_killed_between_two_sends": "node_ids_are_reused",
-    "drop_race": "death_does_not_dominate",
+    "drop_race": "changed_copies_go",
     "join_during_a_rolling_restart": "death_does_not_dominate",
     "split_around_the_threshold": "unknown_sessions_are_not_invalidated",
 }
@@ -18,7 +18,7 @@ MARKS = {
     "flapping": ("leaves", "crash", "confirmed"),
     "both_holders_paused": ("pause", "degraded"),
     "origin_killed_between_two_sends": ("one way", "deaths", "found stale"),
-    "drop_race": ("leaves", "vanish", "deaths", "confirmed"),
+    "drop_race": ("leaves", "vanish", "deaths", "unsaid", "surplus dropped", "confirmed"),
     "join_during_a_rolling_restart": ("rolling", "restarts", "confirmed"),
     "split_around_the_threshold": ("split", "false deaths", "degraded"),
 }

@@ -276,6 +276,14 @@ def test_a_restart_in_place_counts_once():
     assert placement.next_deadline() == 20.0 + LINGER_S, "and as long as its last run does"
 
 
+def test_a_restart_in_place_moves_nothing():
+    """A deployment restarts every node; under a new node id each would be sent other sessions than it has had."""
+    placement = viewing(*FIVE)
+    before = [names(placement.holders(partition)) for partition in PARTITIONS]
+    placement.view_changed((*FIVE[:4], member(5, run=1)), [(FIVE[4], 1.0)], 1.0)
+    assert [names(placement.holders(partition)) for partition in PARTITIONS] == before
+
+
 def test_a_newcomer_counts_who_has_just_ended_as_the_others_do():
     """In another mode than they it would take itself for a holder of everything."""
     placement = viewing(*FIVE[:1])

@@ -134,6 +134,23 @@ def test_what_no_holder_has_is_absent_after_one_question_to_each():
     assert [one.message.synced for one in of(said, PullAnswer)] == [True, True]
 
 
+def test_a_logout_that_only_a_non_holder_heard_of_outlives_who_was_asked_for_it():
+    """Its node died before a holder had it. Nobody else looks for it there, and the login would live on."""
+    cluster = Cluster()
+    sid = cluster.sid(ONE, TWO)
+    cluster.write(ONE, sid)
+    cluster.passes(0.1)
+    cluster.deaf = [ONE, TWO]
+    cluster[FOUR].node.submit(Invalidate(sid, 0, print))
+    cluster.passes(0.1)
+    assert cluster[FIFTH].node.records[sid].tombstone
+    cluster.dies(FOUR)
+    cluster.deaf = []
+    cluster.passes(1.0)
+    assert cluster.ranking(sid)[:2] == [ONE, TWO]
+    assert all(cluster[node].node.records[sid].tombstone for node in (ONE, TWO))
+
+
 def test_a_copy_that_no_holder_can_confirm_is_served_all_the_same():
     """The user is not logged out because two machines are slow."""
     cluster = Cluster()
@@ -198,6 +215,20 @@ def test_a_new_holder_that_lacks_a_session_has_everybody_asked_who_may_have_it()
     cluster.carry()
     assert found == [Found.FRESH]
     assert sid in cluster[FOUR].node.records
+
+
+def test_what_its_writer_has_told_nobody_yet_is_found_there_by_who_was_answered():
+    """The next page of a login that was just answered may come elsewhere, before any holder has heard of it."""
+    cluster = Cluster()
+    sid = cluster.sid(ONE, TWO)
+    cluster.write(FIFTH, sid)
+    assert cluster.holding(sid) == [FIFTH]
+    found: list = []
+    token = ((FIFTH, cluster[FIFTH].node.records[sid].newest),)
+    cluster[THREE].node.submit(Fetch(sid, token, found.append))
+    said = cluster.carry()
+    assert found == [Found.FRESH]
+    assert [one.hearer for one in of(said, Pull)] == [ONE, TWO, FIFTH]
 
 
 def test_a_node_that_is_no_holder_says_no_for_sure_of_nothing():
