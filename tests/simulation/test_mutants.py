@@ -14,13 +14,14 @@ from gossipsess.protocol import offers, surplus
 from gossipsess.sim.__main__ import main
 from gossipsess.sim.run import run
 from gossipsess.sim.scenario import load
-from tests.simulation.mutants import MUTANTS, NOT_FOUND, SMALL_WORLD, UNSEEN, planted
-from tests.simulation.search_mutants import file_of
+from tests.simulation.close_up import CLOSE_UP
+from tests.simulation.mutants import SMALL_WORLD, planted
+from tests.simulation.search_mutants import REPLAYED, file_of
 from tests.unit.surplus_world import LostCopy, play
 from tests.unit.test_surplus_safety import SEEDS, there_and_back
 
 
-@pytest.mark.parametrize("name", [name for name in MUTANTS if name not in (*UNSEEN, *SMALL_WORLD, *NOT_FOUND)])
+@pytest.mark.parametrize("name", REPLAYED)
 def test_a_planted_bug_is_caught(name: str) -> None:
     """A checker that nothing can fail proves nothing. A change of the machine can give a scenario another course:
     then the search finds a new one, or the checkers have lost their grip."""
@@ -39,6 +40,14 @@ def test_a_bug_that_only_views_which_differ_for_long_show_is_caught(name: str) -
             there_and_back(surplus, offers, pause_s)
         for seed in range(SEEDS):
             play(seed, surplus, offers)
+
+
+@pytest.mark.parametrize("name", CLOSE_UP)
+def test_a_bug_that_whole_runs_do_not_show_is_seen_close_up(name: str) -> None:
+    """Each rule that can be broken unseen by all tests may as well not be there."""
+    CLOSE_UP[name]()
+    with planted(name), pytest.raises(AssertionError):
+        CLOSE_UP[name]()
 
 
 def test_an_order_that_a_set_decides_is_seen() -> None:
