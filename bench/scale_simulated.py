@@ -38,7 +38,8 @@ from gossipsess.protocol.effects import Settle
 from gossipsess.protocol.events import Dot, Event, Fetch, ReceivedDatagram, Waiter, Write
 from gossipsess.protocol.fetch import satisfies
 from gossipsess.protocol.outcomes import Confirmed, Found
-from gossipsess.protocol.sessions import TOKENED_S, Written
+from gossipsess.protocol.reads import TOKENED_S
+from gossipsess.protocol.sessions import Written
 from gossipsess.protocol.surplus import QUIET_S
 from gossipsess.sim.cluster import Cluster
 from gossipsess.sim.network import Faults
