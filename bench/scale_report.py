@@ -41,8 +41,8 @@ def main(docs: Path, options: Sequence[str]) -> int:
             code = subprocess.run([sys.executable, str(SCRIPT), *options, *arguments], check=False).returncode
             if code:
                 return code
-        rows = [json.loads(file.read_text())["clusters"] for file in (default, all_to_all)]
-    page.write_text(f"{before}{BEGIN}{_figures(*rows, options)}{END}{after}", encoding="utf-8")
+        rows = {file: json.loads(file.read_text())["clusters"] for file in (default, all_to_all)}
+    page.write_text(f"{before}{BEGIN}{_figures(rows[default], rows[all_to_all], options)}{END}{after}", encoding="utf-8")
     return 0
 
 

@@ -80,6 +80,9 @@ class _Counter:
     def settled(self, process: Process, effect: Settle) -> None:
         pass  # each request has a waiter of its own
 
+    def handed_over(self, process: Process) -> None:
+        """Nobody leaves here."""
+
     def delivered(self, sender: Process, receiver: Process, message: LinkMessage) -> None:
         add(self.traffic, message, len(encode(message)))
         if group_of(message) == "requests":
