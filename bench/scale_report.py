@@ -42,7 +42,8 @@ def main(docs: Path, options: Sequence[str]) -> int:
             if code:
                 return code
         rows = {file: json.loads(file.read_text())["clusters"] for file in (default, all_to_all)}
-    page.write_text(f"{before}{BEGIN}{_figures(rows[default], rows[all_to_all], options)}{END}{after}", encoding="utf-8")
+    figures = _figures(rows[default], rows[all_to_all], options)
+    page.write_text(f"{before}{BEGIN}{figures}{END}{after}", encoding="utf-8")
     return 0
 
 
