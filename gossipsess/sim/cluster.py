@@ -43,6 +43,7 @@ from gossipsess.protocol.events import (
 )
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.sessions import Written
+from gossipsess.sim import places
 from gossipsess.sim.network import Faults
 from gossipsess.sim.newer import NEWER_KIND, newer_form
 from gossipsess.sim.process import Process, Way
@@ -236,7 +237,8 @@ class Cluster(World):
         kind = type(event.message).__name__ if isinstance(event, Received | ReceivedDatagram) else type(event).__name__
         self._digest.update(f"{self.now_s!r} {process.label} {kind}\n".encode("ascii"))
         answer = process.replica.handle(event, process.clock(self.now_s))
-        if process.forgets_to_tell and isinstance(event, Write | Invalidate):
+        # Of what another node is to hold no digest tells; only who holds a session may forget to tell of it.
+        if process.forgets_to_tell and isinstance(event, Write | Invalidate) and places.is_holder(process, event.sid):
             process.forgets_to_tell = False
             self.note(f"{process.label} tells nobody of that")
             for peer in process.replica.sessions.peers:  # no rule of the machine does this, so none is called

@@ -83,7 +83,7 @@ class Mishap(NamedTuple):
     ``split``: the slots from the others;    ``one way``: the first slot does not reach the second;
     ``bridge``: the last slot reaches all, the other slots reach only it and each other;
     ``flap``: a split that comes and goes each `period_s`;    ``clog``: what two slots say arrives at its end;
-    ``unsaid``: the next write in a slot is told to nobody, as by a bug of the machine that no rule foresees.
+    ``unsaid``: of what it is to hold, a slot tells nobody its next write, as by a bug that no rule foresees.
     """
     slots: tuple[int, ...]
     lasts_s: float

@@ -77,6 +77,8 @@ def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX, cro
     swift = rng.random() < 0.5
     beacons = rng.random() < 0.15
     mishaps = _mishaps(rng, nodes, hurt_s, requests)
+    if idle_is_short:
+        mishaps = _one_keeps_time(mishaps, nodes)
     wake_s = max((mishap.at_s + mishap.lasts_s for mishap in mishaps if mishap.kind == "suspend"), default=0.0)
     scenario = Scenario(
         seed=seed,
@@ -153,6 +155,13 @@ def _parted_for_long(rng: random.Random, scenario: Scenario) -> Scenario:
 def _skew_ms(rng: random.Random, idle_is_short: bool) -> int:
     # Clocks that differ by more than an idle timeout expire what is in use; nobody has both.
     return rng.choice((0, 200)) if idle_is_short else rng.choice((0, 500, 2_000, SKEW_MS_MAX))
+
+
+def _one_keeps_time(mishaps: tuple[Mishap, ...], nodes: int) -> tuple[Mishap, ...]:
+    # A clock that stood still follows its wall clock once a peer confirms that. Where all have stood still, each for
+    # another time, none does, and they stay apart by more than a short idle timeout.
+    suspended = {mishap.slots[0] for mishap in mishaps if mishap.kind == "suspend"}
+    return mishaps if len(suspended) < nodes else tuple([one for one in mishaps if one.kind != "suspend"])
 
 
 def _faults(rng: random.Random, loss_max: float) -> Faults:
