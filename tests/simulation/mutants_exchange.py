@@ -9,7 +9,7 @@ from gossipsess.model.digest import short_hash
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import Record
 from gossipsess.model.table import Table
-from gossipsess.protocol import fetch, sessions, sync
+from gossipsess.protocol import fetch, reads, sync
 from gossipsess.protocol.confirmation import Confirmations, Ticket
 from gossipsess.protocol.expiry import Accesses, Expiry
 from gossipsess.protocol.fence import Fence
@@ -145,7 +145,7 @@ def held_is_fresh(patch: pytest.MonkeyPatch) -> None:
         return record is not None
 
     patch.setattr(fetch, "satisfies", satisfies)
-    patch.setattr(sessions, "satisfies", satisfies)
+    patch.setattr(reads, "satisfies", satisfies)
 
 
 def waits_have_no_end(patch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ def only_holders_take_writes(patch: pytest.MonkeyPatch) -> None:
     def merge(self: SessionProtocol, node: NodeId, delta: Delta, time_ms: int, now_s: float) -> Applied:
         sid = delta.sid
         stray = not self._placement.layout.holds(self._myself, partition_of(sid)) and not delta.tombstone
-        if stray and sid not in self.table.records and not self._fetches.asked(node, sid):
+        if stray and sid not in self.table.records and not self._reads.asked(node, sid):
             return Applied(empty_record(sid), gap=False)
         return real(self, node, delta, time_ms, now_s)
 
