@@ -87,6 +87,7 @@ class Fleet:
         self.balancer = balancer
         self.starts_s: list[float] = []
         self.stops_s: list[float] = []
+        self.killed = False
         self._cluster = f"fleet-{uuid.uuid4().hex}"
         self._discovery = discovery
         self._folder = folder
@@ -128,6 +129,7 @@ class Fleet:
 
     def kill(self, *places: Place) -> None:
         """``kill -9`` without a word to the balancer."""
+        self.killed = True
         for place in places:
             assert place.process is not None
             place.process.kill()
@@ -227,6 +229,7 @@ async def shopping(fleet: Fleet, rng: random.Random) -> AsyncIterator[Tally]:
             nursery.start_soon(shopper.run)
         yield tally
         nursery.cancel_scope.cancel()
+    tally.killed = fleet.killed
     await audit(tally, [place.port for place in fleet.running])
 
 

@@ -5,7 +5,8 @@
 #         the cookies of its last answers, version token included. After some twenty writes it opens another one and
 #         leaves the first alone; what it wrote there must still be there in the end.
 # Words:  acknowledged  a write was answered 200
-#         stale         an answer lacked an acknowledged write, or said itself that it might
+#         stale         an answer lacked an acknowledged write
+#         doubted       an answer lacked nothing, but said itself that it might
 #         absent        an answer showed nothing at all of a session with acknowledged writes: the login is gone
 #         lost          acknowledged writes that no node shows in the end, and all those of a session that was absent
 #         hidden        acknowledged writes that some node does not show in the end, and another does
@@ -60,6 +61,10 @@ class Tally:
     stale: int = 0
     untold: int = 0
     """Of the stale answers, those that did not say so themselves."""
+    doubted: int = 0
+    """Nobody could say in time whether a copy is the newest: right where a holder was killed, and nowhere else."""
+    killed: bool = False
+    """Somebody was killed meanwhile."""
     invented: int = 0
     """Answers that showed what nobody wrote into that session."""
     errors: int = 0
@@ -79,7 +84,7 @@ class Tally:
     def clean(self) -> bool:
         """Nothing was missing, made up or refused. Writes cut off with a node that was killed are nobody's fault."""
         wrong = (self.lost, self.hidden, self.absent, self.stale, self.invented, self.errors, self.unavailable)
-        return self.acknowledged > 0 and not any(wrong)
+        return self.acknowledged > 0 and not any(wrong) and (self.killed or not self.doubted)
 
     def judge(self, basket: Basket, key: str, seen: Mapping[str, Any], *, stale: bool) -> bool:
         """Count an answer of 200 by what it shows; `key` was written by its request, "" for none.
@@ -93,10 +98,12 @@ class Tally:
             self.note(f"absent: {sorted(missing)}, shown {sorted(seen)}")
             self.baskets.remove(basket)
             return False
-        if missing or stale:
+        if missing:
             self.stale += 1
             self.untold += not stale
             self.note(f"stale: without {sorted(missing)}, flagged: {stale}")
+        elif stale:
+            self.doubted += 1
         wrote = basket.acknowledged | basket.in_doubt
         if any(wrote.get(name) != value for name, value in seen.items()):
             self.invented += 1
@@ -128,7 +135,7 @@ class Tally:
         names = ("acknowledged", "lost", "hidden", "absent", "stale", "untold", "invented", "errors", "unavailable")
         return {
             "clean": self.clean,
-            **{name: getattr(self, name) for name in (*names, "cut", "requests")},
+            **{name: getattr(self, name) for name in (*names, "doubted", "cut", "requests")},
             "sessions": len(self.baskets),
             **milliseconds(self.took_s),
             "notes": self.notes,

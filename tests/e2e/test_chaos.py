@@ -143,7 +143,7 @@ def test_a_joiner_fills_up_though_its_donor_is_killed() -> None:
         ("ab", False, {}),
         ("abd", False, {}),  # a write without an answer may have been carried out
         ("a", True, {"stale": 1}),
-        ("ab", True, {"stale": 1}),
+        ("ab", True, {"doubted": 1}),
         ("a", False, {"stale": 1, "untold": 1}),
         ("", False, {"absent": 1, "lost": 2}),
         ("d", False, {"absent": 1, "lost": 2}),
@@ -157,10 +157,12 @@ def test_shoppers_see_what_an_answer_lacks(seen: str, stale: bool, counted: dict
     lives = tally.judge(basket, "", {key: f"{key}.v" for key in seen}, stale=stale)
     figures = asdict(tally)
     assert {
-        name: figures[name] for name in ("absent", "lost", "stale", "untold", "invented") if figures[name]
+        name: figures[name] for name in ("absent", "lost", "stale", "doubted", "untold", "invented") if figures[name]
     } == counted
     assert lives == ("absent" not in counted)
     assert tally.clean == (not counted)
+    tally.killed = True
+    assert tally.clean == (not counted or counted == {"doubted": 1}), "only then there may be nobody to ask"
 
 
 @pytest.mark.parametrize(
