@@ -62,14 +62,14 @@ class Usage:
     def tell_new_holders(self, before: Layout) -> None:
         """Owe to each holder of a partition that was none before the accesses to its sessions: no sync brings them.
 
-        Not to one that has just come, to which they come with the records; but to one that is back, and may hold these
-        as they were.
+        To one that has just come they come with the records where every member holds everything, and so knows them all;
+        but one that is back may hold these as they were.
         """
         layout = self._placement.layout
         gainers: dict[int, list[NodeId]] = {}
         for peer in self._peers:
             node = peer.member.node
-            if before.is_eligible(node) or peer.back:
+            if before.is_eligible(node) or peer.back or not layout.all_to_all:
                 gained = layout.partitions_of(node) & ~before.partitions_of(node)
                 for partition in range(EVERYWHERE) if gained else ():
                     if gained >> partition & 1:

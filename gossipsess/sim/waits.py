@@ -195,6 +195,10 @@ class Waits:
                 held = holds(one.records.get(wrote.sid), wrote) or self._ends.held_until_its_end(one, wrote)
                 must(held or one.node not in holders, "{} confirms {} by all, and {} lacks it", process, wrote, one)
             return
+        present = [member for member in process.replica.swim.view.live() if not member.leaving]
+        others = {member.host: None for member in present if member.host != process.host}
+        if others and outcome.hosts >= min(wait.confirm, len(others)):
+            return  # as it is now, with who came meanwhile
         hosts = {host: None for host in stayed.values() if host != process.host}
         least, told = (len(hosts), outcome.hosts) if hosts else (len(stayed), outcome.nodes)
         must(told >= min(wait.confirm, least), "{} confirms {} by too few: {}", process, wrote, outcome)
