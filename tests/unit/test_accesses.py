@@ -296,6 +296,21 @@ def test_a_peer_that_is_back_is_told_of_what_it_is_to_hold():
     assert set(told) >= {sid for sid in sids if layout.holds(BOB, partition_of(sid))}
 
 
+def test_who_has_just_come_is_told_of_what_it_is_to_hold():
+    """Its records may come from a node that knows of no access, and a session in use would end at one of its holders."""
+    here = Clocked().linked(BOB).linked(CAROL, 2).linked(b"dave....", 3)
+    sids = [bytes([number]) * 16 for number in range(200)]
+    for sid in sids:
+        here.replica.sessions.table.write(sid, registers(idle_ms=600_000).items(), stamp(0), BOB, here.now_s)
+        here.replica.sessions.table.touch(sid, EPOCH_MS + 60_000)
+    here.does()
+    here.linked(b"erin....", 4)
+    told = [sid for message in touches(here) for sid, _ in message.accesses]
+    layout = here.replica.placement.layout
+    assert not layout.all_to_all
+    assert sorted(told) == [sid for sid in sids if layout.holds(b"erin....", partition_of(sid))]
+
+
 def test_a_session_that_has_ended_is_told_of_no_more():
     """The batch on its way is repeated for as long as the peer is silent."""
     here = holder(BOB)
