@@ -106,7 +106,7 @@ class NodeService:
         if not is_session_id(name):
             return ()
         with self.node.locked() as replica:
-            return tuple(member.name for member in replica.placement.holders(partition_of(sid_of(name))))
+            return tuple(member.name for member in replica.placement.layout.holders(partition_of(sid_of(name))))
 
     def subscribe(self) -> Subscription:
         """Return an iterator over changes to sessions from now on, made here or elsewhere.

@@ -110,12 +110,12 @@ class AntiEntropy:
         """The link is lost."""
         peer.sync.stop()
         self.gains.link_down(peer.member.node)
-        self.surplus.peer_lost(peer.member.node, now_s)
+        self.surplus.link_down(peer.member.node, now_s)
 
     def peer_lost(self, node: NodeId, now_s: float) -> None:
         """A member died or left: what only some had heard from it must come to all."""
         self.gains.peer_gone(node)
-        self.surplus.peer_lost(node, now_s)
+        self.surplus.link_down(node, now_s)
         for sid in [sid for sid, teller in self._heard_end_from.items() if teller == node]:
             del self._heard_end_from[sid]
             self.surplus.received(sid, now_s)

@@ -214,17 +214,9 @@ class Placement:
         names = {self._counted(member) for member in self._live}
         return len(names) + sum(until_s > now_s for until_s in self._lingering(ended, names).values())
 
-    def holders(self, partition: int) -> tuple[Member, ...]:
-        """Return the members that hold the sessions of a partition, the primary first."""
-        return self.layout.holders(partition)
-
     def others(self, partition: int) -> tuple[Member, ...]:
-        """Return the same without this node."""
+        """Return the holders of a partition but this node, the primary first."""
         return tuple([member for member in self.layout.holders(partition) if member.node != self._myself])
-
-    def announcer(self, partition: int) -> Member:
-        """Return the holder of a partition's sessions that announces their expiry; equal views name the same one."""
-        return self.layout.announcer(partition)
 
     def _when_few(self, ended: Iterable[tuple[Member, float]]) -> float:
         names = {self._counted(member) for member in self._live}

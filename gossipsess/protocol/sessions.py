@@ -571,7 +571,7 @@ class SessionProtocol:
             self.peers.forget(record.sid)
             self.anti_entropy.forget(record.sid)
             if self._watched and not record.tombstone and self._holds(record.sid):
-                announcer = self._placement.announcer(partition_of(record.sid))
+                announcer = self._placement.layout.announcer(partition_of(record.sid))
                 self._notify("expired", record.sid, remote=announcer.node != self._myself)
 
     def _recheck(self, now_s: float) -> None:

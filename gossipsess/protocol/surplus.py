@@ -187,7 +187,7 @@ class Surplus:
         """A link to a member is in use: it can be asked."""
         self._peer(node).linked = True
 
-    def peer_lost(self, node: NodeId, now_s: float) -> None:
+    def link_down(self, node: NodeId, now_s: float) -> None:
         """The link to a member is lost. Whether what it has said still holds, nobody knows."""
         peer = self._peers.get(node)
         if peer is not None:

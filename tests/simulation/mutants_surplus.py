@@ -58,19 +58,19 @@ def copies_in_use_go(patch: pytest.MonkeyPatch) -> None:
 
 def old_answers_let_a_copy_go(patch: pytest.MonkeyPatch) -> None:
     """What a holder has said once is true for ever, also over a link that is gone."""
-    real_init, real_lost = surplus._Check.__init__, Surplus.peer_lost
+    real_init, real_lost = surplus._Check.__init__, Surplus.link_down
 
     def init(self: Any, *args: Any) -> None:
         real_init(self, *args)
         self.until_s = inf
 
-    def peer_lost(self: Surplus, node: NodeId, now_s: float) -> None:
+    def link_down(self: Surplus, node: NodeId, now_s: float) -> None:
         check = self._check
         real_lost(self, node, now_s)
         self._check = check
 
     patch.setattr(surplus._Check, "__init__", init)
-    patch.setattr(Surplus, "peer_lost", peer_lost)
+    patch.setattr(Surplus, "link_down", link_down)
 
 
 def changed_copies_go(patch: pytest.MonkeyPatch) -> None:

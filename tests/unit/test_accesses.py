@@ -297,7 +297,7 @@ def test_a_peer_that_is_back_is_told_of_what_it_is_to_hold():
 
 
 def test_who_has_just_come_is_told_of_what_it_is_to_hold():
-    """Its records may come from a node that knows of no access, and a session in use would end at one of its holders."""
+    """Its records may come from who knows of no access, and a session in use would end at one of its holders."""
     here = Clocked().linked(BOB).linked(CAROL, 2).linked(b"dave....", 3)
     sids = [bytes([number]) * 16 for number in range(200)]
     for sid in sids:

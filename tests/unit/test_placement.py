@@ -82,7 +82,7 @@ def test_the_scores_are_those_of_every_other_version():
 def test_all_members_hold_a_session_until_there_are_as_many_as_the_settings_say(members, rules, copies):
     """The one place that knows the number four."""
     placement = viewing(*[member(number) for number in range(1, members + 1)], rules=rules)
-    assert {len(set(placement.holders(partition))) for partition in PARTITIONS} == {copies}
+    assert {len(set(placement.layout.holders(partition))) for partition in PARTITIONS} == {copies}
     assert placement.layout.all_to_all == (members < rules.all_to_all_below)
 
 
@@ -114,10 +114,10 @@ def test_who_leaves_holds_nothing_any_more_but_counts():
     assert not placement.layout.all_to_all
     assert placement.layout.partitions_of(leaving.node) == 1 << EVERYWHERE
     without = laid_out(*FIVE[1:4])
-    assert all(placement.holders(partition) == without.holders(partition) for partition in PARTITIONS)
+    assert all(placement.layout.holders(partition) == without.holders(partition) for partition in PARTITIONS)
     assert all(leaving not in placement.layout.ranking(partition) for partition in PARTITIONS)
     three = viewing(leaving, *FIVE[1:3])
-    assert leaving not in three.holders(0)
+    assert leaving not in three.layout.holders(0)
 
 
 def test_where_all_leave_all_stay_holders():
@@ -180,7 +180,7 @@ def test_a_node_knows_the_others_of_a_partition():
     here, *others = members = [member(number, host=f"h{number // 2}") for number in range(5)]
     placement = viewing(*members)
     for partition in range(EVERYWHERE + 1):
-        assert placement.others(partition) == tuple(one for one in placement.holders(partition) if one != here)
+        assert placement.others(partition) == tuple(one for one in placement.layout.holders(partition) if one != here)
     assert placement.others(EVERYWHERE) == tuple(sorted(others, key=lambda one: one.node))
 
 
@@ -279,9 +279,9 @@ def test_a_restart_in_place_counts_once():
 def test_a_restart_in_place_moves_nothing():
     """A deployment restarts every node; under a new node id each would be sent other sessions than it has had."""
     placement = viewing(*FIVE)
-    before = [names(placement.holders(partition)) for partition in PARTITIONS]
+    before = [names(placement.layout.holders(partition)) for partition in PARTITIONS]
     placement.view_changed((*FIVE[:4], member(5, run=1)), [(FIVE[4], 1.0)], 1.0)
-    assert [names(placement.holders(partition)) for partition in PARTITIONS] == before
+    assert [names(placement.layout.holders(partition)) for partition in PARTITIONS] == before
 
 
 def test_a_newcomer_counts_who_has_just_ended_as_the_others_do():
@@ -358,4 +358,4 @@ def test_a_node_that_nobody_drives_any_more_holds_everything_alone():
     """What it cannot ask others for must not be said to be theirs."""
     here = crowd()
     here.node.submit(Abandon())
-    assert names(here.replica.placement.holders(0)) == [here.me.name]
+    assert names(here.replica.placement.layout.holders(0)) == [here.me.name]

@@ -250,7 +250,7 @@ def test_a_reader_that_has_not_heard_of_a_drain_finds_what_the_new_holders_took_
     cluster.due()
     assert cluster.holding(sid) == [THREE, FOUR]
     cluster.deaf.clear()
-    assert [one.node for one in cluster[FIFTH].replica.placement.holders(partition_of(sid))] == [ONE, TWO]
+    assert [one.node for one in cluster[FIFTH].replica.placement.layout.holders(partition_of(sid))] == [ONE, TWO]
     found: list = []
     cluster[FIFTH].node.submit(Fetch(sid, (), found.append))
     cluster.carry()

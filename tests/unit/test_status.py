@@ -54,7 +54,7 @@ def test_the_parts_of_all_nodes_make_up_primary_and_secondary_of_everything():
             here.linked(peer, link)
         said = status(here)
         assert (said.mode, said.copies) == ("primary-secondary", 2)
-        announcers = [here.replica.placement.announcer(partition).node for partition in range(1024)]
+        announcers = [here.replica.placement.layout.announcer(partition).node for partition in range(1024)]
         assert said.primary_partitions == announcers.count(node), "the primary announces what ends"
         primary += said.primary_partitions
         secondary += said.secondary_partitions

@@ -170,7 +170,7 @@ def test_what_was_asked_over_a_lost_link_is_asked_over_the_next():
     """The link of a holder that restarts its network is gone for a moment; its copies are not there yet."""
     alice = Alice(table_of())
     alice.asks(0.0)
-    alice.part.peer_lost(BOB, 0.1)
+    alice.part.link_down(BOB, 0.1)
     assert alice.part.securing == 1
     assert alice.asks(5.0) == {}
     alice.part.link_up(BOB)
@@ -310,7 +310,7 @@ def test_a_copy_stays_while_one_thing_is_not_as_it_should_be(why):
     alice = secured(table_of())
     now_s = QUIET_S
     if why == "unlinked":
-        alice.part.peer_lost(CAROL, now_s)
+        alice.part.link_down(CAROL, now_s)
         assert alice.asks(now_s) == {}
         return
     have = alice.hears(BOB, alice.asks(now_s)[BOB], now_s, holder=why != "no holder").asks
@@ -324,7 +324,7 @@ def test_a_copy_stays_while_one_thing_is_not_as_it_should_be(why):
     if why == "used":
         alice.part.used(sid(0), now_s)
     if why == "lost link":
-        alice.part.peer_lost(BOB, now_s)
+        alice.part.link_down(BOB, now_s)
     lacking = (Gap(sid(0), {}, 0),) if why == "lacking" else ()
     assert alice.hears(CAROL, dict(have)[CAROL], now_s, *lacking).dropped == ()
     assert sid(0) in alice.table.records
