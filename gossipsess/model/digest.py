@@ -55,6 +55,16 @@ def in_scope(leaf: int, scope: int) -> bool:
     return bool(scope >> leaf // PARTITION_LEAVES & 1)
 
 
+def partitions_in(scope: int) -> list[int]:
+    """Return the partitions of a scope, in ascending order."""
+    partitions: list[int] = []
+    while scope:
+        lowest = scope & -scope
+        partitions.append(lowest.bit_length() - 1)
+        scope ^= lowest
+    return partitions
+
+
 def leaf_flags(scope: int) -> bytes:
     """Return a byte for each leaf: 1 where it belongs to one of the partitions of a scope, else 0."""
     bits = format(scope, f"0{PARTITIONS}b")[::-1].encode("ascii").translate(_FLAGS)

@@ -93,6 +93,8 @@ class Table:
         """Writes of one key at the same moment, of which merges have kept the later one."""
         self.bytes = 0
         """What all records cost in memory, roughly."""
+        self.occupied = 0
+        """The partitions in which anything is held, as a scope."""
         self._leaves: list[dict[Sid, None]] = [{} for _ in range(LEAVES)]
         self._accesses: dict[Sid, int] = {}
         self._owners = Owners()
@@ -246,11 +248,6 @@ class Table:
         first = partition * PARTITION_LEAVES
         return [sid for leaf in self._leaves[first : first + PARTITION_LEAVES] for sid in leaf]
 
-    def holds_any_in(self, partition: int) -> bool:
-        """Say whether anything is held in a partition."""
-        first = partition * PARTITION_LEAVES
-        return any(self._leaves[first : first + PARTITION_LEAVES])
-
     def count_beyond(self, scope: int) -> int:
         """Return how many records are held in partitions that are not in a scope; a look at each leaf, not at each."""
         sizes = zip(leaf_flags(scope), self._leaves, strict=True)
@@ -294,7 +291,9 @@ class Table:
         self.bytes += held_bytes(new) - (held_bytes(old) if old is not None else 0)
         self.sums.replace(sid, old.state_hash if old is not None else 0, new.state_hash, now_s)
         if old is None:
-            self._leaves[leaf_of(sid)][sid] = None
+            leaf = leaf_of(sid)
+            self._leaves[leaf][sid] = None
+            self.occupied |= 1 << leaf // PARTITION_LEAVES
             self._look_at(sid, self.life(new).ends_ms)
             self.revocations += is_user_sid(sid)
         elif new.tombstone and not old.tombstone:
@@ -314,7 +313,11 @@ class Table:
         sid = record.sid
         del self.records[sid]
         self.bytes -= held_bytes(record)
-        del self._leaves[leaf_of(sid)][sid]
+        leaf = leaf_of(sid)
+        del self._leaves[leaf][sid]
+        first = leaf - leaf % PARTITION_LEAVES
+        if not any(self._leaves[first : first + PARTITION_LEAVES]):
+            self.occupied ^= 1 << leaf // PARTITION_LEAVES
         self._accesses.pop(sid, None)
         self.sums.replace(sid, record.state_hash, 0, now_s)
         self._owners.changed(sid, user_entry(record), None)

@@ -31,7 +31,7 @@ from collections.abc import Collection
 from math import inf
 from typing import Final, NamedTuple, Protocol
 
-from gossipsess.model.digest import PARTITIONS
+from gossipsess.model.digest import partitions_in
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member
 from gossipsess.model.record import Claims
@@ -68,6 +68,9 @@ class Layout(Protocol):
 
     def holds(self, node: NodeId, partition: int) -> bool:
         """Say whether a node holds a partition."""
+
+    def partitions_of(self, node: NodeId) -> int:
+        """Return what a node holds, as a scope."""
 
 
 class Step(NamedTuple):
@@ -133,8 +136,9 @@ class Surplus:
         self._uses: dict[int, dict[Sid, _Use]] = {}  # by partition
         self._round = 0
         self._check: _Check | None = None
-        self._next_partition = 0
-        self._unchecked: list[Sid] = []  # of the one before that
+        self._to_look_in: list[int] | None = None  # partitions that come next; None between two looks
+        self._looked_in = 0
+        self._unchecked: list[Sid] = []  # of the partition looked in last
         self._check_at_s = now_s + QUIET_S
 
     # --- what happens -------------------------------------------------------------------------------------
@@ -158,17 +162,18 @@ class Surplus:
         myself = self._myself
         self._changed_at_s = now_s
         self._check_at_s = now_s + QUIET_S
-        surplus = [not after.holds(myself, partition) for partition in range(PARTITIONS)]
+        self._to_look_in, self._unchecked = None, []
+        held_now = after.partitions_of(myself)
         for node, peer in self._peers.items():
-            peer.offers.forget([one for one in peer.offers.partitions if not (surplus[one] and after.holds(node, one))])
-        self._uses = {partition: uses for partition, uses in self._uses.items() if surplus[partition]}
+            wanted = after.partitions_of(node) & ~held_now
+            peer.offers.forget([partition for partition in peer.offers.partitions if not wanted >> partition & 1])
+        self._uses = {partition: uses for partition, uses in self._uses.items() if not held_now >> partition & 1}
         due_s = now_s if at_once else now_s + SECURE_AFTER_S
-        for partition in range(PARTITIONS):
-            if surplus[partition] and table.holds_any_in(partition):
-                held = before.holds(myself, partition)
-                for member in after.holders(partition):
-                    if not before.holds(member.node, partition) or (held and member.node in filling):
-                        self._peer(member.node).offers.offer_all(partition, due_s)
+        for partition in partitions_in(table.occupied & ~held_now):
+            held = before.holds(myself, partition)
+            for member in after.holders(partition):
+                if not before.holds(member.node, partition) or (held and member.node in filling):
+                    self._peer(member.node).offers.offer_all(partition, due_s)
         if at_once:
             self._received = dict.fromkeys(self._received, now_s)
             for peer in self._peers.values():
@@ -178,10 +183,9 @@ class Surplus:
 
     def offer_to(self, node: NodeId, layout: Layout, table: Table, now_s: float) -> None:
         """Offer a holder all that is held here for it: what it was owed has been given up."""
-        for partition in range(PARTITIONS):
-            for_it = layout.holds(node, partition) and not layout.holds(self._myself, partition)
-            if for_it and table.holds_any_in(partition):
-                self._peer(node).offers.offer_all(partition, now_s)
+        for_it = layout.partitions_of(node) & ~layout.partitions_of(self._myself)
+        for partition in partitions_in(table.occupied & for_it):
+            self._peer(node).offers.offer_all(partition, now_s)
 
     def link_up(self, node: NodeId) -> None:
         """A link to a member is in use: it can be asked."""
@@ -399,30 +403,28 @@ class Surplus:
             self._check = None
         if self._check is not None or now_s < self._check_at_s:
             return
+        if self._to_look_in is None:
+            self._to_look_in = partitions_in(table.occupied & ~layout.partitions_of(self._myself))
         looked = 0
         while looked < LOOKED_AT_ONCE:
-            if not self._unchecked:
-                if self._next_partition == PARTITIONS:
-                    self._next_partition = 0
-                    self._check_at_s = now_s + CHECK_EVERY_S
+            if self._unchecked:
+                named, self._unchecked = self._unchecked[:CHECKED_MAX], self._unchecked[CHECKED_MAX:]
+                states = {sid: table.records[sid].state_hash for sid in named if sid in table.records}
+                if states:
+                    holders = [member.node for member in layout.holders(self._looked_in)]
+                    self._check = _Check(self._looked_in, states, holders, now_s)
                     return
-                looked += 1
-                self._next_partition += 1
-                self._unchecked = self._idle_in(self._next_partition - 1, layout, table, now_s)
-                looked += len(self._unchecked)
-                continue
-            named, self._unchecked = self._unchecked[:CHECKED_MAX], self._unchecked[CHECKED_MAX:]
-            partition = self._next_partition - 1
-            states = {sid: table.records[sid].state_hash for sid in named if sid in table.records}
-            holders = [member.node for member in layout.holders(partition)]
-            if states and not layout.holds(self._myself, partition):
-                self._check = _Check(partition, states, holders, now_s)
+            elif self._to_look_in:
+                self._looked_in = self._to_look_in.pop()
+                self._unchecked = self._idle_in(self._looked_in, layout, table, now_s)
+                looked += 1 + len(self._unchecked)
+            else:
+                self._to_look_in = None
+                self._check_at_s = now_s + CHECK_EVERY_S
                 return
 
     def _idle_in(self, partition: int, layout: Layout, table: Table, now_s: float) -> list[Sid]:
         """Return the surplus copies of a partition that nobody used; none where its holders cannot all be asked."""
-        if layout.holds(self._myself, partition) or not table.holds_any_in(partition):
-            return []
         peers = [self._peers.get(member.node) for member in layout.holders(partition)]
         if any(peer is None or not peer.linked for peer in peers):
             return []

@@ -8,6 +8,7 @@ import random
 from types import ModuleType
 
 from gossipsess.model.delta import not_covered
+from gossipsess.model.digest import EVERYTHING
 from gossipsess.model.record import Record, empty_record
 from gossipsess.model.table import Table
 from gossipsess.protocol.placement import partition_of
@@ -29,6 +30,9 @@ class Layout:
 
     def holds(self, node: bytes, partition: int) -> bool:
         return partition != PARTITION or node in self.nodes
+
+    def partitions_of(self, node: bytes) -> int:
+        return EVERYTHING if node in self.nodes else EVERYTHING & ~(1 << PARTITION)
 
 
 class LostCopy(AssertionError):

@@ -4,7 +4,7 @@ import pytest
 
 from gossipsess.errors import SessionTooLarge
 from gossipsess.model.delta import not_covered
-from gossipsess.model.digest import LEAVES, leaf_of
+from gossipsess.model.digest import LEAVES, leaf_of, partitions_in
 from gossipsess.model.record import IDLE, SESSION_BYTES_MAX, empty_record
 from gossipsess.model.revocation import user_sid
 from gossipsess.model.table import PARTITION_LEAVES, TOMBSTONE_MS, Table, register_value, touch_grain_ms
@@ -157,6 +157,7 @@ def test_a_dropped_session_is_gone_and_may_come_again():
     table.drop(SID, ALICE, 0.0)
     assert SID not in table.records
     assert table.in_partition(leaf_of(SID) // PARTITION_LEAVES) == []
+    assert not table.occupied
     assert table.sums[leaf_of(SID)] == 0
     table.merge(not_covered(kept, {}), EPOCH_MS, 0.0)
     assert table.in_partition(leaf_of(SID) // PARTITION_LEAVES) == [SID]
@@ -195,6 +196,4 @@ def test_the_partitions_together_are_the_whole_table():
         table.kill(sid, stamp(0), 0.0)
     partitions = range((LEAVES - 1) // PARTITION_LEAVES + 1)
     assert sorted(sid for one in partitions for sid in table.in_partition(one)) == sorted(table.records)
-    assert [one for one in partitions if table.holds_any_in(one)] == [
-        one for one in partitions if table.in_partition(one)
-    ]
+    assert partitions_in(table.occupied) == [one for one in partitions if table.in_partition(one)]
