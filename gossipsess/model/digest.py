@@ -39,6 +39,9 @@ SETTLE_S: Final = 3.0
 """A session counts as settled when it has not changed for this long. Longer than a push takes that is lost once and
 sent again; a real difference is noticed that much later."""
 
+SHARED_MAX: Final = 256
+"""Answers of `settled` kept for different sets of leaves, one for each peer, of 4 KB each."""
+
 
 def leaf_of(sid: Sid) -> int:
     """Return the leaf of a session, 0 .. `LEAVES` - 1."""
@@ -85,7 +88,7 @@ class LeafSums:
     Times are seconds on the caller's monotonic clock: wall clocks differ, and one that is set must settle nothing.
     """
 
-    __slots__ = ("_sums", "_total", "_unsettled", "_unsettled_sum", "_unsettled_sums")
+    __slots__ = ("_settled", "_sums", "_total", "_unsettled", "_unsettled_sum", "_unsettled_sums")
 
     def __init__(self) -> None:
         self._sums = [0] * LEAVES
@@ -93,12 +96,14 @@ class LeafSums:
         self._unsettled: dict[Sid, tuple[float, int]] = {}  # (when it changed, its hash), by that time
         self._unsettled_sum = 0
         self._unsettled_sums = [0] * LEAVES  # the same, of each leaf
+        self._settled: dict[bytes, int] = {}  # what `settled` said for which leaves, since anything last changed
 
     def replace(self, sid: Sid, old_hash: int, new_hash: int, now_s: float) -> None:
         """Account for one record that changed; 0 stands for no record. Without a state nothing is left to settle."""
         change = new_hash - old_hash
         if not change:
             return  # only claims have moved
+        self._settled.clear()
         leaf = leaf_of(sid)
         self._sums[leaf] = (self._sums[leaf] + change) & SUM_MASK
         self._total = (self._total + change) & SUM_MASK
@@ -124,14 +129,23 @@ class LeafSums:
             due.append(sid)
             self._unsettled_sum -= state_hash
             self._unsettled_sums[leaf_of(sid)] -= state_hash
+        if due:
+            self._settled.clear()
         if len(due) == len(self._unsettled):
             self._unsettled, self._unsettled_sum = {}, 0
         else:
             for sid in due:
                 del self._unsettled[sid]
-        if shared:
-            return (sum(compress(self._sums, shared)) - sum(compress(self._unsettled_sums, shared))) & SUM_MASK
-        return (self._total - self._unsettled_sum) & SUM_MASK
+        if not shared:
+            return (self._total - self._unsettled_sum) & SUM_MASK
+        # Two passes over all leaves, which a node at rest would make for each probe.
+        known = self._settled.get(shared)
+        if known is None:
+            known = (sum(compress(self._sums, shared)) - sum(compress(self._unsettled_sums, shared))) & SUM_MASK
+            if len(self._settled) == SHARED_MAX:
+                self._settled.clear()
+            self._settled[shared] = known
+        return known
 
     def put_right(self, leaf: int, true_sum: int) -> bool:
         """Take over a leaf's sum as added up anew; return whether anything was wrong.
@@ -139,7 +153,9 @@ class LeafSums:
         With the last leaf the total is added up too.
         """
         wrong = self._sums[leaf] != true_sum
-        self._sums[leaf] = true_sum
+        if wrong:
+            self._sums[leaf] = true_sum
+            self._settled.clear()
         if wrong or leaf == LEAVES - 1:
             total = sum(self._sums) & SUM_MASK
             wrong = wrong or total != self._total

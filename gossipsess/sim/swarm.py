@@ -19,9 +19,10 @@ NODES_MIN: Final = 2
 NODES_MAX: Final = 20
 NODES_DRAWN: Final = (2, 3, 4, 5, 6, 7)
 NODES_WEIGHTS: Final = (15, 34, 22, 17, 8, 4)
-CROWD_MIN: Final = 4
-CROWD_RARE: Final = 13
-"""Of so many nodes and more one crowd in four is: a run costs with their square."""
+CROWDS_DRAWN: Final = ((4, 4), (5, 5), (6, 9), (10, NODES_MAX))
+CROWDS_WEIGHTS: Final = (30, 25, 35, 10)
+"""Of how many nodes crowds are. Large ones are rare: a run costs with the square, and twenty nodes that place sessions
+on two of them show little that nine do not."""
 CLIENTS_MAX: Final = 5
 KEYS: Final = ("cart", "user", "theme")
 REQUEST_WEIGHTS: Final = (18, 32, 20, 8, 4, 5, 5, 6, 2, 4, 1)
@@ -63,8 +64,8 @@ def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX, cro
     """
     if crowd:
         rng = random.Random(f"{seed} crowd")  # noqa: S311  # must repeat with the seed
-        many = rng.randint(CROWD_RARE, NODES_MAX) if rng.random() < 0.25 else rng.randint(CROWD_MIN, CROWD_RARE - 1)
-        return _crowded(rng, draw(seed, nodes=nodes or many, loss_max=loss_max))
+        drawn = rng.randint(*rng.choices(CROWDS_DRAWN, CROWDS_WEIGHTS)[0])
+        return _crowded(rng, draw(seed, nodes=nodes or drawn, loss_max=loss_max))
     rng = random.Random(f"{seed} scenario")  # noqa: S311  # must repeat with the seed
     drawn = rng.choices(NODES_DRAWN, NODES_WEIGHTS)[0]
     nodes = nodes or drawn

@@ -34,7 +34,7 @@ def test_a_scenario_is_the_same_after_it_was_saved(tmp_path: Path) -> None:
 
 def test_a_crowd_is_of_four_to_twenty_nodes_with_and_without_zones_and_is_repeated_by_its_command() -> None:
     """Sizes at which no session is everywhere must be drawn, and what fails among them must be seen again."""
-    crowds = [draw(seed, crowd=True) for seed in range(300)]
+    crowds = [draw(seed, crowd=True) for seed in range(600)]
     sizes = [len(crowd.hosts) for crowd in crowds]
     assert sorted(dict.fromkeys(sizes)) == list(range(4, 21))
     assert all(not crowd.zones or len(crowd.zones) == len(crowd.hosts) for crowd in crowds)
