@@ -52,7 +52,7 @@ async def play(
         await fleet.start(*others)
         await fleet.wait_linked()
         empty_bytes = max(place.rss_bytes() for place in others)
-        sample = await _fill(fleet, sessions, value_bytes)
+        sample = await fill(fleet, sessions, value_bytes)
         full_bytes = min(place.rss_bytes() for place in others)
         async with shopping(fleet, rng) as tally:
             await trio.sleep(before_s)
@@ -67,7 +67,7 @@ async def play(
             synced_s, during = time.monotonic() - began_s, len(tally.took_s)
             fleet.balancer.put_in(newcomer.port)
             await trio.sleep(1.0)
-        absent = await _absent(newcomer, sample)
+        missing = await absent(newcomer, sample)
         held = (await fleet.status(newcomer))["sessions"]
         figures = tally.figures()
         return {
@@ -75,9 +75,9 @@ async def play(
             "sessions_filled": sessions,
             "bytes_each": value_bytes,
             **figures,
-            "clean": figures["clean"] and not absent,
+            "clean": figures["clean"] and not missing,
             "sampled": len(sample),
-            "sample_absent": absent,
+            "sample_absent": missing,
             "before": milliseconds(tally.took_s[:before]),
             "during": milliseconds(tally.took_s[before:during]),
             "open_s": round(fleet.starts_s[-1], 2),
@@ -90,7 +90,7 @@ async def play(
         }
 
 
-async def _fill(fleet: Fleet, sessions: int, value_bytes: int) -> list[str]:
+async def fill(fleet: Fleet, sessions: int, value_bytes: int) -> list[str]:
     """Make sessions on every running node; return the id of one in each batch."""
     ids: list[str] = []
     batches = iter([min(BATCH, sessions - made) for made in range(0, sessions, BATCH)])
@@ -144,13 +144,13 @@ async def _kill_donor(fleet: Fleet, newcomer: Place, others: list[Place], midway
     fleet.kill(others[used.index(max(used))])
 
 
-async def _absent(place: Place, ids: list[str]) -> int:
+async def absent(place: Place, ids: list[str]) -> int:
     """Return how many of these sessions a place does not know."""
-    absent = 0
+    missing = 0
     for session_id in ids:
         answer = await fetch(place.port, "GET", "/", {"session": session_id})
-        absent += answer.status != 200 or "data" not in answer.json()["seen"]
-    return absent
+        missing += answer.status != 200 or "data" not in answer.json()["seen"]
+    return missing
 
 
 def main() -> int:

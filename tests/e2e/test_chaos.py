@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 
-from ..chaos import grow, host, joiner, rolling
+from ..chaos import grow, host, in_place, joiner, rolling
 from ..chaos.balancer import Balancer, fetch
 from ..chaos.checker import Killed, Told, check, value_of
 from ..chaos.detection import P99_MAX_S
@@ -129,6 +129,19 @@ def test_kill_9_of_all_workers_of_a_host_loses_no_acknowledged_write() -> None:
     """Two copies on one machine would be none."""
     played = trio.run(partial(host.play, rounds=1, nodes=6))
     assert played["clean"], played
+
+
+def test_a_restart_in_place_moves_nothing_between_the_others() -> None:
+    """A deployment restarts every process: if each had others fetch what it held, it would be mostly that."""
+    played = trio.run(partial(in_place.play, rounds=2, nodes=4, sessions=1000))
+    assert played["clean"], played
+
+
+def test_a_restart_under_another_name_moves_sessions() -> None:
+    """The restarts above prove something only if a move would be seen."""
+    played = trio.run(partial(in_place.play, rounds=1, nodes=4, sessions=1000, elsewhere=True))
+    assert played["maps_changed"] == 4, played
+    assert played["pulled_by_those_who_stayed"] > 0, played
 
 
 def test_a_joiner_fills_up_though_its_donor_is_killed() -> None:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from gossipsess.protocol.placement import EVERYWHERE
 from gossipsess.service import process_node
 from gossipsess.waiting import blocking
 from gossipsess.web.starlette import SessionMiddleware
@@ -47,9 +48,15 @@ def fill(request: Request) -> JSONResponse:
 async def status(_: Request) -> JSONResponse:
     told = process_node().status()
     linked = sum(member.linked for member in told.members)
-    return JSONResponse(
-        {"synced": told.synced, "linked": linked, "sessions": told.sessions, "unconfirmed": told.unconfirmed}
-    )
+    names = ("synced", "sessions", "unconfirmed", "pulled_bytes")
+    return JSONResponse({"linked": linked} | {name: getattr(told, name) for name in names})
+
+
+async def owners(_: Request) -> JSONResponse:
+    """Answer with the names of the holders of each partition, the primary first."""
+    with process_node().node.locked() as replica:
+        layout = replica.placement.layout
+    return JSONResponse([[member.name for member in layout.holders(one)] for one in range(EVERYWHERE)])
 
 
 app = Starlette(
@@ -58,6 +65,7 @@ app = Starlette(
         Route("/write", write, methods=["POST"]),
         Route("/fill", fill, methods=["POST"]),
         Route("/status", status),
+        Route("/owners", owners),
     ],
     middleware=[Middleware(SessionMiddleware)],
 )
