@@ -84,6 +84,10 @@ def test_scale_counts_the_same_in_processes_and_in_virtual_time(tmp_path: Path) 
     for kind in ("create", "write"):
         assert real[kind]["bytes"] == pytest.approx(simulated[kind]["bytes"], rel=0.2)
         assert real[kind]["p99_ms"] >= real[kind]["p50_ms"] > 0
+    for one in (five, real):
+        assert one["write_holder"]["messages"] == pytest.approx(2, rel=0.2), "the other holder, and back"
+    assert five["write_copy"]["messages"] == 4, "both holders, and back"
+    assert real["write_copy"] is None, "of two nodes both are holders"
     assert real["rss_bytes"] > real["table_bytes"] > 20 * 10 * 100
     for one in (simulated, five, real):
         assert one["read_holder"]["messages"] == 0, "a holder asks nobody"
@@ -108,6 +112,19 @@ def test_scale_can_be_told_to_keep_every_session_everywhere(tmp_path: Path) -> N
     assert (five["create"]["messages"], five["create"]["nodes"]) == (8, 4)
     assert (five["write"]["messages"], five["write"]["nodes"]) == (8, 4)
     assert five["rested_records_mean"] == five["sessions"] == 12
+
+
+def test_a_write_costs_as_much_with_four_nodes_as_with_sixteen(tmp_path: Path) -> None:
+    """That more nodes make no write dearer is what placement is for."""
+    clusters = scale(tmp_path, "--simulated", "4", "16", "--real")
+    for one in clusters:
+        assert (one["write_holder"]["messages"], one["write_holder"]["messages_max"]) == (2, 2)
+        assert (one["write_copy"]["messages"], one["write_copy"]["messages_max"]) == (4, 4)
+        assert one["create"]["nodes_max"] == 2
+        assert one["write_holder"]["requests"] == one["write_copy"]["requests"] == one["write"]["requests"] == 12
+    for kind in ("write_holder", "write_copy"):
+        few, many = [one[kind]["bytes"] for one in clusters]
+        assert many == pytest.approx(few, rel=0.1)
 
 
 def test_the_report_replaces_the_figures_and_nothing_else(tmp_path: Path) -> None:
