@@ -1,9 +1,11 @@
 # Scale: what grows with the number of nodes, and what does not.
 #
 # In:    options (--help).   Out: a table, a line for each cluster; with --json all figures; with --plot a picture.
+# Exit:  1 where a request failed, or where figures contradict what docs/SCALE.md says; these are shown all the same.
 # Two ways to measure one thing: clusters of up to 64 nodes in virtual time, which count exactly and tell no time, and
 # clusters of a few processes on this machine, whose counts must agree with those and which show latency and memory.
-# Not here: how it is measured (scale_simulated.py, scale_real.py), what is counted (scale_count.py).
+# Not here: how it is measured (scale_simulated.py, scale_real.py), what is counted (scale_count.py),
+# what must hold of it (scale_check.py).
 
 import argparse
 import json
@@ -15,6 +17,7 @@ from typing import Any, Final
 import scale_real
 import scale_simulated
 from replicate import BenchError
+from scale_check import contradicted
 from scale_count import Cost, Figures, as_json
 from scale_plot import Curve, svg
 
@@ -28,6 +31,10 @@ together: one that creates a session of ten values of 100 bytes; one that replac
 (any), on one that placement gives the session (holder), and on another, which has read it (copy); a read on a holder,
 on a node that has nothing of the session (cold), and on one that keeps a copy.
 And what a node holds, and what it says while nobody asks anything.
+
+From four nodes on, where two sizes or more are measured, the cost of a write must not depend on how many nodes there
+are: at most 2R+2 messages with R holders, and bytes within 10 % over all sizes, for each kind of write; and a create
+must reach R nodes at most. Exit code 1: it is not so, or a request failed. Nothing of this with --all-to-all.
 """
 EPILOG: Final = """
 examples:
@@ -56,7 +63,7 @@ PROCESSES_HEADING: Final = (
 
 
 def main() -> int:
-    """Measure; return 1 where a request failed, or nodes did not meet."""
+    """Measure; return 1 where a request failed, nodes did not meet, or a write costs more than it must."""
     parser = argparse.ArgumentParser(
         prog="bench/scale.py",
         description=DESCRIPTION,
@@ -102,7 +109,10 @@ def main() -> int:
     if options.plot:
         former = _curves(before, "#999999", dashed=True) if before else []
         options.plot.write_text(svg([*former, *_curves(document, "#0969da")]))
-    return 0
+    wrong = contradicted(measured)
+    if wrong:
+        print("\n".join(["", "Not as docs/SCALE.md says:", *wrong]), file=sys.stderr)
+    return 1 if wrong else 0
 
 
 def _measured(options: argparse.Namespace) -> Iterator[Figures]:
