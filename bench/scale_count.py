@@ -117,12 +117,16 @@ class Cost(NamedTuple):
     """The same for each kind of message."""
     nodes: float | None = None
     """How many other nodes a message reached; None where that was not counted."""
+    messages_max: float | None = None
+    """Messages of the request that took most; None where requests were counted together."""
+    nodes_max: float | None = None
+    """Other nodes that the request reached that reached most."""
     p50_ms: float | None = None
     """Latency as the request sees it; None in virtual time, which would only show the delays that it was given."""
     p99_ms: float | None = None
 
 
-def cost(requests: int, traffic: Traffic, nodes: float | None = None, took_ms: Iterable[float] = ()) -> Cost | None:
+def cost(requests: int, traffic: Traffic, took_ms: Iterable[float] = ()) -> Cost | None:
     """Sum up so many requests; None where there were none."""
     if not requests:
         return None
@@ -130,7 +134,7 @@ def cost(requests: int, traffic: Traffic, nodes: float | None = None, took_ms: I
     kinds = {key.partition(" ")[2]: sent.over(requests) for key, sent in traffic.items() if key.startswith("requests")}
     ordered = sorted(took_ms)
     p50_ms, p99_ms = (ordered[len(ordered) * part // 100] if ordered else None for part in (50, 99))
-    return Cost(requests, each.messages, each.bytes, kinds, nodes, p50_ms, p99_ms)
+    return Cost(requests, each.messages, each.bytes, kinds, p50_ms=p50_ms, p99_ms=p99_ms)
 
 
 class Figures(NamedTuple):
@@ -143,7 +147,11 @@ class Figures(NamedTuple):
     """Nodes that placement gives a session, on average over the sessions."""
     create: Cost | None
     write: Cost | None
-    """One of a session's values, on a node drawn at random that has read it."""
+    """One of a session's values, on a node drawn at random that has read it: the average over round robin."""
+    write_holder: Cost | None
+    """The same on a node that placement gives the session."""
+    write_copy: Cost | None
+    """The same on another node, which has a copy since it has read the session. None: there are no others."""
     read_holder: Cost | None
     """On a node that placement gives the session."""
     read_cold: Cost | None

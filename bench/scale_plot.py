@@ -1,7 +1,7 @@
 # Scale, the plot: what grows with the number of nodes and what does not, as an SVG of small panels.
 #
 # In:      curves, each with the figures of several clusters as `scale.py --json` writes them.    Out: the SVG's text.
-# By hand and not with a plotting library: seven panels of lines and dots are less than such a dependency.
+# By hand and not with a plotting library: nine panels of lines and dots are less than such a dependency.
 # Not here: measuring (scale_simulated.py, scale_real.py).
 
 from collections.abc import Callable, Sequence
@@ -23,23 +23,49 @@ class Curve(NamedTuple):
     dashed: bool = False
 
 
-def _cost(kind: str, figure: str) -> Callable[[Row], float | None]:
-    return lambda row: row[kind][figure] if row[kind] else None
+Value = Callable[[Row], float | None]
+
+
+def _cost(kind: str, figure: str) -> Value:
+    def value(row: Row) -> float | None:
+        of_kind = row.get(kind)  # an older file may not know the kind
+        return of_kind[figure] if of_kind else None
+
+    return value
+
+
+def _placed(value: Value) -> Value:
+    """Return it for clusters only in which some nodes do not hold a session."""
+    return lambda row: value(row) if row["holders"] < row["nodes"] else None
 
 
 def _share(records: float | None, sessions: int) -> float | None:
     return None if records is None else 100 * records / sessions
 
 
-PANELS: Final[Sequence[tuple[str, Callable[[Row], float | None]]]] = (
-    ("messages per write", _cost("write", "messages")),
-    ("bytes per write", _cost("write", "bytes")),
-    ("messages per create", _cost("create", "messages")),
-    ("messages per read, on a node without the session", _cost("read_cold", "messages")),
-    ("messages per read, on a holder", _cost("read_holder", "messages")),
-    ("sessions a node keeps after a rest, % of all", lambda row: _share(row["rested_records_mean"], row["sessions"])),
-    ("idle: bytes per second and node", lambda row: row["idle"]["bytes"]),
+def _by_place(figure: str) -> dict[str, Value]:
+    # Without all-to-all, beside which both would look like zero.
+    return {
+        "on a holder": _placed(_cost("write_holder", figure)),
+        "on another node": _placed(_cost("write_copy", figure)),
+    }
+
+
+PANELS: Final[Sequence[tuple[str, dict[str, Value]]]] = (
+    ("messages per write, on any node", {"": _cost("write", "messages")}),
+    ("bytes per write, on any node", {"": _cost("write", "bytes")}),
+    ("messages per write, placement by default", _by_place("messages")),
+    ("bytes per write, placement by default", _by_place("bytes")),
+    ("messages per create", {"": _cost("create", "messages")}),
+    ("messages per read, on a node without the session", {"": _cost("read_cold", "messages")}),
+    ("messages per read, on a holder", {"": _cost("read_holder", "messages")}),
+    (
+        "sessions a node keeps after a rest, % of all",
+        {"": lambda row: _share(row["rested_records_mean"], row["sessions"])},
+    ),
+    ("idle: bytes per second and node", {"": lambda row: row["idle"]["bytes"]}),
 )
+"""Titles, and what is drawn for each curve: several lines where each has a name, which is written below its end."""
 WIDTH, HEIGHT, COLUMNS = 360, 220, 2
 LEFT, TOP, RIGHT, BOTTOM = 56, 34, 14, 30  # around the area that is drawn in
 
@@ -47,7 +73,7 @@ LEFT, TOP, RIGHT, BOTTOM = 56, 34, 14, 30  # around the area that is drawn in
 def svg(curves: Sequence[Curve]) -> str:
     """Return the panels below each other, two abreast, with a legend where the last panel would be."""
     rows = (len(PANELS) + COLUMNS) // COLUMNS
-    parts = [_panel(index, title, value, curves) for index, (title, value) in enumerate(PANELS)]
+    parts = [_panel(index, title, values, curves) for index, (title, values) in enumerate(PANELS)]
     for line, curve in enumerate(curves):
         x, y = WIDTH * (len(PANELS) % COLUMNS) + LEFT, HEIGHT * (rows - 1) + TOP + 20 * line
         parts += [
@@ -59,12 +85,11 @@ def svg(curves: Sequence[Curve]) -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{style}height="100%" fill="#fff"/>{"".join(parts)}</svg>\n'
 
 
-def _panel(index: int, title: str, value: Callable[[Row], float | None], curves: Sequence[Curve]) -> str:
-    points = [[(row["nodes"], value(row)) for row in curve.rows] for curve in curves]
-    known = [[(nodes, y) for nodes, y in line if y is not None] for line in points]
-    most = max((nodes for line in points for nodes, _ in line), default=4)
+def _panel(index: int, title: str, values: dict[str, Value], curves: Sequence[Curve]) -> str:
+    lines = [(curve, name, _points(curve, value)) for name, value in values.items() for curve in curves]
+    most = max((row["nodes"] for curve in curves for row in curve.rows), default=4)
     nodes_max = 1 << (most - 1).bit_length()  # whole numbers at its quarters
-    top = _round_up(max((y for line in known for _, y in line), default=0))
+    top = _round_up(max((y for _, _, points in lines for _, y in points), default=0))
     wide, high = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     parts = [_text(10, TOP - 14, title, 'class="title"')]
     for step in range(5):
@@ -72,10 +97,17 @@ def _panel(index: int, title: str, value: Callable[[Row], float | None], curves:
         parts.append(f'<path d="M{LEFT} {y}h{wide}" stroke="#ddd"/>')
         parts.append(_text(LEFT - 6, y + 4, f"{top * step / 4:g}", 'text-anchor="end"'))
         parts.append(_text(x, HEIGHT - BOTTOM + 16, f"{nodes_max * step / 4:g}", 'text-anchor="middle"'))
-    for curve, line in zip(curves, known, strict=True):
-        parts += _drawn(curve, [(LEFT + wide * nodes / nodes_max, TOP + high * (1 - y / top)) for nodes, y in line])
+    for curve, name, points in lines:
+        places = [(LEFT + wide * nodes / nodes_max, TOP + high * (1 - y / top)) for nodes, y in points]
+        parts += _drawn(curve, places)
+        if name and places and not curve.dots:
+            parts.append(_text(places[-1][0] - 4, places[-1][1] + 16, name, 'text-anchor="end"'))
     x, y = WIDTH * (index % COLUMNS), HEIGHT * (index // COLUMNS)
     return f'<g transform="translate({x} {y})">{"".join(parts)}</g>'
+
+
+def _points(curve: Curve, value: Value) -> list[tuple[int, float]]:
+    return [(row["nodes"], y) for row in curve.rows if (y := value(row)) is not None]
 
 
 def _drawn(curve: Curve, points: Sequence[tuple[float, float]]) -> list[str]:

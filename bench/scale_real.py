@@ -212,10 +212,13 @@ def measure(nodes: int, sessions: int, idle_s: float, seed: int, *, all_to_all: 
             [index for index in range(nodes) if not held[index][number] and index != creators[number]]
             for number in range(sessions)
         ]
-        _, read_holder = cluster.phase("read", _choice(cookies, at, rng.choice))
+        holding = _choice(cookies, at, rng.choice)
+        _, read_holder = cluster.phase("read", holding)
+        _, write_holder = cluster.phase("write", holding)
         strangers = _choice(cookies, without, rng.choice)
         _, read_cold = cluster.phase("read", strangers)
         _, read_copy = cluster.phase("read", strangers)
+        _, write_copy = cluster.phase("write", strangers)
         writers = _choice(cookies, [list(range(nodes))] * sessions, rng.choice)
         cluster.phase("read", writers)
         _, write = cluster.phase("write", writers)
@@ -224,7 +227,8 @@ def measure(nodes: int, sessions: int, idle_s: float, seed: int, *, all_to_all: 
         time.sleep(idle_s)
         idle = since(cluster.traffic(), rested)
         memory = [side("memory") for side in sides]
-    requests = sum(one.requests for one in (create, read_holder, read_cold, read_copy, write) if one is not None)
+    costs = (create, read_holder, write_holder, read_cold, read_copy, write_copy, write)
+    requests = sum(one.requests for one in costs if one is not None)
     return Figures(
         where="real",
         nodes=nodes,
@@ -232,6 +236,8 @@ def measure(nodes: int, sessions: int, idle_s: float, seed: int, *, all_to_all: 
         holders=sum(len(indexes) for indexes in at) / sessions,
         create=create,
         write=write,
+        write_holder=write_holder,
+        write_copy=write_copy,
         read_holder=read_holder,
         read_cold=read_cold,
         read_copy=read_copy,

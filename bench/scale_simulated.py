@@ -3,6 +3,8 @@
 # In:      how many nodes and sessions, how often each is written.    Out: `Figures`.
 # One request at a time, each with `REQUEST_S` to itself, so that what is sent meanwhile is its own. What comes later
 # than that is told by its kind: it is upkeep. A read asks as a store does, with the session's newest writes as token.
+# First each session is written by the same two nodes, which shows what a write costs on a holder and elsewhere; then by
+# nodes drawn from all, as round robin does.
 # Then a rest, in which copies that are no longer needed go; and a minute more, which shows what idle nodes send.
 # All requests are over before the first copy of one is a minute old: from then on copies are looked after, by messages
 # that would be taken for those of requests.
@@ -19,6 +21,7 @@ from replicate import BenchError
 from scale_count import (
     ATTRIBUTES,
     VALUE_BYTES,
+    Cost,
     Figures,
     Traffic,
     add,
@@ -60,9 +63,19 @@ IDLE_S: Final = 60.0
 """How long idle nodes are counted, after the rest: nodes compare their member lists once a minute."""
 USE_S: Final = QUIET_S - START_S - CALM_S - 1.0
 """How long requests may go on."""
-USES: Final = 5
-"""Requests of one round: a write and four reads."""
-ACCOUNTS: Final = ("create", "write", "read_holder", "read_cold", "read_copy", "read_aged", "read_outdated")
+USES: Final = 7
+"""Requests that a session gets in a round: three writes, a read before each, and one more."""
+ACCOUNTS: Final = (
+    "create",
+    "write",
+    "write_holder",
+    "write_copy",
+    "read_holder",
+    "read_cold",
+    "read_copy",
+    "read_aged",
+    "read_outdated",
+)
 
 
 class _Counter:
@@ -94,8 +107,25 @@ class _Account:
 
     def __init__(self) -> None:
         self.requests = 0
-        self.nodes = 0
         self.traffic: Traffic = {}
+        self._nodes = 0
+        self._nodes_max = 0
+        self._messages_max = 0.0
+
+    def add(self, traffic: Traffic, nodes: int) -> None:
+        """Take one request, which has sent this and reached so many other nodes."""
+        self.requests += 1
+        self.traffic = joined((self.traffic, traffic))
+        self._nodes += nodes
+        self._nodes_max = max(self._nodes_max, nodes)
+        self._messages_max = max(self._messages_max, total(traffic, "requests").messages)
+
+    def cost(self) -> Cost | None:
+        """Return what one of them has cost on average, and what the dearest has; None without any."""
+        average = cost(self.requests, self.traffic)
+        return average and average._replace(
+            nodes=self._nodes / self.requests, nodes_max=self._nodes_max, messages_max=self._messages_max
+        )
 
 
 class _Measurement:
@@ -109,7 +139,8 @@ class _Measurement:
         self.accounts = {name: _Account() for name in ACCOUNTS}
         self.sids = [_sid(seed, number) for number in range(sessions)]
         self._dots: dict[Sid, tuple[Dot, ...]] = {}
-        self._used_s: dict[tuple[int, Sid], float] = {}
+        self._confirmed_s: dict[tuple[int, Sid], float] = {}
+        """When a node's copy was confirmed last, or a little before: by its creation, or by a read that asked."""
         self.slots: list[Process] = []
 
     def meet(self) -> None:
@@ -127,61 +158,81 @@ class _Measurement:
 
     def create_all(self) -> None:
         """Create the sessions, each on the next node in turn."""
-        for number, sid in enumerate(self.sids):
+        for sid, creator in zip(self.sids, self._creators, strict=True):
             time_ms = EPOCH_MS + round(self.cluster.now_s * 1000)
             registers = ((CREATED, time_ms), (IDLE, 1_800_000), (ABSOLUTE, time_ms + 43_200_000))
             changes = [(key, register_value(value)) for key, value in registers]
             changes += [self._change(attribute) for attribute in range(ATTRIBUTES)]
-            self._write("create", self.slots[number % self.nodes], sid, tuple(changes))
+            self._confirmed_s[creator.slot, sid] = self.cluster.now_s
+            self._write("create", creator, sid, tuple(changes))
 
-    def use_all(self, round_number: int) -> None:
-        """Use each session: written on one node, then read on one of its holders, and twice on some node."""
+    def use_by_two(self, round_number: int) -> None:
+        """Write each session on a holder and on another node, which then reads it once more.
+
+        The same two in each round, one of them its creator: a push names who has written the session lately, and each
+        name is some 32 bytes. Sessions of small clusters must not have fewer writers, or sizes could not be compared.
+        """
+        for number, (sid, creator) in enumerate(zip(self.sids, self._creators, strict=True)):
+            holding = self.holders(sid)
+            others = [process for process in self.slots if process not in holding]
+            holder = creator if creator in holding else holding[number % len(holding)]
+            self._update("write_holder", holder, sid, round_number)
+            if others:
+                other = creator if creator in others else others[number % len(others)]
+                self._update("write_copy", other, sid, round_number)
+                self._read(other, sid)
+
+    def use_by_any(self, round_number: int) -> None:
+        """Write each session on a node drawn from all."""
         for sid in self.sids:
-            writer = self._rng.choice(self.slots)
-            self._read(writer, sid)
-            self._write("write", writer, sid, (self._change(round_number % ATTRIBUTES),))
-            self._read(self._rng.choice(self.holders(sid)), sid)
-            reader = self._rng.choice(self.slots)
-            self._read(reader, sid)
-            self._read(reader, sid)
+            self._update("write", self._rng.choice(self.slots), sid, round_number)
+
+    @property
+    def _creators(self) -> list[Process]:
+        """The node that creates each session, in the order of their ids."""
+        return [self.slots[number % self.nodes] for number in range(len(self.sids))]
 
     def holders(self, sid: Sid) -> list[Process]:
         """Return the processes that hold a session by placement, as the first of them sees it."""
         nodes = holders(self.slots[0].replica, sid)
         return [process for process in self.slots if process.node in nodes]
 
+    def _update(self, kind: str, process: Process, sid: Sid, round_number: int) -> None:
+        """Replace a value as a web request does, which has read the session where it writes."""
+        self._read(process, sid)
+        self._write(kind, process, sid, (self._change(round_number % ATTRIBUTES),))
+
     def _read(self, process: Process, sid: Sid) -> None:
         kind = "read_holder" if process in self.holders(sid) else "read_cold"
         if kind == "read_cold" and sid in process.records:
-            fresh = self._used_s[process.slot, sid] + TOKENED_S > self.cluster.now_s
+            fresh = self._confirmed_s[process.slot, sid] + TOKENED_S > self.cluster.now_s
             kind = "read_copy" if fresh else "read_aged"
             if not satisfies(process.records[sid], self._dots[sid]):
                 kind = "read_outdated"
+        began_s = self.cluster.now_s
         found = self._request(kind, process, partial(Fetch, sid, self._dots[sid]))
         if found is not Found.FRESH:
             raise BenchError(f"with all well, a {kind} of {self.nodes} nodes is {found}")
-        self._used_s[process.slot, sid] = self.cluster.now_s
+        if kind != "read_copy":  # which asks nobody
+            self._confirmed_s[process.slot, sid] = began_s
 
     def _write(self, kind: str, process: Process, sid: Sid, changes: tuple[tuple[str, bytes], ...]) -> None:
         outcome = self._request(kind, process, partial(Write, sid, changes, 1))
         if not isinstance(outcome, Confirmed):
             raise BenchError(f"with all well, a {kind} of {self.nodes} nodes is {outcome}")
         self._dots[sid] = ((process.node, process.records[sid].claims[process.node]),)
-        self._used_s[process.slot, sid] = self.cluster.now_s
 
     def _request(self, kind: str, process: Process, event_with: "partial[Any]") -> Any:
         """Make a request, wait until it is over and all that it caused, and put that on its account."""
         outcomes: list[Any] = []
         waiter: Waiter = outcomes.append
-        counter, account = self.counter, self.accounts[kind]
+        counter = self.counter
         before = dict(counter.traffic)
         counter.reached.clear()
         answer = self.cluster.submit(process, event_with(waiter))
         self.cluster.run_until(self.cluster.now_s + REQUEST_S)
         counter.reached.pop(process.slot, None)
-        account.requests += 1
-        account.nodes += len(counter.reached)
-        account.traffic = joined((account.traffic, since(counter.traffic, before)))
+        self.accounts[kind].add(since(counter.traffic, before), len(counter.reached))
         known = answer.outcome if isinstance(answer, Written) else answer
         return known if known is not None else outcomes[0] if outcomes else "still open"
 
@@ -205,7 +256,9 @@ def measure(nodes: int, sessions: int, writes: int, seed: int, *, all_to_all: bo
     met = dict(counter.traffic)
     one.create_all()
     for number in range(writes):
-        one.use_all(number)
+        one.use_by_two(number)
+    for number in range(writes):
+        one.use_by_any(number)
     records = [len(process.records) for process in one.slots]
     used = dict(counter.traffic)
     cluster.run_until(cluster.now_s + REST_S)
@@ -214,16 +267,12 @@ def measure(nodes: int, sessions: int, writes: int, seed: int, *, all_to_all: bo
     upkeep = total(since(rested, met), "upkeep").plus(total(since(rested, used), "requests"))
     cluster.run_until(cluster.now_s + IDLE_S)
     idle = since(counter.traffic, rested)
-    accounts = {
-        name: cost(account.requests, account.traffic, account.nodes / max(1, account.requests))
-        for name, account in one.accounts.items()
-    }
     return Figures(
         where="simulated",
         nodes=nodes,
         sessions=sessions,
         holders=sum(len(one.holders(sid)) for sid in one.sids) / sessions,
-        **accounts,
+        **{name: account.cost() for name, account in one.accounts.items()},
         upkeep=upkeep.over(sum(account.requests for account in one.accounts.values())),
         idle=total(idle, "membership", "requests", "upkeep").over(nodes * IDLE_S),
         idle_sessions=total(idle, "requests", "upkeep").over(nodes * IDLE_S),

@@ -1,5 +1,6 @@
 # The benchmarks run and see what they are to see. Their figures are judged by whoever runs them.
 
+import importlib
 import json
 import subprocess
 import sys
@@ -84,6 +85,10 @@ def test_scale_counts_the_same_in_processes_and_in_virtual_time(tmp_path: Path) 
     for kind in ("create", "write"):
         assert real[kind]["bytes"] == pytest.approx(simulated[kind]["bytes"], rel=0.2)
         assert real[kind]["p99_ms"] >= real[kind]["p50_ms"] > 0
+    for one in (five, real):
+        assert one["write_holder"]["messages"] == pytest.approx(2, rel=0.2), "the other holder, and back"
+    assert five["write_copy"]["messages"] == 4, "both holders, and back"
+    assert real["write_copy"] is None, "of two nodes both are holders"
     assert real["rss_bytes"] > real["table_bytes"] > 20 * 10 * 100
     for one in (simulated, five, real):
         assert one["read_holder"]["messages"] == 0, "a holder asks nobody"
@@ -108,6 +113,88 @@ def test_scale_can_be_told_to_keep_every_session_everywhere(tmp_path: Path) -> N
     assert (five["create"]["messages"], five["create"]["nodes"]) == (8, 4)
     assert (five["write"]["messages"], five["write"]["nodes"]) == (8, 4)
     assert five["rested_records_mean"] == five["sessions"] == 12
+
+
+def test_a_write_costs_as_much_with_four_nodes_as_with_sixteen(tmp_path: Path) -> None:
+    """That more nodes make no write dearer is what placement is for; `scale` fails where the command says otherwise."""
+    clusters = scale(tmp_path, "--simulated", "4", "16", "--real")
+    for one in clusters:
+        assert (one["write_holder"]["messages"], one["write_holder"]["messages_max"]) == (2, 2)
+        assert (one["write_copy"]["messages"], one["write_copy"]["messages_max"]) == (4, 4)
+        assert one["create"]["nodes_max"] == 2
+        assert one["write_holder"]["requests"] == one["write_copy"]["requests"] == one["write"]["requests"] == 12
+    for kind in ("write_holder", "write_copy"):
+        few, many = [one[kind]["bytes"] for one in clusters]
+        assert many == pytest.approx(few, rel=0.1)
+
+
+def made_up(nodes: int, holders: int, **costs: Any) -> Any:
+    """Return figures of a cluster whose requests cost as the page says, but for `costs`: fields of each kind."""
+    count = importlib.import_module("scale_count")
+    usual: dict[str, dict[str, Any]] = {
+        "create": {"messages": 4.0, "bytes": 2900.0, "nodes": 2.0, "nodes_max": 2},
+        "write_holder": {"messages": 2.0, "bytes": 280.0, "messages_max": 2},
+        "write_copy": {"messages": 4.0, "bytes": 580.0, "messages_max": 4},
+    }
+    requests = {
+        kind: count.Cost(**{"requests": 9, "kinds": {}, **fields, **costs.get(kind, {})})
+        for kind, fields in usual.items()
+    }
+    empty = dict.fromkeys(count.Figures._fields)
+    return count.Figures(**{**empty, "where": "simulated", "nodes": nodes, "holders": holders, **requests})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (
+            {"write_copy": {"bytes": 640.0}},
+            "a write elsewhere takes 580 bytes with 4 nodes and 640 with 64 (simulated)",
+        ),
+        ({"write_holder": {"bytes": 250.0}}, "a write on a holder takes 250 bytes with 64 nodes and 280 with 4"),
+        (
+            {"write_copy": {"messages_max": 7}},
+            "with 64 nodes (simulated) a write elsewhere took 7 messages, more than 2R+2",
+        ),
+        ({"write_holder": {"messages": 8.0, "messages_max": None}}, "a write on a holder took 8 messages"),
+        ({"create": {"nodes_max": 3}}, "with 64 nodes (simulated) a create reached 3 nodes, more than R = 2"),
+    ],
+)
+def test_a_cost_that_grows_is_told(monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], told: str) -> None:
+    """A check that can not fail checks nothing."""
+    monkeypatch.syspath_prepend(str(SCALE.parent))
+    contradicted = importlib.import_module("scale_check").contradicted
+    assert contradicted([made_up(4, 2), made_up(64, 2)]) == []
+    (sentence,) = contradicted([made_up(4, 2), made_up(64, 2, **wrong)])
+    assert told in sentence
+    assert contradicted([made_up(64, 2, **wrong)]) == [], "one size says nothing of growth"
+    assert contradicted([made_up(4, 4), made_up(64, 64, **wrong)]) == [], "all-to-all grows, and is to"
+
+
+def test_scale_fails_where_a_cost_grows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The exit code is what a job sees; the figures must be there all the same, to see why."""
+    monkeypatch.syspath_prepend(str(SCALE.parent))
+    command = importlib.import_module("scale")
+    monkeypatch.setattr("scale_check.FLAT", 0.5)  # more than any figures keep to
+    file = tmp_path / "scale.json"
+    short = ["--sessions", "6", "--writes", "1", "--simulated", "4", "5", "--real", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", ["scale.py", *short])
+    assert command.main() == 1
+    told = capsys.readouterr().err
+    assert "Not as docs/SCALE.md says:\na write on a holder takes" in told
+    assert [one["nodes"] for one in json.loads(file.read_text())["clusters"]] == [4, 5]
+    monkeypatch.setattr(sys, "argv", ["scale.py", *short, "--all-to-all"])
+    assert command.main() == 0
+
+
+def test_a_write_that_was_not_measured_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures that lack what is claimed must not pass for figures that agree."""
+    monkeypatch.syspath_prepend(str(SCALE.parent))
+    contradicted = importlib.import_module("scale_check").contradicted
+    (sentence,) = contradicted([made_up(4, 2), made_up(64, 2)._replace(write_copy=None)])
+    assert sentence == "with 64 nodes (simulated) nobody measured a write elsewhere: its cost is not known"
 
 
 def test_the_report_replaces_the_figures_and_nothing_else(tmp_path: Path) -> None:
