@@ -44,7 +44,7 @@ class GainStatus:
     for_s: float
     """How long ago the first of them was gained, seconds."""
     eta_s: float | None
-    """In about how many seconds the data will be here; None while none has come."""
+    """In about how many seconds the data will be here; None while hardly any has come."""
 
 
 @dataclass(frozen=True)

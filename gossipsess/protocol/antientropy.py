@@ -132,6 +132,9 @@ class AntiEntropy:
         self.gains.layout_changed(after, now_s, grace=grace)
         leaving = any(member.node == self._myself and member.leaving for member in after.live)  # alone or with all
         filling = [peer.member.node for peer in self._peers if peer.fills] if leaving else ()
+        for peer in self._peers:
+            # Its digest will say so, with the next probe; this node may leave before.
+            peer.fills |= bool(after.partitions_of(peer.member.node) & ~before.partitions_of(peer.member.node))
         self.surplus.layout_changed(before, after, self._table, now_s, at_once=leaving, filling=filling)
         self._go_on(now_s)
 
@@ -192,7 +195,8 @@ class AntiEntropy:
         held, owed = answer(message, self._table, holder=holder)
         for sid, claims in owed:
             peer.outbound.lacks(sid, claims)
-        self._peers.flush(peer, now_s)
+        # What is newer here goes before the answer, however much it is: then its sessions are equal, and asked no more.
+        self._peers.flush_all_of(peer, message.records, now_s)
         self._peers.send(peer, held)
 
     def held(self, peer: Peer, message: Held, now_s: float) -> None:
@@ -237,11 +241,13 @@ class AntiEntropy:
     def sums(self, peer: Peer, message: SyncSums, now_s: float) -> None:
         """Ask for what differs."""
         self._step(peer, peer.sync.sums(message, self._table, now_s), now_s)
+        self.gains.advanced(peer.member.node, peer.sync.share, now_s)
         self.look_whether_done(peer, now_s)  # where all is equal the sync has ended
 
     def page(self, peer: Peer, message: SyncPage, now_s: float) -> None:
         """Pull what a page shows missing here."""
         self._step(peer, peer.sync.page(message, self._table, now_s), now_s)
+        self.gains.advanced(peer.member.node, peer.sync.share, now_s)
         self.look_whether_done(peer, now_s)
 
     def merged(self, peer: Peer, delta: Delta, now_s: float) -> None:
@@ -249,7 +255,9 @@ class AntiEntropy:
         if peer.sync.running:
             before = peer.sync.pulled_bytes
             self._step(peer, peer.sync.merged(delta, self._table, now_s), now_s)
-            self.pulled_bytes += peer.sync.pulled_bytes - before
+            if peer.sync.pulled_bytes > before:
+                self.pulled_bytes += peer.sync.pulled_bytes - before
+                self.gains.advanced(peer.member.node, peer.sync.share, now_s)
 
     def look_whether_done(self, peer: Peer, now_s: float) -> None:
         """Note where syncs have ended that all the peer holds has been looked at."""
@@ -313,7 +321,6 @@ class AntiEntropy:
     def _step(self, peer: Peer, step: sync.Step, now_s: float) -> None:
         if peer.sync.running:
             peer.moves(now_s)
-            self.gains.advanced(peer.member.node, peer.sync.share, now_s)
         if step.shown:
             self.gains.shown(peer.member.node, step.shown, started=peer.sync.peer_synced)
         for sid, claims in step.owed:

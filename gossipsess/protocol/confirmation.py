@@ -122,24 +122,29 @@ class Confirmations:
                 break
             if not ticket.settled:
                 ticket.settled = True
-                late.append(Settle(ticket.waiter, Degraded(self._hosts_of(ticket.nodes), len(ticket.nodes))))
+                holding = self._holding(ticket)
+                late.append(Settle(ticket.waiter, Degraded(self._hosts_of(holding), len(holding))))
         return late
 
     def _enough(self, ticket: Ticket, holders: tuple[Member, ...]) -> bool:
         if ticket.confirm == "all":
             return all(member.node in ticket.nodes for member in holders)
-        # Who has died since holds nothing.
-        holding = {node: host for node, host in ticket.nodes.items() if node in self._live}
+        holding = self._holding(ticket)
         if self._other_hosts:
             return self._hosts_of(holding) >= min(ticket.confirm, self._other_hosts)
         return len(holding) >= min(ticket.confirm, len(self._live))
+
+    def _holding(self, ticket: Ticket) -> dict[NodeId, str]:
+        """Return who holds the write and is live: who has died since holds nothing."""
+        return {node: host for node, host in ticket.nodes.items() if node in self._live}
 
     def _hosts_of(self, nodes: dict[NodeId, str]) -> int:
         return len(dict.fromkeys(host for host in nodes.values() if host != self.my_host))
 
     def _settled(self, ticket: Ticket) -> list[Settle]:
         ticket.settled = True
-        return [Settle(ticket.waiter, Confirmed(self._hosts_of(ticket.nodes), len(ticket.nodes)))]
+        holding = self._holding(ticket)
+        return [Settle(ticket.waiter, Confirmed(self._hosts_of(holding), len(holding)))]
 
     def _hedge_s(self, ticket: Ticket) -> float:
         return ticket.deadline_s - (1 - HEDGE_AFTER) * self.timeout_s

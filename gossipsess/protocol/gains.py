@@ -18,11 +18,14 @@
 from collections.abc import Iterable
 from typing import Final, NamedTuple, Protocol
 
+from gossipsess.model.digest import USERS_SCOPE
 from gossipsess.model.identity import NodeId
 
 GRACE_S: Final = 5.0
 """How long a partition that was gained because its holder died or leaves is not pulled in bulk: the holder may come
 back in place, or hands over by itself. Shorter: a restart moves its sessions twice; longer: one copy for longer."""
+TELLING: Final = 0.05
+"""The part that must have come before it tells how long the rest will take."""
 STALL_S: Final = 3.0
 """A donor of which nothing has come for this long does not keep the next one waiting. It is three questions long."""
 
@@ -43,7 +46,7 @@ class Progress(NamedTuple):
     since_s: float
     """When the first of them was gained."""
     eta_s: float | None
-    """In how many seconds the data will have come, if it goes on as so far; None while nothing has come."""
+    """In how many seconds the data will have come, if it goes on as so far; None while hardly anything has."""
     come: int
     """Of how many a holder has shown everything; what others may have beyond that is looked for at last."""
 
@@ -200,16 +203,20 @@ class Gains:
         return min([*stalls, *[until_s for until_s, _ in self._grace]], default=None)
 
     def progress(self, now_s: float) -> Progress | None:
-        """Return how far it is; None when everything is synced."""
-        if not self.unsynced:
+        """Return how far it is with the sessions; None when everything is synced.
+
+        The revocations of users do not count: they are few, and compared at once.
+        """
+        unsynced, moving = self.unsynced & ~USERS_SCOPE, self._moving & ~USERS_SCOPE
+        if not unsynced:
             return None
-        come = self._moving & (self._come | ~self.unsynced)
+        come = moving & (self._come | ~unsynced)
         done = float(come.bit_count())
         for node, donor in self._donors.items():
-            done += donor.share * (donor.asked & self._holdings.partitions_of(node) & ~come).bit_count()
-        of = self._moving.bit_count()
-        eta_s = (now_s - self._since_s) * max(of / done - 1, 0.0) if done else None
-        return Progress(self.unsynced.bit_count(), of, self._since_s, eta_s, come.bit_count())
+            done += donor.share * (donor.asked & moving & ~come & self._holdings.partitions_of(node)).bit_count()
+        of = moving.bit_count()
+        eta_s = (now_s - self._since_s) * max(of / done - 1, 0.0) if done >= of * TELLING else None
+        return Progress(unsynced.bit_count(), of, self._since_s, eta_s, come.bit_count())
 
     # --- inside -------------------------------------------------------------------------------------------
 

@@ -62,6 +62,10 @@ class Membership:
         """Yield each member that died or left, and since when this node knows it, oldest first."""
         return ((self._members[node], since_s) for since_s, node in self._by_age)
 
+    def ended_last(self) -> Iterator[tuple[Member, float]]:
+        """Yield the same, the newest first."""
+        return ((self._members[node], since_s) for since_s, node in reversed(self._by_age))
+
     def merge(self, member: Member, now_s: float, ended_s: float = 0.0) -> MemberChanged | None:
         """Take `member` over if it outranks what is known; return the change, or None when it was no news.
 

@@ -10,6 +10,7 @@
 import math
 from typing import Final, NamedTuple
 
+from gossipsess.model.digest import USERS_SCOPE
 from gossipsess.model.member import Member, MemberState
 from gossipsess.model.rules import Rules
 from gossipsess.protocol.effects import Effect, Inform, Warn
@@ -103,7 +104,8 @@ class Moves:
             return [
                 Warn(
                     f"this node leaves, and of {_partitions(securing)} it is not known that the others hold all that "
-                    "is here: they could not be reached, or it was too much. What only this node held is lost."
+                    "is here: they could not be reached, or it was too much. If this node alone held some of it, "
+                    "that is lost."
                 )
             ]
         line = self._handed_over(0, now_s)
@@ -120,7 +122,9 @@ class Moves:
         count = f"{seen.counted} {'node' if by_node else 'host'}{'' if seen.counted == 1 else 's'}"
         where = "every node" if copies is None else f"{copies} {'of them' if by_node else 'nodes'}"
         bound = f"GOSSIPSESS_ALL_TO_ALL_BELOW is {self._rules.all_to_all_below}"
-        return f"{count}, and {bound}: each session now lives on {where}"
+        leaving = sum(member.leaving for member in layout.live)
+        but = f" ({leaving} of {len(layout.live)} {'leaves' if leaving == 1 else 'leave'})" if leaving else ""
+        return f"{count}{but}, and {bound}: each session now lives on {where}"
 
     def _gained(self, seen: Seen, now_s: float) -> str | None:
         gain, progress = self._gain, seen.progress
@@ -131,7 +135,7 @@ class Moves:
                 self._started = True
             self._news.clear()
             return None  # there is nobody to pull from
-        new = seen.held & ~self._held
+        new = seen.held & ~self._held & ~USERS_SCOPE
         waits = new and now_s < self._gain_at_s
         why = self._why()
         if not waits:

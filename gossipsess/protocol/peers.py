@@ -18,7 +18,7 @@ from gossipsess.protocol.effects import Effect, Send
 from gossipsess.protocol.expiry import Accesses
 from gossipsess.protocol.repair import Comparison
 from gossipsess.protocol.replication import Outbound
-from gossipsess.wire.messages import LinkMessage, SyncList
+from gossipsess.wire.messages import Gap, LinkMessage, SyncList
 
 
 class Peer:
@@ -141,6 +141,16 @@ class Peers:
             question, peer.held = peer.held, None
             self.send(peer, question)
         self.flush_when_due(peer, now_s)
+
+    def flush_all_of(self, peer: Peer, gaps: tuple[Gap, ...], now_s: float) -> bool:
+        """Send one peer what it is owed, in as many Pushes as it takes until these sessions are among it.
+
+        Returns False where the way to it is full before.
+        """
+        self.flush(peer, now_s)
+        while peer.link is not None and peer.outbound.can_flush and peer.outbound.owes(gaps):
+            self.flush(peer, now_s)
+        return not peer.outbound.owes(gaps)
 
     def flush_when_due(self, peer: Peer, now_s: float) -> None:
         """See to it that the peer is sent what it is owed."""

@@ -189,11 +189,11 @@ class Placement:
 
         Args:
             live: the live members, this node included, in any order.
-            ended: members that died or left, each with when that was.
+            ended: members that died or left, each with when that was, the last one first.
             now_s: the time.
         """
         self._live = tuple(sorted([_placed(member) for member in live], key=lambda member: member.node))
-        self._few_from_s = self._when_few(ended)
+        self._few_from_s = self._when_few(ended, now_s)
         return self.timeout(now_s)
 
     def next_deadline(self) -> float | None:
@@ -212,27 +212,31 @@ class Placement:
     def counted(self, ended: Iterable[tuple[Member, float]], now_s: float) -> int:
         """Return how many names, or hosts, count; `ended` as for `view_changed`."""
         names = {self._counted(member) for member in self._live}
-        return len(names) + sum(until_s > now_s for until_s in self._lingering(ended, names).values())
+        return len(names) + len(self._lingering(ended, names, now_s))
 
     def others(self, partition: int) -> tuple[Member, ...]:
         """Return the holders of a partition but this node, the primary first."""
         return tuple([member for member in self.layout.holders(partition) if member.node != self._myself])
 
-    def _when_few(self, ended: Iterable[tuple[Member, float]]) -> float:
+    def _when_few(self, ended: Iterable[tuple[Member, float]], now_s: float) -> float:
         names = {self._counted(member) for member in self._live}
         missing = self._rules.all_to_all_below - len(names)
         if missing <= 0:
             return math.inf
-        lingering_s = sorted(self._lingering(ended, names).values(), reverse=True)
+        lingering_s = sorted(self._lingering(ended, names, now_s).values(), reverse=True)
         return lingering_s[missing - 1] if len(lingering_s) >= missing else -math.inf
 
-    def _lingering(self, ended: Iterable[tuple[Member, float]], names: Container[str]) -> dict[str, float]:
+    def _lingering(
+        self, ended: Iterable[tuple[Member, float]], names: Container[str], now_s: float
+    ) -> dict[str, float]:
         """Return who counts although it is not live, and until when."""
         until_s: dict[str, float] = {}
         for member, since_s in ended:
+            if since_s + LINGER_S <= now_s:
+                break  # of thousands remembered only these are looked at
             name = self._counted(member)
             if name not in names:
-                until_s[name] = max(since_s + LINGER_S, until_s.get(name, -math.inf))
+                until_s.setdefault(name, since_s + LINGER_S)
         return until_s
 
     def _counted(self, member: Member) -> str:

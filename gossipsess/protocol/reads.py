@@ -8,7 +8,7 @@
 import math
 from typing import Final
 
-from gossipsess.model.clock import HybridClock
+from gossipsess.model.clock import HybridClock, Stamp, time_ms_of
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import Record
 from gossipsess.model.table import Table
@@ -21,8 +21,8 @@ from gossipsess.protocol.peers import Peer, Peers
 from gossipsess.protocol.placement import Placement, partition_of
 from gossipsess.wire.messages import Pull, PullAnswer
 
-DEAD_MAX: Final = 1024
-"""Dead members remembered. They are doubted for as long as a version token of theirs may come."""
+ENDED_MAX: Final = 1024
+"""Members that died or left and are remembered, for as long as a version token of theirs may come."""
 UNTOKENED_S: Final = 1.0
 """How long a copy that a holder has confirmed is served without asking again to a client that shows no token. Longer:
 what others wrote is seen later, and a logout that did not get here."""
@@ -52,12 +52,14 @@ class Reads:
         self._outbox = outbox
         self._clock = clock
         self._fetches = Fetches()
-        self._dead: dict[NodeId, None] = {}  # members that died, oldest first
+        self._ended: dict[NodeId, bool] = {}  # members that died (or left: False), oldest first
 
     # --- from the application -----------------------------------------------------------------------------
 
-    def fetch(self, event: Fetch, now_s: float) -> Found | None:
+    def fetch(self, event: Fetch, now_s: float, *, since_ms: int) -> Found | None:
         """Ask the other holders for a session, or for writes to it that are missing here.
+
+        `since_ms`: when the lineage of the data here began, cluster time.
 
         Returns what is known at once; None where `Settle` will tell.
         """
@@ -71,8 +73,7 @@ class Reads:
         holders = tuple([member.node for member in self._placement.others(partition_of(event.sid))])
         if contained and (not holders or self.is_current(event.sid, tokened=tokened, now_s=now_s)):
             return Found.FRESH
-        # A writer that died, or is only out of reach, may have told nobody who is left.
-        dead = any(origin in self._dead for origin, _ in event.dots)
+        doubted = any(self._is_doubted(origin, stamp, since_ms) for origin, stamp in event.dots)
         begun = self._fetches.start(
             event.sid,
             event.dots,
@@ -80,7 +81,7 @@ class Reads:
             self._candidates(event, holders),
             records,
             now_s,
-            doubtful=dead or not (holders or self._anti_entropy.synced),
+            doubtful=doubted or not (holders or self._anti_entropy.synced),
             validate=contained,
         )
         if isinstance(begun, Found):
@@ -104,15 +105,13 @@ class Reads:
 
     def member_live(self, node: NodeId) -> bool:
         """A member is live; return whether it was dead before."""
-        was_dead = node in self._dead
-        self._dead.pop(node, None)
-        return was_dead
+        return self._ended.pop(node, False)
 
-    def member_died(self, node: NodeId) -> None:
-        """A member died; writes of its own may have died with it."""
-        if len(self._dead) >= DEAD_MAX:
-            del self._dead[next(iter(self._dead))]
-        self._dead[node] = None
+    def member_ended(self, node: NodeId, *, died: bool) -> None:
+        """A member died, and writes of its own may have died with it; or it left."""
+        if len(self._ended) >= ENDED_MAX:
+            del self._ended[next(iter(self._ended))]
+        self._ended[node] = died
 
     def holder_lost(self, node: NodeId, now_s: float, *, died: bool) -> None:
         """A member is no more: nobody waits for it."""
@@ -137,10 +136,9 @@ class Reads:
                 held = True
                 if record.state_hash != gap.state_hash:
                     peer.outbound.lacks(gap.sid, gap.claims)
-        self._peers.flush(peer, now_s)
-        if message.request:
-            while peer.link is not None and peer.outbound.can_flush and peer.outbound.owes(message.wanted):
-                self._peers.flush(peer, now_s)
+        if not message.request:
+            self._peers.flush(peer, now_s)
+        elif self._peers.flush_all_of(peer, message.wanted, now_s):  # else an answer would come before its record
             synced = all(self._anti_entropy.is_synced(partition_of(gap.sid)) for gap in message.wanted)
             self._peers.send(peer, PullAnswer(message.request, held, synced))
 
@@ -171,6 +169,18 @@ class Reads:
         self._take(self._fetches.timeout(self._table.records, math.inf), now_s)
 
     # --- inside -------------------------------------------------------------------------------------------
+
+    def _is_doubted(self, origin: NodeId, stamp: Stamp, since_ms: int) -> bool:
+        """Say whether a write may be with nobody who can be asked, and exist all the same.
+
+        So where its writer died, or is only out of reach: it may have told nobody who is left. And where it wrote while
+        the data here existed, and nobody has heard of it: then there is another cluster, which was not met yet. One
+        that wrote before was of a cluster that is no more.
+        """
+        if origin == self._myself or origin in self._peers:
+            return False
+        died = self._ended.get(origin)
+        return time_ms_of(stamp) >= since_ms if died is None else died
 
     def _candidates(self, event: Fetch, holders: tuple[NodeId, ...]) -> Candidates:
         peers = [peer.member.node for peer in self._peers]

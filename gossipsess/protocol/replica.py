@@ -306,10 +306,10 @@ class Replica:
             # Dead here and alive there: it hears of it by now, refutes, and is dialed again.
             self.outbox.append(CloseLink(link))
             return
-        surplus = self._links.established(link, now_s)
-        if surplus is not None:
-            self.outbox.append(CloseLink(surplus))
-        if surplus != link:
+        unwanted = self._links.established(link, now_s)
+        if unwanted is not None:
+            self.outbox.append(CloseLink(unwanted))
+        if unwanted != link:
             self.sessions.heard_apart(node, hello.members, now_s)  # of this node: the fence is set by it
             self.sessions.link_up(node, link, hello.since_ms, now_s)
             self.sessions.heard_apart(node, hello.members, now_s)  # of others, where the link is not fenced
@@ -419,7 +419,7 @@ class Replica:
 
     def _place(self, live: tuple[Member, ...], now_s: float) -> None:
         before = self.placement.layout
-        if self.placement.view_changed(live, self.swim.view.ended(), now_s):
+        if self.placement.view_changed(live, self.swim.view.ended_last(), now_s):
             self.sessions.layout_changed(before, now_s)
 
     def _asked_by(self, probe: SendDatagram) -> NodeId | None:
@@ -451,7 +451,7 @@ class Replica:
         anti_entropy = self.sessions.anti_entropy
         return Seen(
             self.placement.layout,
-            self.placement.counted(self.swim.view.ended(), now_s),
+            self.placement.counted(self.swim.view.ended_last(), now_s),
             anti_entropy.gains.held,
             anti_entropy.gains.progress(now_s),
             anti_entropy.pulled_bytes,

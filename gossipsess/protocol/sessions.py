@@ -2,8 +2,9 @@
 #
 # In:    what requests do, and the messages of peers whose link is up.
 # Out:   effects, appended to the outbox that the replica shares with it.
-# The parts it drives (replication, confirmation, fetch, sync, repair, expiry) know nothing of each other. Which peers
-# there are it is told by the replica; which of them hold a session it asks of placement.
+# The parts it drives (recipients, confirmation, peers, reads, usage, anti-entropy) know nothing of each other but for
+# peers, to which all speak. Which peers there are it is told by the replica; which of them hold a session it asks of
+# placement.
 
 import math
 import random
@@ -189,7 +190,7 @@ class SessionProtocol:
         Returns what is known at once; None where `Settle` will tell.
         """
         self._drop_ended(now_s)  # what is over by this node's time may be in use elsewhere
-        return self._reads.fetch(event, now_s)
+        return self._reads.fetch(event, now_s, since_ms=self.since_ms(now_s))
 
     def is_current(self, sid: Sid, *, tokened: bool, now_s: float) -> bool:
         """Say whether the copy held here may be served without asking a holder; on any thread."""
@@ -218,8 +219,7 @@ class SessionProtocol:
 
     def member_gone(self, node: NodeId, *, died: bool, now_s: float) -> None:
         """A member died or left: what is owed to it is void, and what only some heard from it is repaired."""
-        if died:
-            self._reads.member_died(node)
+        self._reads.member_ended(node, died=died)
         peer = self.peers.remove(node)
         if peer is None:
             return  # known by hearsay only

@@ -21,7 +21,7 @@ import math
 from typing import Final, NamedTuple
 
 from gossipsess.model.delta import Delta
-from gossipsess.model.digest import GROUP_LEAVES, USERS_SCOPE, in_scope, short_hash
+from gossipsess.model.digest import GROUP_LEAVES, USERS_SCOPE, in_scope, leaf_of, short_hash
 from gossipsess.model.identity import Sid
 from gossipsess.model.record import Claims, entry_bytes
 from gossipsess.model.table import Table
@@ -63,11 +63,10 @@ class Sync:
         self.pulled_bytes = 0
         """Keys and values that came because a sync had asked for them."""
         self.running = False
-        self.both_ways = False
-        """The one that runs is a repair."""
         self._scope = 0
+        self._gives = 0  # of what is in scope, what the peer is given too
         self._shows = 0  # those in scope that nobody has asked for again since it began
-        self._again: tuple[int, bool] | None = None  # another one follows: its scope, and whether both ways
+        self._again: tuple[int, int] | None = None  # another one follows: its scope, and what of it is given
         self._round = 0
         self._differing: list[int] | None = None  # leaves not yet compared; None until the sums have come
         self._differed = 0  # how many of them there were
@@ -78,6 +77,11 @@ class Sync:
         self._missing: dict[Sid, bool] = {}  # what was pulled and has not come; whether as a whole
         self._unequal: dict[Sid, tuple[int, int]] = {}  # (mine, theirs) when last seen to differ
         self._due_s: float | None = None
+
+    @property
+    def both_ways(self) -> bool:
+        """The one that runs is a repair."""
+        return bool(self._gives)
 
     @property
     def share(self) -> float:
@@ -94,12 +98,13 @@ class Sync:
             both_ways: also find what the peer lacks, as a repair does that the peer does not run itself.
         """
         scope |= USERS_SCOPE
+        gives = scope if both_ways else 0
         if self.running:
-            waiting, ways = self._again or (0, False)
-            self._again = (waiting | scope, ways or both_ways)
+            waiting, given = self._again or (0, 0)
+            self._again = (waiting | scope, given | gives)
             self._shows &= ~scope
             return Step()
-        return self._begin(table, now_s, scope, both_ways)
+        return self._begin(table, now_s, scope, gives)
 
     def stop(self) -> None:
         """The link is lost; the next `start` begins from the front."""
@@ -118,8 +123,8 @@ class Sync:
             leaf
             for group, theirs in sums.groups
             for leaf, total in enumerate(theirs, group * GROUP_LEAVES)
-            if table.sums[leaf] != total and (total or self.both_ways) and in_scope(leaf, self._scope)
-        ]  # a sum of nothing: there is nothing to pull
+            if table.sums[leaf] != total and in_scope(leaf, self._scope if total else self._gives)
+        ]  # of a sum of nothing there is nothing to pull
         self._differed = len(self._differing)
         return self._next(table, now_s)
 
@@ -164,7 +169,8 @@ class Sync:
         record = table.records.get(delta.sid)
         if record is not None and record.state_hash == delta.after_hash:
             self._unequal.pop(delta.sid, None)
-        if self.both_ways and record is not None and record.state_hash != delta.after_hash:
+        given = in_scope(leaf_of(delta.sid), self._gives)
+        if given and record is not None and record.state_hash != delta.after_hash:
             owed = ((delta.sid, None if whole else delta.after),)
         if self._missing:
             self._due_s = now_s + ASK_AGAIN_S
@@ -182,9 +188,9 @@ class Sync:
         self._missing.clear()
         return self._ask(table, now_s) if self._differing is None else self._list(now_s)
 
-    def _begin(self, table: Table, now_s: float, scope: int, both_ways: bool) -> Step:
+    def _begin(self, table: Table, now_s: float, scope: int, gives: int) -> Step:
         self.running = True
-        self.both_ways = both_ways
+        self._gives = gives
         self._scope = self._shows = scope
         self._again = None
         self._differing = None
@@ -225,8 +231,8 @@ class Sync:
     def _not_in(self, page: SyncPage, table: Table) -> tuple[tuple[Sid, None], ...]:
         assert self._differing, "a page was asked for"
         listed = dict(page.sessions)
-        answered = self._differing[: page.answered]
-        return tuple([(sid, None) for p in answered for sid in table.in_leaf(p) if sid not in listed])
+        given = [leaf for leaf in self._differing[: page.answered] if in_scope(leaf, self._gives)]
+        return tuple([(sid, None) for leaf in given for sid in table.in_leaf(leaf) if sid not in listed])
 
 
 def answer(ask: SyncAsk, table: Table, synced: bool) -> SyncSums:

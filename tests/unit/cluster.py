@@ -1,5 +1,6 @@
 """Several whole nodes, all linked with each other, whose messages and time the test drives."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from gossipsess.model.identity import NodeId, Sid
@@ -31,6 +32,8 @@ class Cluster:
         self.nodes = {me.node: Clocked(me=me, rules=rules).alone() for me in members}
         self.deaf: list[NodeId] = []
         """Nothing that is said to these gets there."""
+        self.is_lost: Callable[[Said], bool] = lambda said: False
+        """Which messages over links do not get there."""
         self.datagrams = True
         """Datagrams get through, too."""
         for node, here in self.nodes.items():
@@ -129,9 +132,10 @@ class Cluster:
         if not isinstance(effect, Send):
             return None
         hearer = self.ids[effect.link - 1]
-        if hearer in self.nodes and hearer not in self.deaf:
+        said = Said(sender, hearer, effect.message)
+        if hearer in self.nodes and hearer not in self.deaf and not self.is_lost(said):
             self[hearer].hears(effect.message, self.link(sender))
-        return Said(sender, hearer, effect.message)
+        return said
 
 
 def pushed(said: list[Said], sid: Sid, by: NodeId) -> list[NodeId]:

@@ -151,3 +151,17 @@ def test_outcomes_of_two_kinds_are_never_equal():
     """An application compares what it got; by the numbers alone a degraded commit would pass for a confirmed one."""
     assert Confirmed(0, 0) != Degraded(0, 0)
     assert Confirmed(1, 1) == Confirmed(1, 1) != Confirmed(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("confirm", "acks", "outcome"), [(2, "", Degraded(0, 0)), (2, "yz", Confirmed(2, 2)), (3, "z", Degraded(1, 1))]
+)
+def test_an_outcome_counts_nobody_who_has_died(confirm, acks, outcome):
+    """Whoever reads it takes it for the number of copies there are."""
+    confirmations = waiting("xyz")
+    ticket = confirmations.open(SID, print, confirm, 0.0)
+    confirmations.held_by(ticket, node("x"), others("xyz"))
+    changes(confirmations, "yz")
+    settled = [one for name in acks for one in confirmations.held_by(ticket, node(name), others("yz"))]
+    settled += confirmations.timeout(0.25)
+    assert settled == [Settle(print, outcome)]

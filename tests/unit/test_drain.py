@@ -86,6 +86,31 @@ def test_everything_a_node_alone_held_is_with_its_new_holders_before_it_leaves()
         assert [cluster[node].node.records[sid].state_hash for node in cluster.ranking(sid)[:2]] == 2 * [states[sid]]
 
 
+@pytest.mark.parametrize("between_s", [0.0, 0.2], ids=["before its next probe", "after it"])
+def test_who_has_just_become_a_holder_is_handed_over_what_its_digest_does_not_tell_yet(between_s):
+    """A process is killed while a deployment stops another one: the next in rank has nothing yet, and cannot say so
+    before its next probe."""
+    a, b, c, d = FIVE[:4]
+    cluster = Cluster(a, b, c, d, rules=Rules())
+    cluster.passes(2.0)
+    sids = cluster.sids(a, c)[:10] + cluster.sids(c, a)[:10]
+    for sid in sids:
+        cluster.write(a, sid, 1)
+    cluster.passes(2.0)
+    drains(cluster, d)
+    secures(cluster, d)
+    leaves(cluster, d)
+    cluster.passes(6.0)
+    cluster.dies(c)
+    cluster.carry()
+    cluster.passes(between_s)
+    drains(cluster, a)
+    secures(cluster, a)
+    leaves(cluster, a)
+    cluster.passes(1.0)
+    assert [sid for sid in sids if sid not in cluster[b].node.records] == []
+
+
 def test_what_the_other_holder_has_too_is_not_sent_again_by_all():
     """With a hundred thousand sessions a node must be gone within seconds; only what is lacking moves."""
     cluster = Cluster()

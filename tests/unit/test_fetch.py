@@ -568,7 +568,7 @@ def test_a_token_that_names_a_write_of_a_dead_node_leaves_it_unknown():
     """Out of reach is not dead: it may be back with the session in a moment."""
     here = Clocked().alone().linked(BOB).loses()
     assert here.node.submit(Fetch(SID, ((BOB, stamp(0)),), print)) is Found.UNKNOWN
-    assert here.node.submit(Fetch(SID, ((CAROL, stamp(0)),), print)) is Found.ABSENT
+    assert here.node.submit(Fetch(SID, ((CAROL, stamp(-1)),), print)) is Found.ABSENT
     here.node.submit(LinkOpened(2, BOB, None))
     here.hears(Hello(member(BOB)._replace(incarnation=1), 0, ()), 2)
     here.hears(Bye(), 2)
@@ -597,3 +597,17 @@ def test_a_pulls_verdict_comes_after_its_record_however_much_is_owed_before_it(m
     *pushes, verdict = here.says()
     assert [delta.sid for push in pushes for delta in push.deltas] == sids
     assert verdict == PullAnswer(7, held=True, synced=True)
+
+
+@pytest.mark.parametrize(("written_ms", "found"), [(-1, Found.ABSENT), (0, Found.UNKNOWN)])
+def test_a_writer_of_which_nobody_has_heard_is_doubted_if_it_wrote_in_this_clusters_time(written_ms, found):
+    """Two clusters that have not met yet: a login at the other one must not be taken for gone, and its cookie be
+    replaced. Of a cluster that is no more nobody can know: there the user logs in again, and waits for nobody."""
+    here = Clocked().alone().linked(BOB)
+    outcomes: list[object] = []
+    here.node.submit(Fetch(SID, ((CAROL, stamp(written_ms)),), outcomes.append))
+    here.hears(PullAnswer(1, held=False, synced=True))
+    here.waits(FETCH_TIMEOUT_S + 0.1)
+    here.node.submit(Tick())
+    here.says()
+    assert outcomes == [found]

@@ -301,6 +301,19 @@ def test_progress_is_what_holders_have_shown_and_the_share_of_what_one_is_showin
     assert account.progress(201.0) == (1, 1, 200.0, None, 0)
 
 
+def test_how_long_it_takes_is_told_when_some_of_the_sessions_have_come_and_not_before():
+    """The revocations are compared within milliseconds, and tell nothing of hours."""
+    shares = Shares({ME: EVERYTHING, ALICE: EVERYTHING})
+    account = gains(ALICE, shares=shares)
+    scope = account.next_pull([ALICE], 100.0)[1]
+    account.advanced(ALICE, 0.04, 104.0)
+    assert account.progress(104.0) == (1024, 1024, 100.0, None, 0)
+    account.advanced(ALICE, 0.5, 104.0)
+    assert account.progress(104.0) == (1024, 1024, 100.0, 4.0, 0)
+    account.shown(ALICE, scope & ~USERS_SCOPE, started=True)
+    assert account.progress(104.0) is None
+
+
 # --- with real syncs ----------------------------------------------------------------------------------------
 
 LATENCY_S = 0.005

@@ -121,10 +121,10 @@ def test_a_gain_that_a_restart_in_place_takes_back_is_told_as_such():
 def test_a_node_that_is_alone_tells_nothing_and_one_that_joins_says_that_it_has_just_started():
     """A developer's single process has nobody to share anything with."""
     moves = Moves(Rules())
-    assert texts(moves, seen(ALONE, progress=progress(1025, 1025, 0.0), counted=1), 0.0) == []
+    assert texts(moves, seen(ALONE, progress=progress(1024, 1024, 0.0), counted=1), 0.0) == []
     moves.member_changed(FOUR[1], None)
-    (line,) = texts(moves, seen(progress=progress(1025, 1025, 0.0)), 0.5)
-    assert line == "this node is to hold 1,025 more partitions (it has just started), and pulls what it lacks"
+    (line,) = texts(moves, seen(progress=progress(1024, 1024, 0.0)), 0.5)
+    assert line == "this node is to hold 1,024 more partitions (it has just started), and pulls what it lacks"
 
 
 def test_who_was_alone_and_is_joined_gains_nothing():

@@ -9,6 +9,7 @@ from gossipsess.model.member import Member, MemberState, Told
 from gossipsess.model.revocation import user_sid
 from gossipsess.protocol.effects import CloseLink, Dial, SendDatagram
 from gossipsess.protocol.events import Abandon, LinkOpened, ReceivedDatagram
+from gossipsess.protocol.membership import Membership
 from gossipsess.protocol.placement import EVERYWHERE, LINGER_S, Layout, Placement, Rules, partition_of
 from gossipsess.wire.messages import Gossip, Hello, Members, Ping, ProbeAck
 from tests.unit.machines import ALICE, BOB, CAROL, Clocked, stamp
@@ -352,6 +353,25 @@ def test_a_node_wakes_when_a_name_stops_counting():
             here.replica.swim.heard_members([alive], here.now_s)
         assert here.replica.placement.layout.all_to_all == (here.now_s >= due_s)
     assert here.now_s == due_s
+
+
+def test_of_thousands_that_ended_long_ago_none_is_looked_at(monkeypatch):
+    """A crash loop leaves as many, and a newcomer hears of all of them at once, each time the whole view anew."""
+    here = crowd()
+    ended = [at_one_address(b"%08d" % number)._replace(state=MemberState.DEAD) for number in range(500)]
+    here.hears(Members(tuple([Told(one, ended_s=3600 + number) for number, one in enumerate(ended)]), reply=False))
+    looked: list[Member] = []
+    ended_last = Membership.ended_last
+
+    def counting(view: Membership):
+        for one in ended_last(view):
+            looked.append(one[0])
+            yield one
+
+    monkeypatch.setattr(Membership, "ended_last", counting)
+    hears_of(here, at_one_address(DAVE, port=7953)._replace(incarnation=1, state=MemberState.LEFT))
+    assert not here.replica.placement.layout.all_to_all
+    assert len(looked) == 2, "who has just left, and the last of the others"
 
 
 def test_a_node_that_nobody_drives_any_more_holds_everything_alone():

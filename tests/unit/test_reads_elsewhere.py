@@ -5,12 +5,14 @@ from concurrent.futures import Future
 import pytest
 
 from gossipsess.model.identity import Sid, sid_of
+from gossipsess.protocol import replication
 from gossipsess.protocol.events import Drain, Fetch, Invalidate
 from gossipsess.protocol.gains import GRACE_S
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.placement import partition_of
 from gossipsess.protocol.reads import TOKENED_S, UNTOKENED_S
-from gossipsess.wire.messages import Gap, Pull, PullAnswer, Push
+from gossipsess.protocol.surplus import QUIET_S
+from gossipsess.wire.messages import Gap, Have, Pull, PullAnswer, Push, PushAck
 from tests.unit.cluster import FIVE, Cluster, Said, of
 
 ONE, TWO, THREE, FOUR, FIFTH = FIVE
@@ -255,3 +257,51 @@ def test_a_reader_that_has_not_heard_of_a_drain_finds_what_the_new_holders_took_
     cluster[FIFTH].node.submit(Fetch(sid, (), found.append))
     cluster.carry()
     assert found == [Found.FRESH]
+
+
+def test_a_holder_whose_way_is_full_does_not_confirm_a_copy_of_what_has_ended(monkeypatch):
+    """What it has more, the end above all, goes before its answer. Where that has to wait, so does the answer."""
+    monkeypatch.setattr(replication, "IN_FLIGHT_BYTES_MAX", 2_000)
+    cluster = Cluster()
+    cookie, sid = stored(cluster, ONE, elsewhere=FIFTH)
+    reads(cluster, FIFTH, bare(cookie))
+    cluster.passes(2 * UNTOKENED_S)
+    holder = cluster.ranking(sid)[0]
+    cluster.is_lost = lambda said: said[:2] == (FIFTH, holder) and isinstance(said.message, PushAck)
+    for other in cluster.sids(holder, FIFTH)[:20]:
+        cluster.write(holder, other)
+    cluster.passes(0.2)
+    outcomes: list[object] = []
+    cluster[holder].node.submit(Invalidate(sid, 1, outcomes.append))
+    cluster.passes(0.1)
+    assert not cluster[FIFTH].node.records[sid].tombstone, "it has not heard yet"
+    answers: list[object] = []
+    cluster[FIFTH].node.submit(Fetch(sid, (), answers.append))
+    said = cluster.carry()
+    assert [one.hearer for one in of(said, Pull)] == [holder]
+    assert not of(said, PullAnswer)
+    cluster.is_lost = lambda said: False
+    cluster.passes(0.1, 0.01)
+    assert answers == [Found.FRESH]
+    assert cluster[FIFTH].node.records[sid].tombstone
+
+
+def test_copies_that_are_only_older_go_in_one_check_however_much_newer_there_is(monkeypatch):
+    """What a holder has newer is more than one Push. What came after its answer would count as used, and stay."""
+    monkeypatch.setattr(replication, "PUSH_BYTES", 1)
+    cluster = Cluster()
+    cluster.passes(1.0)
+    first = cluster.sid(ONE, TWO)
+    sids = [first[:2] + number.to_bytes(14) for number in range(5)]
+    for sid in sids:
+        cluster.write(ONE, sid, idle_ms=3_600_000)
+    cluster.passes(0.5)
+    for sid in sids:
+        cluster[THREE].node.submit(Fetch(sid, (), print))
+        cluster.carry()
+    for sid in sids:
+        cluster.write(ONE, sid)
+    said = cluster.passes(QUIET_S + 15.0, 0.25)
+    assert [cluster.holding(sid) for sid in sids] == [[ONE, TWO]] * 5
+    assert not [one for one in of(said, Push) if one.sender == THREE]
+    assert [len(one.message.records) for one in of(said, Have) if one.sender == THREE] == [5, 5]

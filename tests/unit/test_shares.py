@@ -5,7 +5,7 @@ import pytest
 from gossipsess.model.digest import SETTLE_S, in_scope, leaf_of
 from gossipsess.protocol.antientropy import INCOMPARABLE
 from gossipsess.protocol.events import Accessed, Fetch
-from gossipsess.protocol.gains import GRACE_S
+from gossipsess.protocol.gains import GRACE_S, STALL_S
 from gossipsess.wire.messages import Members, Ping, ProbeAck, SyncAsk, Touch
 from tests.unit.cluster import FIVE, Cluster, Said, of
 from tests.unit.machines import EPOCH_MS
@@ -71,6 +71,25 @@ def test_a_new_holder_is_told_of_the_accesses_to_what_it_now_holds_and_of_no_oth
     assert {used for one in said if one.hearer == third for used, _ in one.message.accesses} == {sid}
     times = [cluster[node].replica.sessions.table.accesses[sid] for node in (TWO, third)]
     assert times[0] == times[1] > EPOCH_MS + 30_000
+
+
+# --- gains ------------------------------------------------------------------------------------------------
+
+
+def test_a_donor_that_is_silent_over_its_link_keeps_no_other_waiting():
+    """An application that hangs still answers pings for a while. Until others have shown what a dead member held, that
+    is on one node only."""
+    cluster = Cluster()
+    cluster.passes(1.0)
+    for sid in cluster.sids(FIFTH)[:20]:
+        cluster.write(FIFTH, sid)
+    cluster.passes(0.5)
+    cluster.is_lost = lambda said: said.hearer == FOUR
+    cluster.dies(FIFTH)
+    asks = of(cluster.passes(GRACE_S - 0.5, 0.25), SyncAsk)
+    asks = of(cluster.passes(STALL_S + 1.5, 0.25), SyncAsk)
+    for node in (ONE, TWO, THREE):
+        assert {one.hearer for one in asks if one.sender == node} == {ONE, TWO, THREE, FOUR} - {node}
 
 
 # --- digests ----------------------------------------------------------------------------------------------

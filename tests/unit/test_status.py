@@ -79,13 +79,13 @@ def test_a_node_that_gains_says_how_far_it_is_and_what_came():
     """Who restarts node after node waits for this to end."""
     here, there = Clocked(ALICE).alone(), Clocked(BOB)
     stored(here, 300)
-    assert status(there).gaining == GainStatus(1025, 1025, 0, 0.0, None), "it has just started, and met nobody"
+    assert status(there).gaining == GainStatus(1024, 1024, 0, 0.0, None), "it has just started, and met nobody"
     here.linked(BOB)
     there.linked(ALICE)
     there.now_s += 0.5
     gaining = status(there).gaining
     assert gaining is not None
-    assert (gaining.of, gaining.for_s) == (1025, 0.5)
+    assert (gaining.of, gaining.for_s) == (1024, 0.5)
     exchange(here, there)
     said = status(there)
     assert said.gaining is None

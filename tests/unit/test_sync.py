@@ -324,6 +324,26 @@ def test_a_repair_gives_what_is_in_scope_and_nothing_else(scope):
     assert set(step_owed) == within(mine, scope) - before
 
 
+def test_what_is_pulled_after_a_repair_that_waited_with_it_is_not_given():
+    """Of what only the asker is to hold, the peer is no holder: given to it, all of that would go again."""
+    mine, theirs = table_of(range(500)), table_of(())
+    asker = Sync()
+    step = asker.start(mine, 0.0, 0)
+    repaired, gained = (1 << 512) - 1, EVERYTHING - (1 << 512) + 1
+    asker.start(mine, 0.0, repaired, both_ways=True)
+    asker.start(mine, 0.0, gained)
+    owed: list[bytes] = []
+    while step.message is not None:
+        match step.message:
+            case SyncAsk():
+                step = asker.sums(answer(step.message, theirs, True), mine, 0.0)
+            case SyncList():
+                step = asker.page(listing(step.message, theirs, True), mine, 0.0)
+        owed += [name for name, _ in step.owed]
+    assert set(owed) == within(mine, repaired)
+    assert step.shown == EVERYTHING
+
+
 def test_where_only_what_is_out_of_scope_differs_a_sync_is_one_question():
     """Two holders of one partition would else list all their others each time a link comes up."""
     mine, theirs = table_of(range(2000)), table_of(range(1500))
