@@ -32,6 +32,11 @@ from gossipsess.wire.messages import Have, Held, Pull, SyncAsk, SyncList, SyncPa
 SYNC_AGAIN_S: Final = 3.0
 """After a member died or left, a second sync follows this much later: what it had told others may still have been on
 their way to each other at the first."""
+VOUCHED_MS: Final = 3_600_000
+"""How long this node says what its side does not know of partitions that it held whole: until all have met again that
+were kept apart for long."""
+VOUCHED_MAX: Final = 64
+"""Moments remembered until which it did; a member that comes and goes all the time makes no more of them."""
 INCOMPARABLE: Final = 1 << 48
 """A digest that says nothing: its sender has gained partitions, and is still pulling them."""
 
@@ -70,6 +75,7 @@ class AntiEntropy:
         self._rng = rng
         self._sync_all_at_s: float | None = None
         self._cut_off = False
+        self._vouched: list[tuple[int, int]] = []  # (when, scope): partitions that were held whole here until then
         self._heard_end_from: dict[Sid, NodeId] = {}  # tombstones of sessions that others hold, and who told of them
 
     @property
@@ -84,10 +90,20 @@ class AntiEntropy:
         """
         return self.synced and bool((self.gains.held & ~self.gains.unsynced) >> partition & 1)
 
+    def vouches(self, sid: Sid, began_ms: int, time_ms: int) -> bool:
+        """Say whether a session that began then and is not held here is over for all those in touch with this node.
+
+        So where this node is to hold it, and where it was until those came that tell of it.
+        """
+        partition = partition_of(sid)
+        return self.is_synced(partition) or bool(self._vouched_for(time_ms, began_ms) >> partition & 1)
+
     # --- peers come and go --------------------------------------------------------------------------------
 
-    def new_peer(self, member: Member, *, again: bool) -> Peer:
+    def new_peer(self, member: Member, now_s: float, *, again: bool) -> Peer:
         """Return a peer for a member that is live now. `again`: it was dead here."""
+        if again:
+            self._speak_for(self.gains.held, now_s)  # it has to show all of it, from now on
         self.gains.peer_live(member.node, again=again)
         return Peer(member, self._comparison(member.node), back=again)
 
@@ -99,7 +115,10 @@ class AntiEntropy:
         peer.comparison = self._comparison(node)
         self.gains.link_up(node)
         self.surplus.link_up(node)
-        scope = self.gains.held & ~self.gains.unshown(node)  # what it has not shown at all is asked for in its turn
+        scope = self.gains.held
+        if self._fence.is_fenced(node):  # who holds these now may not know what has ended here
+            scope |= self._vouched_for(self._clock.time_ms(now_s))
+        scope &= ~self.gains.unshown(node)  # what it has not shown at all is asked for in its turn
         if scope:
             self._step(peer, peer.sync.start(self._table, now_s, scope), now_s)
         if peer.outbound.unrepaired:
@@ -129,6 +148,7 @@ class AntiEntropy:
         after = self._placement.layout
         # Who died may come back in place, and who leaves hands over by itself.
         grace = any(member.is_eligible and not after.is_eligible(member.node) for member in before.live)
+        self._speak_for(self.gains.held & ~after.partitions_of(self._myself), now_s)
         self.gains.layout_changed(after, now_s, grace=grace)
         leaving = any(member.node == self._myself and member.leaving for member in after.live)  # alone or with all
         filling = [peer.member.node for peer in self._peers if peer.fills] if leaving else ()
@@ -305,6 +325,22 @@ class AntiEntropy:
             self._step(peer, peer.sync.start(self._table, now_s, pull[1]), now_s)
         self._surplus_step(self.surplus.timeout(now_s, self._placement.layout, self._table), now_s)
 
+    def _speak_for(self, scope: int, now_s: float) -> None:
+        """Remember what of a scope was held whole until now."""
+        whole = scope & ~self.gains.unsynced if self.synced else 0
+        if whole:
+            self._vouched = [*self._vouched[1 - VOUCHED_MAX :], (self._clock.time_ms(now_s), whole)]
+
+    def _vouched_for(self, time_ms: int, began_ms: int = 0) -> int:
+        """Return for which partitions this node speaks though it has lost them, of sessions that began then."""
+        self._vouched = [
+            (lost_ms, scope) for lost_ms, scope in self._vouched if lost_ms + VOUCHED_MS > time_ms and scope
+        ]
+        vouched = 0
+        for lost_ms, scope in self._vouched:
+            vouched |= scope if began_ms < lost_ms else 0
+        return vouched
+
     def _surplus_step(self, step: SurplusStep, now_s: float) -> None:
         for node, sid, claims in step.owed:
             peer = self._peers.get(node)
@@ -313,6 +349,8 @@ class AntiEntropy:
                 self.handed_over_bytes += self._table.get(sid).size
                 self._peers.flush_when_due(peer, now_s)
         for sid in step.dropped:
+            without = ~(1 << partition_of(sid))
+            self._vouched = [(lost_ms, scope & without) for lost_ms, scope in self._vouched]
             self._peers.forget(sid)
             self._heard_end_from.pop(sid, None)
         for node, have in step.asks:

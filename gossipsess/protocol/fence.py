@@ -111,11 +111,16 @@ class Fence:
         """Say whether a node's delta of a session that is unknown here must not be taken in."""
         if not self._links[node].fenced or delta.tombstone or delta.base_claims or delta.base_hash:
             return False  # a delta over a base is no whole record: it is a gap here, and is asked for
-        created: Stamp = 0
-        logins: list[Stamp] = []
-        for key, stamp, origin, value in delta.entries:
-            if key == CREATED:
-                created = stamp
-            elif key == USER and (login := login_of(Entry(stamp, origin, value, 0))) is not None:
-                logins.append(login.stamp)
-        return time_ms - time_ms_of(min([created, *logins])) > FENCE_MS
+        return time_ms - began_ms(delta) > FENCE_MS
+
+
+def began_ms(delta: Delta) -> int:
+    """Return when the session of a whole record was created, or its user logged in if that was first; cluster time."""
+    created: Stamp = 0
+    logins: list[Stamp] = []
+    for key, stamp, origin, value in delta.entries:
+        if key == CREATED:
+            created = stamp
+        elif key == USER and (login := login_of(Entry(stamp, origin, value, 0))) is not None:
+            logins.append(login.stamp)
+    return time_ms_of(min([created, *logins]))

@@ -215,7 +215,7 @@ class Gains:
         for node, donor in self._donors.items():
             done += donor.share * (donor.asked & moving & ~come & self._holdings.partitions_of(node)).bit_count()
         of = moving.bit_count()
-        eta_s = (now_s - self._since_s) * max(of / done - 1, 0.0) if done >= of * TELLING else None
+        eta_s = (now_s - self._since_s) * max(of / done - 1, 0.0) if done and done >= of * TELLING else None
         return Progress(unsynced.bit_count(), of, self._since_s, eta_s, come.bit_count())
 
     # --- inside -------------------------------------------------------------------------------------------

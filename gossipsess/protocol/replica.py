@@ -404,7 +404,7 @@ class Replica:
         self._moves.member_changed(member, before)
         live = (*self.swim.view.live(), self.swim.myself)
         if member.is_live:
-            self.sessions.member_live(member)
+            self.sessions.member_live(member, now_s)
             self._place(live, now_s)
             self._links.wanted(member.node, now_s)
             self._dial_due(now_s)

@@ -31,7 +31,7 @@ from gossipsess.protocol.events import (
     Watch,
     Write,
 )
-from gossipsess.protocol.fence import Fence
+from gossipsess.protocol.fence import Fence, began_ms
 from gossipsess.protocol.memory import MemoryLimit
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
 from gossipsess.protocol.peers import Peers
@@ -208,12 +208,12 @@ class SessionProtocol:
 
     # --- peers come and go --------------------------------------------------------------------------------
 
-    def member_live(self, member: Member) -> None:
+    def member_live(self, member: Member, now_s: float) -> None:
         """A member is live; its link may not be up yet."""
         was_dead = self._reads.member_live(member.node)
         peer = self.peers.get(member.node)
         if peer is None:
-            self.peers.add(self.anti_entropy.new_peer(member, again=was_dead))
+            self.peers.add(self.anti_entropy.new_peer(member, now_s, again=was_dead))
         else:
             peer.member = member
 
@@ -532,9 +532,11 @@ class SessionProtocol:
         delta = self._usage.with_access(delta)
         if sid in self.table.records or not self._fence.refuses(node, delta, time_ms):
             return self.table.merge(delta, time_ms, now_s)
+        if not self.anti_entropy.vouches(sid, began_ms(delta), time_ms):
+            return Applied(empty_record(sid), gap=False)  # others must say whether it has ended; it is not taken in
         self.fenced += 1
         record = self.table.kill(sid, self.clock.tick(now_s, max(delta.after.values(), default=0)), now_s)
-        self.peers.owe(empty_record(sid), self._others(sid), None, now_s)
+        self.peers.owe(empty_record(sid), tuple([peer.member for peer in self.peers]), None, now_s)
         return Applied(record, gap=False)
 
     def _hear_stamps(self, message: Push, now_s: float) -> None:

@@ -1,15 +1,21 @@
 """The fence: who was apart for nearly a day brings back no session whose logout may be forgotten."""
 
+from collections.abc import Callable
+from itertools import combinations, permutations
+
 import pytest
 
+from gossipsess.model import table as table_module
 from gossipsess.model.delta import changes_since, not_covered
 from gossipsess.model.member import Told
 from gossipsess.model.record import USER, dead_record
 from gossipsess.model.revocation import rotated_value, user_value
 from gossipsess.protocol import fence as fence_module
-from gossipsess.protocol.events import LinkClosed, LinkOpened
+from gossipsess.protocol.events import DialFailed, Fetch, Invalidate, LinkClosed, LinkOpened
 from gossipsess.protocol.fence import FENCE_MS, INHERIT_AFTER_MS, Fence
+from gossipsess.protocol.outcomes import Found
 from gossipsess.wire.messages import Hello, Members, Push, PushAck, SyncAsk, SyncSums
+from tests.unit.cluster import Cluster, Said
 from tests.unit.machines import BOB, CAROL, EPOCH_MS, SID, Clocked, member, record, registers, stamp
 
 DAY_MS = 86_400_000
@@ -254,3 +260,102 @@ def test_a_greeting_says_how_old_the_data_is():
     (said,) = here.says()
     assert isinstance(said, Hello)
     assert said.since_ms == EPOCH_MS
+
+
+# --- the sides of a cluster, where not every node holds every session -----------------------------------------
+
+
+class Sides(Cluster):
+    """Six nodes, of which three are cut off from the others for a while."""
+
+    def __init__(self) -> None:
+        self.apart: tuple[bytes, ...] = ()
+        self.is_late: Callable[[Said], bool] = lambda said: False
+        super().__init__(*[b"node-%d.." % number for number in range(6)])
+        self.is_lost = lambda said: self.are_parted(said.sender, said.hearer) or self.is_late(said)
+        self.passes(2.0)
+
+    def are_parted(self, one: bytes, other: bytes) -> bool:
+        return (one in self.apart) != (other in self.apart)
+
+    def part(self, *side: bytes) -> None:
+        """Cut these off, until each side takes the other for dead."""
+        self.apart = side
+        for one, other in permutations(self.ids, 2):
+            if self.are_parted(one, other):
+                self[one].node.submit(LinkClosed(self.link(other)))
+                self[one].node.submit(DialFailed(self[other].me.address, refused=True))
+        self.carry()
+        assert all(len(here.replica.swim.view.live()) == 2 for here in self.nodes.values())
+
+    def meet(self) -> None:
+        """Let the sides see each other again; their links are not up yet."""
+        self.apart = ()
+        while not all(len(here.replica.swim.view.live()) == 5 for here in self.nodes.values()):
+            self.passes(0.5, 0.1)
+
+    def link_up(self, *pairs: tuple[bytes, bytes]) -> None:
+        for pair in pairs or combinations(self.ids, 2):
+            for one, other in (pair, pair[::-1]):
+                if other not in self[one].replica.linked:
+                    self[one].node.submit(LinkOpened(self.link(other), other, None))
+        self.carry()
+
+    def alive_at(self, sid: bytes) -> list[bytes]:
+        return [node for node in self.holding(sid) if not self[node].node.records[sid].tombstone]
+
+    def tells(self, teller: bytes, hearer: bytes, message: object) -> None:
+        if not self.are_parted(teller, hearer):
+            super().tells(teller, hearer, message)
+
+
+@pytest.fixture
+def sides(monkeypatch) -> Sides:
+    """Return a cluster in which a minute apart is a long time."""
+    monkeypatch.setattr(fence_module, "FENCE_MS", 40_000)
+    monkeypatch.setattr(table_module, "TOMBSTONE_MS", 45_000)
+    return Sides()
+
+
+def test_a_logout_of_which_no_holder_has_heard_is_not_undone_when_sides_meet(sides):
+    """Both holders may come from the side that knows nothing of it, and nobody remembers it any more."""
+    side = sides.ids[:3]
+    sid = next(sid for sid in sides.sids() if not {*side} & {*sides.ranking(sid)[:2]})
+    sides.write(sides.ids[3], sid, idle_ms=3_600_000)
+    sides.passes(1.0)
+    sides.part(*side)
+    sides[side[0]].node.submit(Invalidate(sid, "all", print))
+    sides.passes(60.0, 0.5)
+    assert not {*side} & {*sides.holding(sid)}, "nobody of this side remembers"
+    sides.meet()
+    sides.link_up()
+    sides.passes(20.0, 0.1)
+    assert sides.alive_at(sid) == []
+
+
+def test_a_session_that_both_sides_know_does_not_end_when_a_node_without_it_reads_it(sides):
+    """That this node does not hold it, where it is not to, says nothing."""
+    side = sides.ids[:3]
+    sid = next(
+        sid for sid in sides.sids() if sides.ranking(sid)[0] == sides.ids[3] and sides.ranking(sid)[1] in side[:2]
+    )
+    sides.write(sides.ids[3], sid, idle_ms=3_600_000)
+    sides.passes(1.0)
+    sides.part(*side)
+    sides.passes(60.0, 0.5)
+    holding = sides.alive_at(sid)
+    (reader,) = [node for node in side if node not in holding]
+    assert sides.ids[3] in holding
+    sides.meet()
+    sides.is_late = lambda said: isinstance(said.message, SyncSums)  # the fence stands
+    sides.link_up((reader, sides.ids[3]))
+    found: list[object] = []
+    found.append(sides[reader].node.submit(Fetch(sid, (), found.append)))
+    sides.passes(0.3, 0.01)
+    assert Found.FRESH in found, "from its own side"
+    assert reader in sides.alive_at(sid)
+    sides.is_late = lambda said: False
+    sides.link_up()
+    sides.passes(20.0, 0.1)
+    assert {*sides.ranking(sid)[:2]} <= {*sides.alive_at(sid)}
+    assert all(here.replica.sessions.fenced == 0 for here in sides.nodes.values())
