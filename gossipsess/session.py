@@ -97,7 +97,7 @@ class Session(MutableMapping[str, Any]):
     @user.setter
     def user(self, user: str | None) -> None:
         self.accessed = True
-        self._changing("user = ...")
+        self._changing("session.user = ...")
         if user is not None:
             check_user(user)
         self._new_user = None if user == user_of(user_entry(self._record)) else (user,)
@@ -126,7 +126,7 @@ class Session(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.accessed = True
-        self._changing(f"[{key!r}] = ...")
+        self._changing(f"session[{key!r}] = ...")
         self._check_key(key)
         encoded = encode_value(value, f"session[{key!r}]")
         self._check_room(key, encoded)
@@ -135,7 +135,7 @@ class Session(MutableMapping[str, Any]):
 
     def __delitem__(self, key: str) -> None:
         self.accessed = True
-        self._changing(f"pop({key!r})")
+        self._changing(f"del session[{key!r}]")
         if key not in self:
             raise KeyError(key)
         self._live.pop(key, None)
@@ -179,10 +179,15 @@ class Session(MutableMapping[str, Any]):
 
     def popitem(self) -> tuple[str, Any]:
         """Remove and return the last (key, value), as a dict does."""
-        self._changing("clear()")
+        self._changing("session.popitem()")
         for key in reversed(self):
             return key, self.pop(key)
         raise KeyError("the session is empty")
+
+    def clear(self) -> None:
+        """Remove every key, as a dict does; a stored session then ends with the request."""
+        self._changing("session.clear()")
+        super().clear()
 
     def copy(self) -> dict[str, Any]:
         """Return the values as a plain dict."""
@@ -263,7 +268,7 @@ class Session(MutableMapping[str, Any]):
         self.token = ""
 
     def _changing(self, how: str) -> None:
-        """Called before the application changes something, with what it wrote; a subclass may refuse by raising."""
+        """Called before the application changes something, with the code that it wrote; a subclass may raise."""
 
     def _check_key(self, key: str) -> None:
         if not isinstance(key, str):

@@ -40,7 +40,7 @@ class WebSession(Session):
         accept: afterwards a client cannot be told of a new id.
         """
         self.accessed = True
-        self._changing("rotate()")
+        self._changing("session.rotate()")
         self._asked_to_rotate = True
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -56,13 +56,13 @@ class WebSession(Session):
 
     def pop(self, key: str, /, default: Any = _NO_DEFAULT) -> Any:
         """Remove a key and return its value, as a dict does."""
-        self._changing(f"pop({key!r})")  # for the stand-in too, where the key is not found
+        self._changing(f"session.pop({key!r})")  # for the stand-in too, where the key is not found
         return super().pop(key) if default is _NO_DEFAULT else super().pop(key, default)
 
     def _changing(self, how: str) -> None:
         if self.unavailable:
             raise SessionUnavailable(
-                f"session.{how}: whether this visitor has a session cannot be known just now, so what is changed here "
+                f"{how}: whether this visitor has a session cannot be known just now, so what is changed here "
                 "would be lost. Let this pass, and the answer is 503 and the cookie stays; or ask session.unavailable "
                 "first, and tell the visitor to try again."
             )
