@@ -47,11 +47,13 @@ class SessionMiddleware:
     A websocket's session is read once, when it opens. What is written before the accept sets cookies there; what
     is written later is stored when the application returns, under the same id, provided that the client has it.
 
-    Where it cannot be known in time whether the session exists, the application does not run: the answer is 503
-    with Retry-After (a websocket: close code 1013), and the cookie stays. With `on_unavailable` ``empty`` it runs, its
+    Where it cannot be known in time whether the session exists, the application does not run: the answer is 503 with
+    Retry-After (a websocket: close code 1013), and the cookie stays. With `on_unavailable` ``empty`` it runs, its
     session is empty and `WebSession.unavailable`, and the answer is that 503 only where it lets the error pass that a
-    change raises. The same answer takes the place of the application's where that would begin a session for which
-    there is no room (`MemoryFull`); what is raised where the application sends its response ends it.
+    change raises. A websocket is closed so even after its accept. But where a response has begun, in a streamed body or
+    a background task, it is too late: the error reaches the server, and nothing is stored. The same 503 takes the
+    place of the application's where that would begin a session for which there is no room (`MemoryFull`); what is
+    raised where the application sends its response ends it.
 
     The node starts with the lifespan, whose startup completes once the node has met the others, or nobody for two
     seconds, and leaves with the lifespan's shutdown; without a lifespan it starts with the first request.
@@ -182,10 +184,16 @@ class SessionMiddleware:
             await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
             return
         scope["session"], scope[_STORE] = session, store
-        refused = answered = False
+        refused = over = False
+
+        async def receive_until_over() -> Message:
+            nonlocal over
+            message = await receive()
+            over = over or message["type"] == "websocket.disconnect"
+            return message
 
         async def send_with_session(message: Message) -> None:
-            nonlocal refused, answered
+            nonlocal refused, over
             if refused:
                 return  # the close of a layer that caught what was raised here
             if message["type"] == "websocket.accept" and session.accessed:
@@ -197,15 +205,16 @@ class SessionMiddleware:
                     await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
                     raise
                 message = {**message, "headers": headers}
-            answered = True
+            # Only these leave it open; any other refuses or closes it, and a close after that is a fault.
+            over = over or message["type"] not in ("websocket.accept", "websocket.send")
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_session)
+            await self.app(scope, receive_until_over, send_with_session)
         except Exception as error:
             if refused:
                 return
-            if answered or not _is_change_refused(session, error):
+            if over or not _is_change_refused(session, error):
                 raise
             await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
         finally:

@@ -153,6 +153,58 @@ def test_a_websocket_opens_with_an_empty_session_and_closes_where_it_would_chang
     assert closed.value.code == 1013
 
 
+async def talk(app, node, *incoming):
+    """Run app(scope, receive, send) behind the middleware, with these messages from the client; return what it sent."""
+    to_come, sent = iter([{"type": "websocket.connect"}, *incoming]), []
+
+    async def receive():
+        return next(to_come)
+
+    async def send(message):
+        sent.append((message["type"], message.get("code")))
+
+    scope = {"type": "websocket", "headers": [(b"cookie", COOKIE["cookie"].encode())]}
+    try:
+        await SessionMiddleware(app, node=node, on_unavailable="empty")(scope, receive, send)
+    except SessionUnavailable:
+        sent.append("raised")
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("before", "says"),
+    [
+        (["websocket.accept"], [("websocket.close", 1013)]),
+        (["websocket.accept", "websocket.send"], [("websocket.close", 1013)]),
+        (["websocket.accept", "websocket.close"], ["raised"]),
+        (["websocket.http.response.start"], ["raised"]),
+    ],
+)
+async def test_an_accepted_websocket_that_would_change_the_session_is_closed_if_it_is_open(node, before, says):
+    """The client can come back; where the application has ended it, one more message would be the server's error."""
+
+    async def app(scope, receive, send):
+        await receive()
+        for kind in before:
+            await send({"type": kind})
+        scope["session"]["a"] = 1
+
+    assert (await talk(app, node))[len(before) :] == says
+
+
+async def test_a_websocket_that_the_client_has_left_is_not_closed_once_more(node):
+    """There is nobody to tell; some servers raise where it is tried."""
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        assert (await receive())["type"] == "websocket.disconnect"
+        scope["session"]["a"] = 1
+
+    sent = await talk(app, node, {"type": "websocket.disconnect", "code": 1001})
+    assert sent == [("websocket.accept", None), "raised"]
+
+
 def test_the_setting_of_the_node_counts_where_the_adapter_says_nothing(node):
     """One variable for all applications of an image; an argument for the one that differs."""
     assert client_of(look, node).get("/", headers=COOKIE).status_code == 503
