@@ -4,11 +4,14 @@
 # Opening may block while other nodes are asked, saving blocks until another host confirms; both are bounded.
 # A session that is not available cannot be refused where Flask opens it: an error raised there is answered with
 # 500. So something empty is opened, and the request is refused at the first hook, before any view; or with
-# `on_unavailable` "empty" when the application would change it.
+# `on_unavailable` "empty" when the application would change it. What hooks after the view raise no error handler of
+# Flask's sees, so we stand before `Flask.handle_exception`, as extensions do.
 # Not here: which cookies follow from a request (adapter.py).
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from flask import Flask, Request, Response, current_app, request, session
@@ -42,10 +45,12 @@ class GossipSessions:
 
     Where it cannot be known in time whether the session exists, no view runs: the answer is 503 with Retry-After,
     and the cookie stays. With `on_unavailable` ``empty`` the view runs, its session is empty and
-    `WebSession.unavailable`, and the answer is that 503 only where the view lets the error pass that a change raises
-    (a handler for `SessionUnavailable` that the application registers afterwards may answer otherwise; assigning
-    `permanent` is no change). The same answer takes the place of a view's where that would begin a session for which
-    there is no room (`MemoryFull`).
+    `WebSession.unavailable`, and the answer is that 503 only where the view, or a hook before or after it, lets the
+    error pass that a change raises (a handler for `SessionUnavailable` that the application registers afterwards may
+    answer otherwise; assigning `permanent` is no change). Hooks after the view then run once more, with that answer.
+    In the body of a streamed response and in `teardown_request` it is too late for another answer: the error reaches
+    the server, and nothing is stored. The same 503 takes the place of a view's answer where that would begin a session
+    for which there is no room (`MemoryFull`).
 
     A login changes the session's id (`WebSession.rotate` says when).
 
@@ -79,6 +84,7 @@ class GossipSessions:
         app.session_interface = GossipSessionInterface(self._sessions)
         app.url_value_preprocessor(_refuse_if_unavailable)  # comes before every `before_request`
         app.register_error_handler(SessionUnavailable, _refuse_change)
+        app.handle_exception = partial(_refuse_late_change, app, app.handle_exception)  # type: ignore[method-assign]
         launch_early(self._sessions)
 
     def revoke(self, user: object, confirm: Confirm | None = None) -> Revoked:
@@ -244,10 +250,34 @@ def _refuse_if_unavailable(endpoint: str | None, values: dict[str, Any] | None) 
 
 def _refuse_change(error: Exception) -> ResponseReturnValue:
     """Answer for a view that let it pass that a stand-in cannot be changed."""
-    if isinstance(session, FlaskSession):
-        session.refused = True
+    stand_in = _changed_stand_in(error)
+    if stand_in is None:
+        raise error  # of a session that the view loaded itself; the visitor's is there
+    stand_in.refused = True
     # By way of the application's own page for 503, if it has one.
     return current_app.handle_http_exception(_unavailable())
+
+
+def _refuse_late_change(app: Any, handle_exception: Callable[..., Response], *raised: Any) -> Response:
+    """Answer as for a view where Flask asks no error handler: for a hook after the view, or such a handler itself."""
+    *context, error = raised  # before the error, Flask's development version hands on a context
+    stand_in = _changed_stand_in(error)
+    if stand_in is None:
+        return handle_exception(*raised)
+    stand_in.refused = True  # the hooks, the one that raised included, run once more with the new answer
+    try:
+        answer = app.handle_user_exception(*context, error)
+    except Exception as failure:  # of a handler of the application's own
+        return handle_exception(*context, failure)
+    response: Response = app.finalize_request(*context, answer, from_error_handler=True)
+    return response
+
+
+def _changed_stand_in(error: Exception) -> FlaskSession | None:
+    """Return the request's session if that is a stand-in, whose change raised this."""
+    if isinstance(error, SessionUnavailable) and isinstance(session, FlaskSession) and session.unavailable:
+        return session
+    return None
 
 
 def _unavailable() -> ServiceUnavailable:

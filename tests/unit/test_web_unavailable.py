@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from flask import Flask
+from flask import Flask, stream_with_context
 from flask import session as flask_session
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -342,8 +342,109 @@ def test_a_hook_that_writes_after_the_refusal_does_not_make_it_a_500(node):
     assert not node.node.records
 
 
+def note_visit(response):
+    flask_session["_visited"] = "now"
+    return response
+
+
+@pytest.mark.parametrize("config", [{}, {"TESTING": True}, {"DEBUG": True}])
+def test_a_hook_after_the_view_that_lets_the_refusal_pass_makes_the_answer_503(node, config, caplog):
+    """Flask asks no error handler there: it would log a traceback for each visitor, and answer 500."""
+    client = flask_client(node, **config)
+    client.application.after_request(note_visit)
+    response = client.get("/view")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+    assert set_cookies(response) == {}
+    assert not caplog.records
+    assert not node.node.records
+
+
+def test_a_hook_after_the_view_may_catch_the_refusal(node):
+    """It was told, and can do without; the page stays up."""
+    client = flask_client(node)
+
+    @client.application.after_request
+    def note_visit_if_possible(response):
+        with contextlib.suppress(SessionUnavailable):
+            return note_visit(response)
+        return response
+
+    assert client.get("/view").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/login", "/view"], ids=["of a view", "of a hook after it"])
+def test_the_applications_own_handler_answers_for_a_refused_change(node, path):
+    """Registered afterwards it is asked first, wherever the change was; what it writes into the session is no error."""
+    client = flask_client(node)
+    client.application.after_request(note_visit)
+
+    @client.application.errorhandler(SessionUnavailable)
+    def try_again(error):
+        flask_session["flashes"] = ["try again"]
+        return "try again", 409
+
+    response = client.get(path)
+    assert (response.status_code, response.text) == (409, "try again")
+    assert set_cookies(response) == {}
+
+
+def test_a_handler_that_fails_while_it_answers_for_a_hook_is_seen(node):
+    """Its bug is the application's, and is answered as Flask answers bugs."""
+    client = flask_client(node)
+    client.application.after_request(note_visit)
+    client.application.register_error_handler(SessionUnavailable, lambda error: 1 / 0)
+    assert client.get("/view").status_code == 500
+
+
+def of_another_store(session):
+    raise SessionUnavailable("a session of somebody else's, which a view loaded")
+
+
+@pytest.mark.parametrize("on_unavailable", ["error", "empty"])
+def test_what_another_store_could_not_load_is_the_applications_own_to_answer(on_unavailable):
+    """The visitor's session is there: a 503 for the whole page would hide a bug, and drop what the view had changed."""
+    one = lone_node()
+    with pytest.raises(SessionUnavailable, match="somebody else's"):
+        client_of(of_another_store, one, on_unavailable=on_unavailable).get("/")
+
+    app = Flask("shop")
+    GossipSessions(app, node=one, on_unavailable=on_unavailable)
+
+    @app.get("/view")
+    def view():
+        flask_session["seen"] = True
+        of_another_store(flask_session)
+
+    failed = app.test_client().get("/view")
+    assert failed.status_code == 500
+    assert "session" in set_cookies(failed), "what the view changed is saved, as with any other error"
+    app.testing = True
+    with pytest.raises(SessionUnavailable, match="somebody else's"):
+        app.test_client().get("/view")
+
+
 def test_flasks_503_is_the_applications_own_page_if_it_has_one(node):
     """With either setting: a visitor sees one kind of error page, the shop's."""
     client = flask_client(node)
     client.application.register_error_handler(503, lambda error: ("The shop is short of breath", 503))
+    client.application.after_request(note_visit)
     assert client.get("/login").text == "The shop is short of breath"
+    assert client.get("/view").text == "The shop is short of breath"
+
+
+def test_what_a_streamed_page_of_flasks_would_change_is_an_error_that_the_server_sees(node):
+    """The status has left: nothing can become a 503 any more."""
+    client = flask_client(node)
+
+    @client.application.get("/stream")
+    def stream():
+        @stream_with_context
+        def body():
+            yield "the first part"
+            flask_session["user_id"] = 42
+
+        return body()
+
+    with pytest.raises(SessionUnavailable):
+        _ = client.get("/stream").text
+    assert not node.node.records
