@@ -1,14 +1,16 @@
 # Config: every setting, from arguments or from GOSSIPSESS_* in the environment; arguments win.
 #
-# A value that cannot work is refused here, with what to write instead, before a socket is opened.
+# A value that cannot work is refused here, with what to write instead, before a socket is opened; under the name by
+# which it was set, which is a variable's for what came from there.
 # Not here: how long a secret must be (keyring.py).
 
 import difflib
 import ipaddress
 import os
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, Final, Literal, Self, get_args
 
 from gossipsess.errors import ConfigError
@@ -52,6 +54,45 @@ _TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
     "on_unavailable": (str, "'error'"),
 }
 
+# What each number may be, and what one may want to write instead of another.
+_NUMBERS: Final[Mapping[str, tuple[str, str]]] = {
+    "port": ("a whole number from 0 to 65535", "0 for any free one"),
+    "port_range": ("a whole number from 1 to 1000", "1 to try one port only"),
+    "confirm": ("0, 1, 2, ... or all", "0 to wait for nobody, all to wait for every host"),
+    "confirm_timeout_s": (
+        "a number of seconds, above 0 and below 1000000000",
+        "0.05 for a twentieth of a second (to wait for nobody, set confirm to 0)",
+    ),
+    "idle_timeout_s": (
+        "a number of seconds, above 0 and below 1000000000",
+        "3600 for an hour, 999999999 for sessions that no pause ends",
+    ),
+    "absolute_timeout_s": (
+        "a number of seconds, above 0 and below 1000000000",
+        "86400 for a day, 999999999 for sessions that no age ends",
+    ),
+    "memory_limit_mb": ("a whole number of MiB from 1 to 999999999", "1024 for a GiB"),
+    "all_to_all_below": (
+        "a whole number from 2 to 999999999",
+        "2 for a primary and secondaries with any number of nodes, 999999999 for every session on every node",
+    ),
+    "secondaries": (
+        "a whole number from 1 to 999999999",
+        "1 for one copy beside the primary's (without it the death of a process would end sessions), 2 for one more",
+    ),
+}
+_RANGES: Final[Mapping[str, tuple[int, int]]] = {
+    "port": (0, 65535),
+    "port_range": (1, 1000),
+    "memory_limit_mb": (1, 10**9 - 1),
+    "all_to_all_below": (2, 10**9 - 1),
+    "secondaries": (1, 10**9 - 1),
+}
+
+_NO_VARIABLES: Final[Mapping[str, str]] = MappingProxyType({})
+_variables: Final[ContextVar[Mapping[str, str]]] = ContextVar("variables", default=_NO_VARIABLES)
+"""While settings are made from the environment: the variable of each setting that came from there."""
+
 
 @dataclass(frozen=True)
 class Discovery:
@@ -82,14 +123,14 @@ class Config:
             interface, the address from which this machine reaches the multicast group.
         port: first port to try, for UDP and TCP both. 0: any free one.
         port_range: how many ports to try; several workers on one machine take the next free one.
-        host: name of the machine or pod, for counting copies; 1 to 100 bytes of UTF-8, printable. None: the
-            advertised address.
+        host: name of the machine or pod, for counting copies; 1 to 100 bytes of UTF-8, printable, not blank. None:
+            the advertised address.
         zone: what hosts share that may fail at once, a rack or an availability zone; 1 to 100 bytes of UTF-8,
-            printable. A session's copies go to distinct zones where there are enough, else to distinct hosts. None:
-            not known; nodes without one count as one zone.
+            printable, not blank. A session's copies go to distinct zones where there are enough, else to distinct
+            hosts. None: not known; nodes without one count as one zone.
         node_name: name of this node in logs and status, and what decides which sessions it holds: another one on
             every node, and the same again when the node is restarted, so that none have to move. 1 to 100 bytes of
-            UTF-8, printable. None: ``ip:port``.
+            UTF-8, printable, not blank. None: ``ip:port``.
         confirm: how many other hosts must hold a write before `commit` returns, 0 or more, or ``all``.
         confirm_timeout_s: how long that may take, seconds; then the outcome is Degraded.
         idle_timeout_s: a session that nobody used for this long ends, seconds.
@@ -112,7 +153,8 @@ class Config:
             `unavailable` is true and every change raises `SessionUnavailable`. The cookie stays either way.
 
     Raises:
-        ConfigError: a value that cannot work; the message says which, and what to write instead.
+        ConfigError: a value that cannot work; the message says which setting, what is allowed, and what to write
+            instead.
     """
 
     cluster: str = "default"
@@ -143,7 +185,7 @@ class Config:
         self._check_numbers()
         self._check_addresses()
         self._check_reach()
-        check_on_unavailable(self.on_unavailable)
+        self._check_choices()
 
     def __repr__(self) -> str:
         shown = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -163,18 +205,25 @@ class Config:
         environ = os.environ if environ is None else environ
         names = {field.name for field in fields(cls)}
         values: dict[str, Any] = {}
-        for variable, text in environ.items():
-            if variable.startswith(_PREFIX):
-                name = variable[len(_PREFIX) :].lower()
+        variables: dict[str, str] = {}
+        before = _variables.set(variables)
+        try:
+            for variable, text in environ.items():
+                if variable.startswith(_PREFIX):
+                    name = variable[len(_PREFIX) :].lower()
+                    if name not in names:
+                        raise ConfigError(f"{variable} is not a setting.{_nearest(name, names)}")
+                    variables[name] = variable
+                    values[name] = _parsed(name, text)
+            for name, value in arguments.items():
                 if name not in names:
-                    raise ConfigError(f"{variable} is not a setting.{_nearest(name, names)}")
-                values[name] = _parsed(variable, name, text)
-        for name, value in arguments.items():
-            if name not in names:
-                raise ConfigError(f"{name} is not a setting.{_nearest(name, names)}")
-            if value is not None:
-                values[name] = value
-        return cls(**values)
+                    raise ConfigError(f"{name} is not a setting.{_nearest(name, names)}")
+                if value is not None:
+                    variables.pop(name, None)
+                    values[name] = value
+            return cls(**values)
+        finally:
+            _variables.reset(before)
 
     @property
     def bind_address(self) -> str:
@@ -205,14 +254,14 @@ class Config:
                 group = ipaddress.ip_address(multicast[0])
                 if group.version != 4 or not group.is_multicast:
                     raise ConfigError(
-                        f"discovery={self.discovery!r}: {group} is not a multicast address of IPv4. "
+                        f"{_as_set('discovery', self.discovery)}: {group} is not a multicast address of IPv4. "
                         "Take one of 239.0.0.0/8, as in multicast://239.255.79.50:7949."
                     )
             elif scheme == "static":
                 seeds.append(_address(self.discovery, item))
             elif scheme != "none":
                 raise ConfigError(
-                    f"discovery={self.discovery!r}: allowed are auto, none, multicast://GROUP:PORT and "
+                    f"{_as_set('discovery', self.discovery)}: allowed are auto, none, multicast://GROUP:PORT and "
                     "static://IP:PORT[,IP:PORT...], joined by commas."
                 )
         return Discovery(multicast, tuple(seeds))
@@ -233,14 +282,15 @@ class Config:
             text = getattr(self, name)
             if text is None:
                 continue
-            if not text.isprintable() or not 1 <= len(text.encode()) <= NAME_BYTES_MAX:
+            if not text.isprintable() or not text.strip() or len(text.encode()) > NAME_BYTES_MAX:
                 raise ConfigError(
-                    f"{name}={text!r} must be 1 to {NAME_BYTES_MAX} bytes of UTF-8 that can be printed, as in "
-                    f"{_TYPES[name][1]}; or leave it out."
+                    f"{_as_set(name, text)} must be 1 to {NAME_BYTES_MAX} bytes of UTF-8 that can be printed, not "
+                    f"blank, as in {_name(name)}={_TYPES[name][1]}; or leave it out."
                 )
         if not 1 <= len(self.cluster) <= CLUSTER_CHARACTERS_MAX:
             raise ConfigError(
-                f"cluster={self.cluster!r} must have 1 to {CLUSTER_CHARACTERS_MAX} characters, as in cluster='shop'."
+                f"{_as_set('cluster', self.cluster)} must have 1 to {CLUSTER_CHARACTERS_MAX} characters, as in "
+                f"{_as_set('cluster', 'shop')}."
             )
 
     def _check_secrets(self) -> None:
@@ -249,73 +299,61 @@ class Config:
             Keyring.from_secrets(self.cluster, local if self.secret is None else self.secret, self.secret_fallbacks)
         except UnicodeEncodeError:
             raise ConfigError(
-                "cluster, secret and secret_fallbacks: one of them holds half a character (a lone surrogate). "
-                "Write text that UTF-8 can carry."
+                f"{_name('cluster')}, {_name('secret')} and {_name('secret_fallbacks')}: one of them holds half a "
+                "character (a lone surrogate). Write text that UTF-8 can carry."
             ) from None
+        except ConfigError as error:
+            name, _, says = str(error).partition(":")
+            raise ConfigError(f"{_name(name)}:{says}") from None
 
     def _check_addresses(self) -> None:
         for name in ("bind", "advertise"):
             text = getattr(self, name)
             if text is not None:
-                _check_ip(name, text)
+                _check_ip(_name(name), text)
         if self.advertise is not None and ipaddress.ip_address(self.advertise).is_unspecified:
-            raise ConfigError(f"advertise={self.advertise!r}: name the one address at which others reach this node.")
+            raise ConfigError(
+                f"{_as_set('advertise', self.advertise)}: name the one address at which others reach this node, as in "
+                f"{_as_set('advertise', '10.0.0.1')}."
+            )
         if self.secret is None and not ipaddress.ip_address(self.bind_address).is_loopback:
             raise ConfigError(
-                f"bind={self.bind!r} needs a secret: without one, anybody on that network could read and take over "
-                "sessions. Set GOSSIPSESS_SECRET to the same value on every node, or bind 127.0.0.1."
+                f"{_as_set('bind', self.bind)} needs a secret: without one, anybody on that network could read and "
+                "take over sessions. Set GOSSIPSESS_SECRET to the same value on every node, or bind 127.0.0.1."
             )
 
     def _check_reach(self) -> None:
         parts = self.discovery_parts()
         if parts.multicast is not None and ipaddress.ip_address(self.bind_address).version != 4:
             raise ConfigError(
-                f"bind={self.bind!r} and discovery={self.discovery!r}: multicast is IPv4 only. Name the nodes, as in "
-                f"discovery='static://[fd00::1]:{PORT}', or bind an IPv4 address."
+                f"{_as_set('bind', self.bind)} and {_as_set('discovery', self.discovery)}: multicast is IPv4 only. "
+                f"Name the nodes, as in {_as_set('discovery', f'static://[fd00::1]:{PORT}')}, or bind an IPv4 address."
             )
         if self.secret is None:
-            named = [host for host, _ in parts.seeds] + ([self.advertise] if self.advertise is not None else [])
-            for host in named:
+            named = [("discovery", host) for host, _ in parts.seeds]
+            named += [("advertise", self.advertise)] if self.advertise is not None else []
+            for name, host in named:
                 if not ipaddress.ip_address(host).is_loopback:
                     raise ConfigError(
-                        f"{host} is not on this machine, and without a secret a node talks to its own machine only. "
-                        "Set GOSSIPSESS_SECRET to the same value on every node, or name an address of 127.0.0.0/8."
+                        f"{_as_set(name, getattr(self, name))}: {host} is not on this machine, and without a secret a "
+                        "node talks to its own machine only. Set GOSSIPSESS_SECRET to the same value on every node, or "
+                        "name an address of 127.0.0.0/8."
                     )
 
     def _check_numbers(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise ConfigError(f"port={self.port!r} must lie between 0 and 65535; the default is {PORT}.")
-        if not 1 <= self.port_range <= 1000:
-            raise ConfigError(
-                f"port_range={self.port_range!r} must lie between 1 and 1000; the default is {PORT_RANGE}."
-            )
         if self.confirm != "all" and not (isinstance(self.confirm, int) and self.confirm >= 0):
-            raise ConfigError(f"confirm={self.confirm!r} must be 0, 1, 2, ... or 'all'; the default is 1.")
+            raise _no_such_number("confirm", self.confirm)
+        for name, (least, most) in _RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise _no_such_number(name, getattr(self, name))
         for name in ("confirm_timeout_s", "idle_timeout_s", "absolute_timeout_s"):
-            value = getattr(self, name)
-            if not 0 < value < 10**9:
-                raise ConfigError(f"{name}={value!r} must be a positive number of seconds.")
-        if not 1 <= self.memory_limit_mb < 10**9:
-            raise ConfigError(
-                f"memory_limit_mb={self.memory_limit_mb!r} must be a positive number of MiB; "
-                f"the default is {MEMORY_LIMIT_MB}."
-            )
-        self._check_placement()
+            if not 0 < getattr(self, name) < 10**9:
+                raise _no_such_number(name, getattr(self, name))
 
-    def _check_placement(self) -> None:
-        if not 2 <= self.all_to_all_below < 10**9:
-            raise ConfigError(
-                f"all_to_all_below={self.all_to_all_below!r} must be 2 or more, and below 10**9, which is a way to say "
-                "always: one node holds everything in any case. "
-                f"The default is {Rules().all_to_all_below}; 2 gives each session its primary and secondaries always."
-            )
-        if not 1 <= self.secondaries < 10**9:
-            raise ConfigError(
-                f"secondaries={self.secondaries!r} must be 1 or more, and below 10**9: without a second copy the "
-                f"death of one process would end the sessions it held. The default is {Rules().secondaries}."
-            )
+    def _check_choices(self) -> None:
         if self.count_by not in get_args(CountBy):
-            raise ConfigError(f"count_by={self.count_by!r} must be 'node' or 'host'; the default is 'node'.")
+            raise ConfigError(f"{_as_set('count_by', self.count_by)} must be 'node' or 'host'; the default is 'node'.")
+        check_on_unavailable(self.on_unavailable)
 
 
 def check_on_unavailable(on_unavailable: str) -> None:
@@ -325,10 +363,11 @@ def check_on_unavailable(on_unavailable: str) -> None:
         ConfigError: neither ``error`` nor ``empty``.
     """
     if on_unavailable not in ("error", "empty"):
-        raise ConfigError(f"on_unavailable={on_unavailable!r} must be 'error' or 'empty'; the default is 'error'.")
+        shown = _as_set("on_unavailable", on_unavailable)
+        raise ConfigError(f"{shown} must be 'error' or 'empty'; the default is 'error'.")
 
 
-def _parsed(variable: str, name: str, text: str) -> Any:
+def _parsed(name: str, text: str) -> Any:
     try:
         match name:
             case "port" | "port_range" | "memory_limit_mb" | "all_to_all_below" | "secondaries":
@@ -342,8 +381,22 @@ def _parsed(variable: str, name: str, text: str) -> Any:
             case _:
                 return text
     except ValueError:
-        allowed = "neither a number nor 'all'" if name == "confirm" else "not a number"
-        raise ConfigError(f"{variable}={text!r} is {allowed}.") from None
+        raise _no_such_number(name, text) from None
+
+
+def _no_such_number(name: str, value: object) -> ConfigError:
+    allowed, instead = _NUMBERS[name]
+    default = getattr(Config, name)
+    return ConfigError(f"{_as_set(name, value)} must be {allowed}. Write {instead}, or leave it out for {default}.")
+
+
+def _name(name: str) -> str:
+    """Return how the user calls a setting: by the variable it came from, or as an argument."""
+    return _variables.get().get(name, name)
+
+
+def _as_set(name: str, value: object) -> str:
+    return f"{_name(name)}={value!r}"
 
 
 def _nearest(name: str, names: set[str]) -> str:
@@ -352,18 +405,19 @@ def _nearest(name: str, names: set[str]) -> str:
 
 
 def _address(setting: str, item: str) -> Address:
+    setting = _as_set("discovery", setting)
     host, _, port = item.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) <= 65535:
-        raise ConfigError(f"discovery={setting!r}: {item!r} is not IP:PORT, as in 10.0.0.1:{PORT}.")
+        raise ConfigError(f"{setting}: {item!r} is not IP:PORT, as in 10.0.0.1:{PORT}.")
     host = host.removeprefix("[").removesuffix("]")
-    _check_ip(f"discovery={setting!r}", host)
+    _check_ip(setting, host)
     return (host, int(port))
 
 
-def _check_ip(name: str, text: str) -> None:
+def _check_ip(setting: str, text: str) -> None:
     try:
         ipaddress.ip_address(text)
     except ValueError:
         raise ConfigError(
-            f"{name}: {text!r} is not an IP address, and names are not looked up. Write the address, as in 10.0.0.1."
+            f"{setting}: {text!r} is not an IP address, and names are not looked up. Write the address, as in 10.0.0.1."
         ) from None

@@ -181,14 +181,80 @@ def test_a_value_of_another_type_is_refused_with_what_to_write(name, value, writ
     assert SECRET not in str(refused.value)
 
 
+@pytest.mark.parametrize("text", ["soon", "3.5x", ""])
 @pytest.mark.parametrize(
-    ("variable", "says"),
-    [("PORT", "not a number"), ("CONFIRM", "neither a number nor 'all'"), ("IDLE_TIMEOUT_S", "not a number")],
+    ("variable", "allowed", "default"),
+    [
+        ("PORT", "a whole number from 0 to 65535", "7950"),
+        ("PORT_RANGE", "a whole number from 1 to 1000", "16"),
+        ("CONFIRM", "0, 1, 2, ... or all", "1"),
+        ("CONFIRM_TIMEOUT_S", "a number of seconds, above 0 and below 1000000000", "0.25"),
+        ("IDLE_TIMEOUT_S", "a number of seconds, above 0 and below 1000000000", "1800"),
+        ("ABSOLUTE_TIMEOUT_S", "a number of seconds, above 0 and below 1000000000", "43200"),
+        ("MEMORY_LIMIT_MB", "a whole number of MiB from 1 to 999999999", "512"),
+        ("ALL_TO_ALL_BELOW", "a whole number from 2 to 999999999", "4"),
+        ("SECONDARIES", "a whole number from 1 to 999999999", "1"),
+    ],
 )
-def test_text_that_is_no_number_is_refused_under_the_variables_name(variable, says):
-    """The name the operator wrote, and what was there."""
-    with pytest.raises(ConfigError, match=f"GOSSIPSESS_{variable}='soon' is {says}"):
-        Config.from_env({f"GOSSIPSESS_{variable}": "soon"})
+def test_text_that_is_not_the_number_it_should_be_is_refused_with_what_is_allowed(variable, text, allowed, default):
+    """The name the operator wrote, what was there, and what to write instead."""
+    variable = f"GOSSIPSESS_{variable}"
+    says = f"^{variable}={text!r} must be {allowed}. Write .*, or leave it out for {default}.$"
+    with pytest.raises(ConfigError, match=says):
+        Config.from_env({variable: text})
+
+
+def test_half_a_node_is_not_called_no_number():
+    """It is one, of a kind that cannot be: what helps is what is allowed."""
+    for name in ("ALL_TO_ALL_BELOW", "SECONDARIES"):
+        with pytest.raises(ConfigError, match=f"^GOSSIPSESS_{name}='3.5' must be a whole number"):
+            Config.from_env({f"GOSSIPSESS_{name}": "3.5"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("secondaries", "0", "^GOSSIPSESS_SECONDARIES=0 must be a whole number from 1"),
+        ("all_to_all_below", "1", "^GOSSIPSESS_ALL_TO_ALL_BELOW=1 must be a whole number from 2"),
+        ("count_by", "zone", "^GOSSIPSESS_COUNT_BY='zone' must be 'node' or 'host'"),
+        ("on_unavailable", "none", "^GOSSIPSESS_ON_UNAVAILABLE='none' must be 'error' or 'empty'"),
+        ("port", "-1", "^GOSSIPSESS_PORT=-1 must"),
+        ("confirm", "-1", "^GOSSIPSESS_CONFIRM=-1 must"),
+        ("idle_timeout_s", "0", "^GOSSIPSESS_IDLE_TIMEOUT_S=0.0 must"),
+        ("zone", " ", "^GOSSIPSESS_ZONE=' ' must.*as in GOSSIPSESS_ZONE='eu-1a'"),
+        ("cluster", "", "^GOSSIPSESS_CLUSTER='' must.*as in GOSSIPSESS_CLUSTER='shop'"),
+        ("secret", "short", "^GOSSIPSESS_SECRET: 5 characters"),
+        ("secret_fallbacks", "short", "^GOSSIPSESS_SECRET_FALLBACKS: 5 characters"),
+        ("bind", "localhost", "^GOSSIPSESS_BIND: 'localhost' is not an IP address"),
+        ("bind", "10.0.0.7", "^GOSSIPSESS_BIND='10.0.0.7' needs a secret"),
+        ("advertise", "0.0.0.0", "^GOSSIPSESS_ADVERTISE='0.0.0.0'"),
+        ("advertise", "10.0.0.7", "^GOSSIPSESS_ADVERTISE='10.0.0.7': 10.0.0.7 is not on this machine"),
+        ("discovery", "dns", "^GOSSIPSESS_DISCOVERY='dns': allowed are"),
+        ("discovery", "static://shop:7950", "^GOSSIPSESS_DISCOVERY='static://shop:7950': 'shop' is not"),
+        ("discovery", "static://10.0.0.7:7950", "^GOSSIPSESS_DISCOVERY='static.*': 10.0.0.7 is not on this machine"),
+    ],
+)
+def test_a_value_is_refused_under_the_name_by_which_its_user_knows_it(name, text, says):
+    """Who set a variable in a container's description searches for that; who wrote an argument, for the argument."""
+    variable = f"GOSSIPSESS_{name.upper()}"
+    with pytest.raises(ConfigError, match=says):
+        Config.from_env({variable: text})
+    value = {"secret_fallbacks": (text,)}.get(name, int(text) if text.lstrip("-").isdigit() else text)
+    with pytest.raises(ConfigError, match=f"^{name}"):
+        Config(**{name: value})
+
+
+def test_an_argument_that_wins_over_a_variable_is_named_as_an_argument():
+    """The variable is right; to look there would be in vain."""
+    with pytest.raises(ConfigError, match=r"^secondaries=0 must"):
+        Config.from_env({"GOSSIPSESS_SECONDARIES": "2"}, secondaries=0)
+
+
+@pytest.mark.parametrize("name", ["host", "zone", "node_name"])
+def test_a_blank_name_is_refused(name):
+    """Nobody means it, and nobody would see it in a log: a variable that is set from another one that is not."""
+    with pytest.raises(ConfigError, match=f"^{name}='  ' must be .*, not blank"):
+        Config(**{name: "  "})
 
 
 def test_a_name_where_an_address_belongs_is_told_that_names_are_not_looked_up():
