@@ -50,6 +50,31 @@ async def test_from_four_nodes_on_a_session_is_on_two_of_them_and_read_on_all(wo
 
 
 @in_world
+async def test_hosts_and_zones_that_are_set_are_told_to_all_and_decide_where_sessions_are(world):
+    """Settings that get lost on their way to placement are missed when the machine or zone with both copies fails."""
+    cluster = {"all_to_all_below": 3, "count_by": "host"}
+    first = world.start(host="pod-1", zone="eu-1a", **cluster)
+    nodes = [first]
+    for host, zone in (("pod-1", "eu-1a"), ("pod-2", "eu-1b"), ("pod-2", "eu-1b")):
+        nodes.append(world.start(static(first), host=host, zone=zone, **cluster))
+    await all_linked(*nodes)
+    assert {node.service.status().mode for node in nodes} == {"all-to-all"}, "four nodes, but two hosts only"
+    nodes.append(world.start(static(first), host="pod-3", zone="eu-1b", **cluster))
+    await all_linked(*nodes)
+    assert {node.service.status().mode for node in nodes} == {"primary-secondary"}
+
+    places = {node.service.status().name: (node.service.config.host, node.service.config.zone) for node in nodes}
+    for node in nodes:
+        status = node.service.status()
+        told = {member.name: (member.host, member.zone) for member in status.members}
+        assert told | {status.name: (status.host, status.zone)} == places
+    for number in range(40):
+        session = await nodes[number % 5].committed(number=number)
+        [holders] = {node.service.holders_of(session.cookie) for node in nodes}
+        assert sorted(places[name][1] for name in holders) == ["eu-1a", "eu-1b"]
+
+
+@in_world
 async def test_a_drain_under_load_ends_in_time_and_with_everything_handed_over(world):
     """A rolling update restarts every node, and each that waits in vain for its bound has it take minutes longer."""
     goes, *stay = await world.cluster(5)
