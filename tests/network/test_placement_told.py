@@ -43,6 +43,10 @@ def test_a_node_that_leaves_tells_in_its_log_what_it_hands_over(caplog):
         told = [message for message in caplog.messages if message.startswith("this node ")]
         assert any(message.startswith("this node leaves, and hands over") for message in told)
         assert any(message.startswith("this node has handed over") for message in told)
+        leaving, left = (f"web-0 ({goes.status().node}) is {state}" for state in ("leaving", "left"))
+        for said in (leaving, left):
+            eventually(lambda said=said: caplog.messages.count(said) == len(stay), f"each of the others logs: {said}")
+        assert caplog.messages.index(leaving) < caplog.messages.index(left)
         eventually(lambda: any("(web-0 le" in message for message in caplog.messages), "the others say what they gain")
         for session in sessions:
             assert loaded(stay[0], session.cookie)["user"] == "kim"
