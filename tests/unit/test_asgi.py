@@ -14,16 +14,6 @@ from tests.unit.asgi_support import ID, TOKEN, append, client_of, serving
 from tests.unit.web_support import UNKNOWN_ID, fill, node_that_misses_a_peer, set_cookies
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def backend(request):
-    return request.param
-
-
-@pytest.fixture
-def node():
-    return lone_node()
-
-
 @pytest.fixture
 def full():
     """A node that has met its memory limit."""

@@ -9,20 +9,9 @@ from starlette.testclient import TestClient
 
 from gossipsess.config import Config
 from gossipsess.errors import ConfigError
-from gossipsess.service import lone_node
 from gossipsess.web.asgi import SessionMiddleware
 from tests.unit.asgi_support import serving
 from tests.unit.web_support import HeldBackNode
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def backend(request):
-    return request.param
-
-
-@pytest.fixture
-def node():
-    return lone_node()
 
 
 def lifespan_app(started):

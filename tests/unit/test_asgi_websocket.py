@@ -13,16 +13,6 @@ from tests.unit.asgi_support import ID, TOKEN, append, client_of, socket_app
 from tests.unit.web_support import fill
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def backend(request):
-    return request.param
-
-
-@pytest.fixture
-def node():
-    return lone_node()
-
-
 def talk(node, backend, app, cookies=None):
     """Send one message, hang up; return what the accept set."""
     client = TestClient(SessionMiddleware(app, node=node), base_url="https://testserver", backend=backend)

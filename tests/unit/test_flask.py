@@ -16,11 +16,6 @@ from gossipsess.web.flask import GossipSessions
 from tests.unit.web_support import UNKNOWN_ID, TestUser, fill, node_that_misses_a_peer, set_cookies
 
 
-@pytest.fixture
-def node():
-    return lone_node()
-
-
 def app_of(node, **config):
     app = Flask("shop")
     app.config.update(TESTING=True, **config)

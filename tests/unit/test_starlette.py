@@ -74,11 +74,6 @@ ROUTES = [
 ]
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def backend(request):
-    return request.param
-
-
 def client_of(backend="asyncio", middleware=SessionMiddleware, *, base_url="http://testserver", **settings):
     if middleware is SessionMiddleware:
         settings = {"node": lone_node(), **settings}

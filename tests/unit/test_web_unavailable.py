@@ -26,11 +26,6 @@ from tests.unit.web_support import UNKNOWN_ID, node_flooded_with_fetches, node_t
 COOKIE = {"cookie": f"{ID}={UNKNOWN_ID}"}
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def backend(request):
-    return request.param
-
-
 @pytest.fixture
 def node():
     """A node that cannot say of any session that it does not exist."""
