@@ -72,12 +72,15 @@ def turned(knobs: tuple[tuple[str, float], ...]) -> Iterator[None]:
         KeyError: no knob has such a name.
         AttributeError: the machine has that constant no more.
     """
-    places = [(import_module(KNOBS[name].module), KNOBS[name].constant, value) for name, value in knobs]
-    before = [getattr(module, constant) for module, constant, _ in places]
-    for module, constant, value in places:
-        setattr(module, constant, value)
+    places = [(import_module(KNOBS[name].module), KNOBS[name], value) for name, value in knobs]
+    before = [getattr(module, knob.constant) for module, knob, _ in places]
+    for module, knob, value in places:
+        if knob.whole:  # a whole number, also where a scenario file says 3.0
+            setattr(module, knob.constant, round(value))
+        else:
+            setattr(module, knob.constant, value)
     try:
         yield
     finally:
-        for (module, constant, _), old in zip(places, before, strict=True):
-            setattr(module, constant, old)
+        for (module, knob, _), old in zip(places, before, strict=True):
+            setattr(module, knob.constant, old)
