@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from gossipsess import SessionUnavailable
-from gossipsess.protocol import gains, placement, surplus
+from gossipsess.protocol import fetch, gains, placement, surplus
 from gossipsess.runtime.driver import DRAIN_S
 from gossipsess.service import RunningNode
 from gossipsess.session import Session
@@ -104,6 +104,15 @@ def clients(nodes: list[RunningNode], sessions: list[Session]) -> Iterator[list[
     assert served[0] > 20, "the clients had a chance to notice something"
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch) -> None:
+    """Let reads wait for longer: all nodes and clients share one interpreter, and a busy machine would make them late.
+
+    That no read waits for longer than it may is held in virtual time (tests/unit/test_fetch.py).
+    """
+    monkeypatch.setattr(fetch, "FETCH_TIMEOUT_S", 3.0)
+
+
 @pytest.fixture
 def soon(monkeypatch) -> None:
     """Let a test see in seconds what else takes a minute."""
@@ -127,8 +136,9 @@ def test_a_session_ends_up_on_its_two_holders_and_nowhere_else(cluster, soon):
     """What is written elsewhere, or copied for a read, must not stay for ever: memory is why there are only two."""
     nodes = cluster(5)
     sessions = spread(nodes, 50)
-    assert all_read(nodes, sessions[:20])
-    assert all(len(having(nodes, session)) == 5 for session in sessions[:20])
+    for session in sessions[:20]:
+        assert all(loaded(node, session.cookie) is not None for node in nodes)
+        assert len(having(nodes, session)) == 5
     eventually(lambda: all(len(having(nodes, session)) == 2 for session in sessions), "only two have it")
     assert are_held(nodes, sessions)
     assert all_read(nodes, sessions)
