@@ -189,6 +189,73 @@ def test_scale_fails_where_a_cost_grows(
     assert command.main() == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--json", "none/x.json"], "none/x.json cannot be written: No such file or directory"),
+        (["--plot", "none/x.svg"], "none/x.svg cannot be written: No such file or directory"),
+        (["--plot", "."], ". cannot be written: Is a directory"),
+        (["--before", "none.json"], "--before none.json cannot be read: No such file or directory"),
+        (["--before", "words"], "--before words is no file that --json has written"),
+        (["--before", "other.json"], "--before other.json is no file that --json has written"),
+        (["--json", "x", "--plot", "x"], "--plot would draw over the figures in x"),
+        (["--simulated", "x"], "argument --simulated: 'x' is no number of nodes, such as 4"),
+        (["--real", "1"], "argument --real: 1 nodes replicate nothing; two or more do"),
+        (["--simulated", "--real"], "--simulated and --real both name no size: there is nothing to measure"),
+        (["--idle", "nan"], "--sessions, --writes, --real-sessions and --idle are positive"),
+    ],
+)
+def test_what_scale_cannot_do_is_refused_before_it_measures(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    told: str,
+) -> None:
+    """Figures take minutes; a path that is wrong must not cost them."""
+    monkeypatch.syspath_prepend(str(SCALE.parent))
+    command = importlib.import_module("scale")
+    monkeypatch.chdir(tmp_path)
+    Path("words").write_text("not JSON")
+    Path("other.json").write_text(json.dumps({"all_to_all": False, "clusters": [{"where": "simulated"}]}))
+    files = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(sys, "argv", ["scale.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.err.endswith(f"error: {told}\n")
+    assert said.out == "", "nothing was measured"
+    assert sorted(tmp_path.iterdir()) == files
+
+
+def test_a_former_file_stays_until_there_are_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Whether a file can be written is tried before; where the measurement then fails, it must not be empty."""
+    monkeypatch.syspath_prepend(str(SCALE.parent))
+    command = importlib.import_module("scale")
+    former = tmp_path / "former.json"
+    former.write_text("figures")
+    monkeypatch.setattr(sys, "argv", ["scale.py", "--json", str(former), "--plot", str(tmp_path / "new.svg")])
+
+    def fail(_: object) -> None:
+        raise command.BenchError("no cluster today")
+
+    monkeypatch.setattr(command, "_measured", fail)
+    assert command.main() == 1
+    assert capsys.readouterr().err == "no cluster today\n"
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["figures"]
+
+
+def test_a_node_of_the_benchmark_says_what_to_run_instead() -> None:
+    """It lies beside the commands, and looks like one."""
+    script = SCALE.with_name("scale_real.py")
+    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "scale_real.py is one node of several, and started by scale.py: see bench/scale.py --help\n"
+
+
 def test_a_write_that_was_not_measured_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures that lack what is claimed must not pass for figures that agree."""
     monkeypatch.syspath_prepend(str(SCALE.parent))
