@@ -2,10 +2,11 @@
 #
 # In:    options (--help).   Out: a table, a line for each cluster; with --json all figures; with --plot a picture.
 # Exit:  1 where a request failed, or where figures contradict what docs/SCALE.md says; these are shown all the same.
+#        2 before anything is measured, where arguments or files are wrong.
 # Two ways to measure one thing: clusters of up to 64 nodes in virtual time, which count exactly and tell no time, and
 # clusters of a few processes on this machine, whose counts must agree with those and which show latency and memory.
 # Not here: how it is measured (scale_simulated.py, scale_real.py), what is counted (scale_count.py),
-# what must hold of it (scale_check.py).
+# what must hold of it (scale_check.py), which clusters there can be (scale_options.py).
 
 import argparse
 import json
@@ -19,11 +20,11 @@ import scale_simulated
 from replicate import BenchError
 from scale_check import contradicted
 from scale_count import Cost, Figures, as_json
+from scale_options import add_clusters, refuse_clusters, refuse_unwritable
 from scale_plot import Curve, svg
 
 SIMULATED: Final = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 REAL: Final = (4, 6, 8)
-IDLE_S: Final = 10.0
 MIB: Final = 1024 * 1024
 DESCRIPTION: Final = """
 What a request costs in clusters of different sizes, in messages and in bytes before TCP/IP headers, of all nodes
@@ -35,6 +36,7 @@ And what a node holds, and what it says while nobody asks anything.
 From four nodes on, where two sizes or more are measured, the cost of a write must not depend on how many nodes there
 are: at most 2R+2 messages with R holders, and bytes within 10 % over all sizes, for each kind of write; and a create
 must reach R nodes at most. Exit code 1: it is not so, or a request failed. Nothing of this with --all-to-all.
+Exit code 2: arguments are wrong, or files cannot be read or written; nothing was measured.
 """
 EPILOG: Final = """
 examples:
@@ -70,25 +72,17 @@ def main() -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--simulated", type=_nodes, nargs="*", default=SIMULATED, metavar="N", help="sizes in virtual time; none: skip"
-    )
-    parser.add_argument(
-        "--real", type=_nodes, nargs="*", default=REAL, metavar="N", help="numbers of processes (4 6 8); none: skip"
-    )
-    parser.add_argument("--sessions", type=int, default=32, help="in a simulated cluster (32)")
-    parser.add_argument("--writes", type=int, default=2, help="of each kind to each of them (2)")
-    parser.add_argument("--real-sessions", type=int, default=1000, help="in a cluster of processes (1000)")
-    parser.add_argument("--idle", type=float, default=IDLE_S, help="seconds for which idle processes are counted (10)")
-    parser.add_argument("--seed", type=int, default=1, help="of what is drawn: values, and where requests go (1)")
+    add_clusters(parser, simulated=SIMULATED, real=REAL, real_sessions=1000, idle_s=10.0)
     parser.add_argument("--all-to-all", action="store_true", help="every node holds every session")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, those in no column too")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the figures")
     parser.add_argument("--before", type=Path, metavar="FILE", help="an earlier --json, dashed in the plot")
     options = parser.parse_args()
-    if min(options.sessions, options.writes, options.real_sessions) < 1 or options.idle <= 0:
-        parser.error("--sessions, --writes, --real-sessions and --idle are positive")
-    before = json.loads(options.before.read_text()) if options.before else None
+    refuse_clusters(parser, options)
+    if options.plot and options.plot in (options.json, options.before):
+        parser.error(f"--plot would draw over the figures in {options.plot}")
+    former = _former(parser, options.before) if options.before else []
+    refuse_unwritable(parser, *[file for file in (options.json, options.plot) if file])
     measured: list[Figures] = []
     print(HEADING)
     try:
@@ -107,7 +101,6 @@ def main() -> int:
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n")
     if options.plot:
-        former = _curves(before, "#999999", dashed=True) if before else []
         options.plot.write_text(svg([*former, *_curves(document, "#0969da")]))
     wrong = contradicted(measured)
     if wrong:
@@ -126,11 +119,16 @@ def _measured(options: argparse.Namespace) -> Iterator[Figures]:
         )
 
 
-def _nodes(text: str) -> int:
-    nodes = int(text)
-    if nodes < 2:
-        raise argparse.ArgumentTypeError(f"{nodes} nodes replicate nothing; two or more do")
-    return nodes
+def _former(parser: argparse.ArgumentParser, file: Path) -> list[Curve]:
+    """Return the curves of an earlier --json. They are drawn once here, so that what cannot be is refused now."""
+    try:
+        curves = _curves(json.loads(file.read_text()), "#999999", dashed=True)
+        svg(curves)
+    except OSError as error:
+        parser.error(f"--before {file} cannot be read: {error.strerror}")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        parser.error(f"--before {file} is no file that --json has written")
+    return curves
 
 
 def _curves(document: dict[str, Any], color: str, *, dashed: bool = False) -> list[Curve]:

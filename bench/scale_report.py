@@ -1,10 +1,13 @@
 # Scale, the report: the figures and the picture of docs/SCALE.md, from both placements.
 #
-# In:    a folder with SCALE.md, and options that scale.py takes, for both passes.
+# In:    a folder with SCALE.md, and options that say which clusters are measured, for both passes (--help).
 # Out:   the text between the two marks of SCALE.md, and scale.svg beside it. All other text there stays as it is.
+# Exit:  2 before anything is measured, where arguments or files are wrong; scale.py's exit code where a pass failed.
+#        Nothing is written then: tables and picture are always of the same passes.
 # The passes are commands of their own, as the document names them: who doubts a figure repeats that one.
 # Not here: measuring and drawing (scale.py).
 
+import argparse
 import json
 import subprocess
 import sys
@@ -13,41 +16,74 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from scale_options import add_clusters, clusters_of, refuse_clusters, refuse_unwritable
+
 SCRIPT: Final = Path(__file__).with_name("scale.py")
 DOCS: Final = Path(__file__).parents[1] / "docs"
 BEGIN: Final = "<!-- figures: written by bench/scale_report.py -->\n"
 END: Final = "<!-- end of figures -->\n"
 MIB: Final = 1024 * 1024
+DESCRIPTION: Final = """
+Runs bench/scale.py twice, for all-to-all and for placement by default, and writes what it measured into this clone: the
+tables of docs/SCALE.md, between two marks, and the picture docs/scale.svg. It takes some minutes, on a quiet machine:
+whatever else runs is in the latencies. Nothing is written unless both passes end well.
+"""
+EPILOG: Final = """
+examples:
+  python bench/scale_report.py                               everything, as the page has it
+  python bench/scale_report.py --simulated 4 8 --real        a quick look: git diff docs shows it
+exit codes: 2 where arguments or files are wrong, and nothing was measured; where a pass failed that of scale.py, 1.
+"""
 
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
 
 
-def main(docs: Path, options: Sequence[str]) -> int:
+def main(docs: Path, arguments: Sequence[str]) -> int:
     """Measure both placements, and write the figures down; return scale.py's exit code where it failed."""
-    page = docs / "SCALE.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        print(f"{page} has no marks between which figures go", file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(
+        prog="bench/scale_report.py",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_clusters(parser, simulated=(3, 4, 8, 16, 32, 64), real=(4, 6, 8), real_sessions=300, idle_s=5.0)
+    options = parser.parse_args(arguments)
+    refuse_clusters(parser, options)
+    page, picture = docs / "SCALE.md", docs / "scale.svg"
+    refuse_unwritable(parser, page, picture)
+    before, begun, rest = page.read_text(encoding="utf-8").partition(BEGIN) if page.exists() else ("", "", "")
+    _, ended, after = rest.partition(END)
+    if not begun or not ended:
+        parser.error(f"{page} has no marks between which figures go")
+    clusters = clusters_of(options)
     with tempfile.TemporaryDirectory() as folder:
-        all_to_all, default = Path(folder) / "all.json", Path(folder) / "default.json"
+        all_to_all, default, drawn = (Path(folder) / name for name in ("all.json", "default.json", "scale.svg"))
         passes = (
-            ["--all-to-all", "--json", str(all_to_all)],
-            ["--json", str(default), "--before", str(all_to_all), "--plot", str(docs / "scale.svg")],
+            (all_to_all, ["--all-to-all"]),
+            (default, ["--before", str(all_to_all), "--plot", str(drawn)]),
         )
-        for arguments in passes:
-            code = subprocess.run([sys.executable, str(SCRIPT), *options, *arguments], check=False).returncode
+        rows: dict[Path, list[Row]] = {}
+        for file, more in passes:
+            command = [sys.executable, str(SCRIPT), *clusters, "--json", str(file), *more]
+            code = subprocess.run(command, check=False).returncode
             if code:
                 return code
-        rows = {file: json.loads(file.read_text())["clusters"] for file in (default, all_to_all)}
-    figures = _figures(rows[default], rows[all_to_all], options)
+            try:
+                rows[file] = json.loads(file.read_text())["clusters"]
+            except (OSError, ValueError):
+                print(f"{SCRIPT} ended well, and wrote no figures", file=sys.stderr)
+                return 1
+        if not drawn.exists():
+            print(f"{SCRIPT} ended well, and drew nothing", file=sys.stderr)
+            return 1
+        figures = _figures(rows[default], rows[all_to_all], clusters)
+        picture.write_bytes(drawn.read_bytes())
     page.write_text(f"{before}{BEGIN}{figures}{END}{after}", encoding="utf-8")
     return 0
 
 
-def _figures(default: list[Row], all_to_all: list[Row], options: Sequence[str]) -> str:
+def _figures(default: list[Row], all_to_all: list[Row], clusters: Sequence[str]) -> str:
     parts = []
     for where, title, columns in (
         ("simulated", "In virtual time", COLUMNS),
@@ -56,7 +92,7 @@ def _figures(default: list[Row], all_to_all: list[Row], options: Sequence[str]) 
         for rows, name, option in ((default, "by default", ()), (all_to_all, "all-to-all", ("--all-to-all",))):
             shown = [row for row in rows if row["where"] == where]
             if shown:
-                command = " ".join(["python bench/scale.py", *options, *option])
+                command = " ".join(["python bench/scale.py", *clusters, *option])
                 parts.append(f"{title}, {name}: `{command}`\n\n{_table(columns, shown)}")
     return "\n" + "\n".join(parts) + "\n"
 
@@ -78,6 +114,7 @@ def _rested(row: Row) -> str:
 COLUMNS: Final[Sequence[Column]] = (
     ("nodes", lambda row: f"{row['nodes']}"),
     ("create: messages", _cost("create", "messages", 1)),
+    ("bytes", _cost("create", "bytes", 0)),
     ("to nodes", _cost("create", "nodes", 1)),
     ("write, any node: messages", _cost("write", "messages", 1)),
     ("bytes", _cost("write", "bytes", 0)),
@@ -112,6 +149,8 @@ PROCESS_COLUMNS: Final[Sequence[Column]] = (
     ("copy: p50, ms", _cost("read_copy", "p50_ms", 3)),
     ("idle, bytes/s a node", lambda row: f"{row['idle']['bytes']:.0f}"),
     ("resident, MiB", lambda row: f"{row['rss_bytes'] / MIB:.0f}"),
+    ("grown, MiB", lambda row: f"{row['rss_grown_bytes'] / MIB:.1f}"),
+    ("table, KiB", lambda row: f"{row['table_bytes'] / 1024:,.0f}"),
 )
 
 if __name__ == "__main__":

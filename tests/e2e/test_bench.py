@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import replicate, scale_report
+from bench import replicate
 from gossipsess.config import Config
 from gossipsess.service import lone_node
 
@@ -189,6 +190,73 @@ def test_scale_fails_where_a_cost_grows(
     assert command.main() == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--json", "none/x.json"], "none/x.json cannot be written: No such file or directory"),
+        (["--plot", "none/x.svg"], "none/x.svg cannot be written: No such file or directory"),
+        (["--plot", "."], ". cannot be written: Is a directory"),
+        (["--before", "none.json"], "--before none.json cannot be read: No such file or directory"),
+        (["--before", "words"], "--before words is no file that --json has written"),
+        (["--before", "other.json"], "--before other.json is no file that --json has written"),
+        (["--json", "x", "--plot", "x"], "--plot would draw over the figures in x"),
+        (["--simulated", "x"], "argument --simulated: 'x' is no number of nodes, such as 4"),
+        (["--real", "1"], "argument --real: 1 nodes replicate nothing; two or more do"),
+        (["--simulated", "--real"], "--simulated and --real both name no size: there is nothing to measure"),
+        (["--idle", "nan"], "--sessions, --writes, --real-sessions and --idle are positive"),
+    ],
+)
+def test_what_scale_cannot_do_is_refused_before_it_measures(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    told: str,
+) -> None:
+    """Figures take minutes; a path that is wrong must not cost them."""
+    monkeypatch.syspath_prepend(str(SCALE.parent))
+    command = importlib.import_module("scale")
+    monkeypatch.chdir(tmp_path)
+    Path("words").write_text("not JSON")
+    Path("other.json").write_text(json.dumps({"all_to_all": False, "clusters": [{"where": "simulated"}]}))
+    files = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(sys, "argv", ["scale.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.err.endswith(f"error: {told}\n")
+    assert said.out == "", "nothing was measured"
+    assert sorted(tmp_path.iterdir()) == files
+
+
+def test_a_former_file_stays_until_there_are_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Whether a file can be written is tried before; where the measurement then fails, it must not be empty."""
+    monkeypatch.syspath_prepend(str(SCALE.parent))
+    command = importlib.import_module("scale")
+    former = tmp_path / "former.json"
+    former.write_text("figures")
+    monkeypatch.setattr(sys, "argv", ["scale.py", "--json", str(former), "--plot", str(tmp_path / "new.svg")])
+
+    def fail(_: object) -> None:
+        raise command.BenchError("no cluster today")
+
+    monkeypatch.setattr(command, "_measured", fail)
+    assert command.main() == 1
+    assert capsys.readouterr().err == "no cluster today\n"
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["figures"]
+
+
+def test_a_node_of_the_benchmark_says_what_to_run_instead() -> None:
+    """It lies beside the commands, and looks like one."""
+    script = SCALE.with_name("scale_real.py")
+    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "scale_real.py is one node of several, and started by scale.py: see bench/scale.py --help\n"
+
+
 def test_a_write_that_was_not_measured_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures that lack what is claimed must not pass for figures that agree."""
     monkeypatch.syspath_prepend(str(SCALE.parent))
@@ -197,17 +265,144 @@ def test_a_write_that_was_not_measured_is_told(monkeypatch: pytest.MonkeyPatch) 
     assert sentence == "with 64 nodes (simulated) nobody measured a write elsewhere: its cost is not known"
 
 
-def test_the_report_replaces_the_figures_and_nothing_else(tmp_path: Path) -> None:
-    """The document is written by people, its figures by one command; neither may lose what is the other's."""
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The command that writes the figures down. Like each of these it imports what lies beside it."""
+    monkeypatch.syspath_prepend(str(SCALE.parent))
+    return importlib.import_module("scale_report")
+
+
+@pytest.fixture
+def page(report: Any, tmp_path: Path) -> Path:
+    """A document with figures of last year."""
     page = tmp_path / "SCALE.md"
-    page.write_text(f"why\n{scale_report.BEGIN}of last year\n{scale_report.END}end\n")
-    options = ["--sessions", "12", "--writes", "1", "--simulated", "4", "5", "--real"]
-    assert scale_report.main(tmp_path, options) == 0
+    page.write_text(f"why\n{report.BEGIN}of last year\n{report.END}end\n")
+    return page
+
+
+def test_the_report_replaces_the_figures_and_nothing_else(report: Any, page: Path) -> None:
+    """The document is written by people, its figures by one command; neither may lose what is the other's."""
+    options = ["--sessions", "12", "--writes", "1", "--simulated", "4", "5", "--real", "2"]
+    assert report.main(page.parent, [*options, "--real-sessions", "20", "--idle", "0.5"]) == 0
     text = page.read_text()
-    assert text.startswith(f"why\n{scale_report.BEGIN}")
-    assert text.endswith(f"{scale_report.END}end\n")
+    assert text.startswith(f"why\n{report.BEGIN}")
+    assert text.endswith(f"{report.END}end\n")
     assert "of last year" not in text
-    rows = [line for line in text.splitlines() if line.startswith(("| 4 |", "| 5 |"))]
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith(("| 4 |", "| 5 |"))]
     assert len(rows) == 4, "two placements of two sizes"
-    assert [row.split(" | ")[1] for row in rows[2:]] == ["6.0", "8.0"], "to every other node and back"
-    assert (tmp_path / "scale.svg").exists()
+    assert [row[1] for row in rows[2:]] == ["6.0", "8.0"], "to every other node and back"
+    command = "python bench/scale.py --simulated 4 5 --sessions 12 --writes 1 --real 2 --real-sessions 20 --idle 0.5"
+    assert text.count(f": `{command} --seed 1`\n") == text.count(f": `{command} --seed 1 --all-to-all`\n") == 2
+    tables = [dict(zip(names, row, strict=True)) for names, row in first_rows(text)]
+    assert float(tables[0]["bytes of create"].replace(",", "")) > 10 * 100
+    for table in tables[2:]:
+        assert float(table["resident, MiB"]) > float(table["grown, MiB"])
+        assert float(table["table, KiB"]) > 20
+    assert (page.parent / "scale.svg").exists()
+
+
+def first_rows(text: str) -> list[tuple[list[str], list[str]]]:
+    """Return of each table the names of its columns and its first row; `bytes` with what they belong to."""
+    tables = []
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        names, _, row = [line.strip("| ").split(" | ") for line in table.splitlines()[:3]]
+        for number, name in enumerate(names):
+            if name == "bytes":
+                names[number] = f"bytes of {names[number - 1].partition(':')[0]}"
+        tables.append((names, row))
+    return tables
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--jsno", "x"], "unrecognized arguments: --jsno x"),
+        (["--json", "x"], "unrecognized arguments: --json x"),
+        (["--all-to-all"], "unrecognized arguments: --all-to-all"),
+        (["--simulated", "x"], "argument --simulated: 'x' is no number of nodes, such as 4"),
+        (["--simulated", "--real"], "--simulated and --real both name no size: there is nothing to measure"),
+    ],
+)
+def test_what_the_report_cannot_do_is_refused_before_it_measures(
+    report: Any,
+    page: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    told: str,
+) -> None:
+    """Two passes take minutes, and the page is not to be touched by a slip of the pen."""
+    monkeypatch.setattr(report.subprocess, "run", lambda *_, **__: pytest.fail("it measures"))
+    before = page.read_text()
+    with pytest.raises(SystemExit) as ended:
+        report.main(page.parent, arguments)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: {told}\n")
+    assert page.read_text() == before
+    assert list(page.parent.iterdir()) == [page]
+
+
+@pytest.mark.parametrize("text", [None, "no mark", "<!-- figures: written by bench/scale_report.py -->\nno end\n"])
+def test_a_page_without_marks_is_refused_before_the_report_measures(
+    report: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str | None
+) -> None:
+    """Nowhere to write is a reason not to measure, and none to write a page of figures alone."""
+    monkeypatch.setattr(report.subprocess, "run", lambda *_, **__: pytest.fail("it measures"))
+    page = tmp_path / "SCALE.md"
+    if text is not None:
+        page.write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        report.main(tmp_path, [])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: {page} has no marks between which figures go\n")
+    assert not page.exists() if text is None else page.read_text() == text
+
+
+def test_the_report_helps_and_measures_nothing(
+    report: Any, page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who asks what it does is told of files and minutes before either is gone."""
+    monkeypatch.setattr(report.subprocess, "run", lambda *_, **__: pytest.fail("it measures"))
+    with pytest.raises(SystemExit) as ended:
+        report.main(page.parent, ["--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    for part in ("docs/SCALE.md", "docs/scale.svg", "some minutes", "3 4 8 16 32 64", "(4 6 8)", "(300)", "(5)"):
+        assert part in told
+
+
+FIGURES = (
+    """import sys; given = dict(zip(sys.argv, sys.argv[1:])); open(given["--json"], "w").write('{"clusters": []}')"""
+)
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "told"),
+    [
+        ("", 1, "ended well, and wrote no figures"),
+        ("import sys; open(sys.argv[sys.argv.index('--json') + 1], 'w')", 1, "ended well, and wrote no figures"),
+        ("import sys; sys.exit('no cluster today')", 1, ""),
+        (FIGURES, 1, "ended well, and drew nothing"),
+        (f"{FIGURES}; '--plot' in given and (open(given['--plot'], 'w'), sys.exit(1))", 1, ""),
+        ("import sys; sys.exit(2)", 2, ""),
+    ],
+)
+def test_a_pass_without_figures_leaves_the_page_as_it_is(
+    report: Any,
+    page: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path_factory: pytest.TempPathFactory,
+    script: str,
+    code: int,
+    told: str,
+) -> None:
+    """Tables and picture that are not of one measurement would be believed all the same."""
+    child = tmp_path_factory.mktemp("child") / "scale.py"
+    child.write_text(script)
+    monkeypatch.setattr(report, "SCRIPT", child)
+    before = page.read_text()
+    assert report.main(page.parent, ["--simulated", "4", "--real"]) == code
+    assert told in capsys.readouterr().err
+    assert page.read_text() == before
+    assert list(page.parent.iterdir()) == [page]
