@@ -13,18 +13,18 @@
 #
 # From the repository's root: python -m tests.chaos.joiner --sessions 100000 --bytes 2000
 
-import argparse
 import random
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import trio
 
 from ..e2e.harness import ScenarioError
 from .balancer import CutError, fetch
-from .fleet import Fleet, Place, open_fleet, own_hosts, run_script, shopping, until
-from .shoppers import milliseconds
+from .fleet import Fleet, Place, open_fleet, own_hosts, run_script, script_parser, shopping, until
+from .shoppers import AUDITORS, milliseconds
 
 BATCH: Final = 500
 """Sessions made by one request."""
@@ -91,14 +91,13 @@ async def play(
 
 
 async def fill(fleet: Fleet, sessions: int, value_bytes: int) -> list[str]:
-    """Make sessions on every running node; return the id of one in each batch."""
+    """Make sessions on every running node, each told to all that are to hold it; return the id of one in each batch."""
     ids: list[str] = []
     batches = iter([min(BATCH, sessions - made) for made in range(0, sessions, BATCH)])
 
     async def work(place: Place) -> None:
         for batch in batches:
-            answer = await fetch(place.port, "POST", f"/fill?sessions={batch}&bytes={value_bytes}")
-            ids.append(answer.json()["id"])
+            ids.extend((await make(place, batch, value_bytes))[:1])
             await _wait_owing(fleet, place, MOST_OWED)
 
     running = fleet.running
@@ -107,6 +106,13 @@ async def fill(fleet: Fleet, sessions: int, value_bytes: int) -> list[str]:
             nursery.start_soon(work, place)
     for place in running:
         await _wait_owing(fleet, place, 0)
+    return ids
+
+
+async def make(place: Place, sessions: int, value_bytes: int, *, confirm: int = 0) -> list[str]:
+    """Make sessions at a place, one by one; return the ids of those that so many other hosts have confirmed."""
+    query = f"sessions={sessions}&bytes={value_bytes}&confirm={confirm}"
+    ids: list[str] = (await fetch(place.port, "POST", f"/fill?{query}")).json()["ids"]
     return ids
 
 
@@ -147,26 +153,35 @@ async def _kill_donor(fleet: Fleet, newcomer: Place, others: list[Place], midway
 async def absent(place: Place, ids: list[str]) -> int:
     """Return how many of these sessions a place does not know."""
     missing = 0
-    for session_id in ids:
-        answer = await fetch(place.port, "GET", "/", {"session": session_id})
-        missing += answer.status != 200 or "data" not in answer.json()["seen"]
+    ahead = iter(ids)
+
+    async def look() -> None:
+        nonlocal missing
+        for session_id in ahead:
+            answer = await fetch(place.port, "GET", "/", {"session": session_id})
+            missing += answer.status != 200 or "data" not in answer.json()["seen"]
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(AUDITORS):
+            nursery.start_soon(look)
     return missing
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Play it; return 1 if it was not clean."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.chaos.joiner",
-        description="One more app process joins others that hold many sessions, under load. Prints one line of JSON: "
-        "what clients waited before and during, and how long the newcomer took; exit code 1 if anything was lost.",
+    parser = script_parser(
+        "joiner",
+        "One more app process joins others that hold many sessions, under load. Prints one line of JSON: what clients "
+        "waited before and during, and how long the newcomer took; exit code 1 if anything was lost.",
+        "--sessions 10000 --kill-donor",
+        nodes=(4, "that are there before"),
+        sessions=100_000,
+        value_bytes=2000,
+        seconds=600,
+        seed="what clients ask",
     )
-    parser.add_argument("--nodes", type=int, default=4, help="that are there before")
-    parser.add_argument("--sessions", type=int, default=100_000, help="that they are filled with")
-    parser.add_argument("--bytes", type=int, default=2000, help="of each session's value")
     parser.add_argument("--kill-donor", action="store_true", help="kill -9 of who gives the newcomer most, midway")
-    parser.add_argument("--seconds", type=float, default=600, help="all of it must be done by then")
-    parser.add_argument("--seed", type=int, default=1, help="what clients ask")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     return run_script(
         "joiner",
         options.seconds,

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from gossipsess.protocol.outcomes import Confirmed
 from gossipsess.protocol.placement import EVERYWHERE
 from gossipsess.service import process_node
 from gossipsess.waiting import blocking
@@ -34,15 +35,17 @@ async def write(request: Request) -> JSONResponse:
 
 
 def fill(request: Request) -> JSONResponse:
-    """Create sessions with one random value each; answer with the id of the last one."""
+    """Create sessions with one random value each; answer with the ids of those that were confirmed as asked."""
     store = process_node().new_store()
-    value_bytes = int(request.query_params["bytes"])
-    session = store.create()
+    value_bytes, confirm = (int(request.query_params[name]) for name in ("bytes", "confirm"))
+    ids = []
     for _ in range(int(request.query_params["sessions"])):
         session = store.create()
-        session["data"] = os.urandom(value_bytes // 2).hex()
-        blocking(store.commit(session, 0))
-    return JSONResponse({"id": session.id})
+        # Encoded, the head of a text takes up to five bytes, and a value may have no more than its limit in all.
+        session["data"] = os.urandom(value_bytes // 2 + 1).hex()[: max(value_bytes - 5, 0)]
+        if isinstance(blocking(store.commit(session, confirm)), Confirmed):
+            ids.append(session.id)
+    return JSONResponse({"ids": ids})
 
 
 async def status(_: Request) -> JSONResponse:
