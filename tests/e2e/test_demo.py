@@ -319,7 +319,7 @@ def test_only_what_changes_nothing_is_sent_to_a_second_replica(method: bytes, st
 
 
 def test_a_request_whose_browser_has_gone_is_served_to_its_end() -> None:
-    """Nothing but its own task then knew of it, so that collecting garbage ended it with a traceback on the terminal."""
+    """Nothing but its own task then knew of it, so that collecting garbage ended it with a traceback."""
     gone, served = asyncio.Event(), asyncio.Event()
 
     async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
