@@ -14,6 +14,7 @@ import contextlib
 import json
 import math
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -76,6 +77,13 @@ class Place:
     def cpu_ticks(self) -> int:
         """Return the time for which the process has computed, in the kernel's ticks."""
         return self._of_process("stat", lambda text: sum(int(part) for part in text.rpartition(")")[2].split()[11:13]))
+
+    def pulled_bytes(self) -> int:
+        """Return how much has been moved to its node by now, as it last said before it was synced."""
+        if self.process is None:
+            return 0
+        said = re.findall(r"^pulled (\d+) bytes$", self.process.log.read_text(errors="replace"), re.MULTILINE)
+        return int(said[-1]) if said else 0
 
     def _of_process(self, file: str, read: Callable[[str], int]) -> int:
         if self.process is None or not self.process.running:

@@ -5,8 +5,8 @@
 # newcomer took: until its port was open (an application serves after ten seconds in any case), and until synced.
 # In the end a sample of the sessions is read from the newcomer, and all that clients wrote from everyone.
 #
-# With --kill-donor, the node that computes most for the newcomer is killed -9 midway: when the newcomer's memory has
-# grown by a part of what the others' grew by when they were filled. It must fill up from the rest.
+# With --kill-donor, the node that computes most for the newcomer is killed -9 midway: when a part has come of what the
+# newcomer is to hold. It must fill up from the rest.
 #
 # Clean means: synced in time, no acknowledged write lost, hidden or stale, no error but what was cut, and every
 # session of the sample there. No bound is set on times: compare the figures.
@@ -33,7 +33,9 @@ FILL_S: Final = 60.0
 """For one batch to be taken by the others."""
 SYNC_S: Final = 240.0
 KILL_AT: Final = 0.3
-"""Midway. Less than half, since a newcomer need not hold as much as those that were there."""
+"""Midway. Less than half, for there to be time until it is synced."""
+COPIES_MIN: Final = 2
+"""Of each session, so that the newcomer is to hold as many parts of all, or more."""
 MOST_OWED: Final = 5000
 """Session states on their way while filling, to any node; more would be told twice."""
 
@@ -51,9 +53,7 @@ async def play(
         *others, newcomer = fleet.places
         await fleet.start(*others)
         await fleet.wait_linked()
-        empty_bytes = max(place.rss_bytes() for place in others)
         sample = await fill(fleet, sessions, value_bytes)
-        full_bytes = min(place.rss_bytes() for place in others)
         async with shopping(fleet, rng) as tally:
             await trio.sleep(before_s)
             before, began_s = len(tally.took_s), time.monotonic()
@@ -61,8 +61,8 @@ async def play(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_join, fleet, newcomer)
                 if kill_donor:
-                    midway_bytes = round(empty_bytes + KILL_AT * (full_bytes - empty_bytes))
-                    await _kill_donor(fleet, newcomer, others, midway_bytes)
+                    share_bytes = sessions * value_bytes * COPIES_MIN // (nodes + 1)
+                    await _kill_donor(fleet, newcomer, others, round(KILL_AT * share_bytes))
                     killed_s = time.monotonic() - began_s
             synced_s, during = time.monotonic() - began_s, len(tally.took_s)
             fleet.balancer.put_in(newcomer.port)
@@ -133,11 +133,11 @@ async def _join(fleet: Fleet, newcomer: Place) -> None:
 
 
 async def _kill_donor(fleet: Fleet, newcomer: Place, others: list[Place], midway_bytes: int) -> None:
-    """Kill the one of the others that has computed most since now, once the newcomer's memory is that much."""
+    """Kill the one of the others that has computed most since now, once so much has come to the newcomer."""
     at_first = [place.cpu_ticks() for place in others]
 
     async def midway() -> bool:
-        return newcomer.running and newcomer.rss_bytes() >= midway_bytes
+        return newcomer.running and newcomer.pulled_bytes() >= midway_bytes
 
     await until(midway, "the newcomer fills up", SYNC_S)
     used = [place.cpu_ticks() - before for place, before in zip(others, at_first, strict=True)]

@@ -6,6 +6,9 @@
 #         whose answer never came; then a later write would hide an earlier one, and nothing would have gone wrong.
 
 import os
+import threading
+import time
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -18,6 +21,19 @@ from gossipsess.protocol.placement import EVERYWHERE
 from gossipsess.service import process_node
 from gossipsess.waiting import blocking
 from gossipsess.web.starlette import SessionMiddleware
+
+TELL_EVERY_S: Final = 0.01
+
+
+def tell_pulled() -> None:
+    """Print how much has been moved here, whenever it is more: nobody can ask before the port is open."""
+    node, told = process_node(), 0
+    while not node.synced:
+        pulled = node.status().pulled_bytes
+        if pulled > told:
+            told = pulled
+            print(f"pulled {pulled} bytes", flush=True)
+        time.sleep(TELL_EVERY_S)
 
 
 def shown(request: Request) -> JSONResponse:
@@ -61,6 +77,8 @@ async def owners(_: Request) -> JSONResponse:
         layout = replica.placement.layout
     return JSONResponse([[member.name for member in layout.holders(one)] for one in range(EVERYWHERE)])
 
+
+threading.Thread(target=tell_pulled, daemon=True).start()
 
 app = Starlette(
     routes=[
