@@ -18,7 +18,8 @@ exit codes:
   130  interrupted before a scenario's verdict
 """
 
-HOLDERS_NODES_MIN: Final = 3
+HOLDERS_POSSIBLE_FROM: Final = 3
+"""So many nodes it takes: one is killed, one drained, and one must be left."""
 
 DEMO: Final = f"""\
 A small shop in three app processes (--nodes), with nothing else to run: no Redis, no sticky sessions. In front of
@@ -34,9 +35,10 @@ The scenario 'kill' logs in through the balancer, puts two things into the cart,
 that took the last of them, reads the session on every replica that is left, and waits for the killed one to come
 back and catch up.
 
-The scenario 'holders' does the same shopping, shows on which replicas the session lives, kills the first of them,
-drains one (SIGTERM: it hands over and leaves), starts the killed one again and one more. After each step it shows
-where the session lives now, waits until it is held there, and reads it there; in the end it reads it on every replica.
+The scenario 'holders' has 300 visitors log in, does the same shopping, shows on which replicas the session lives,
+kills the first of them, drains one (SIGTERM: it hands over and leaves), starts the killed one again and one more.
+After each step it shows where the session lives now, waits until it is held there, and reads it there; in the end it
+reads it on every replica.
 Everything stays on 127.0.0.1.
 
 examples:
@@ -45,9 +47,15 @@ examples:
   gossipsess demo --scenario kill --json | tail -n 1
   gossipsess demo --nodes 6 --scenario holders
 
-JSON events, in order: started, members, login, cart, killed, survived (for each replica left), restarted,
-caught_up, verdict; among them up, sees and holds, as they happen; lives, held, drained and joined with 'holders'. Every
-line has at_ms, since the start.
+JSON events, in order, with 'kill': started, members, login, cart (twice), killed, survived (for each replica left),
+restarted, caught_up, verdict.
+With 'holders': started, members, visitors, login, cart (twice); lives, held, survived (for each of these replicas);
+killed, grace, and again lives, held, survived; drained, and again; restarted, joined, caught_up (twice), and again;
+survived (for each replica), verdict.
+On a terminal: started, members, visitors; then killed, drained, restarted, joined and caught_up as it happens, and what
+people do on the page: view, login, cart, logout.
+Among them, as it happens: up, sees, holds, gains; lost instead of survived, where it was. Every line has at_ms, since
+the start.
 
 {EXIT_CODES}"""
 
@@ -67,8 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     match options.command:
         case "demo":
-            if options.scenario == "holders" and options.nodes < HOLDERS_NODES_MIN:
-                parser.error(f"--scenario holders takes {HOLDERS_NODES_MIN} nodes or more: it kills one and drains one")
+            if options.scenario == "holders" and options.nodes < HOLDERS_POSSIBLE_FROM:
+                options.parser.error(
+                    f"--scenario holders takes {HOLDERS_POSSIBLE_FROM} nodes or more: it kills one and drains one"
+                )
             from gossipsess.cli.demo.run import run
 
             return run(play=options.scenario, as_json=options.json, port=options.port, nodes=options.nodes)
@@ -108,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         description=DEMO,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    demo.set_defaults(parser=demo)
     demo.add_argument("--scenario", choices=["kill", "holders"], help="play this by itself, then end")
     demo.add_argument("--nodes", type=int, choices=range(2, 9), default=3, help="replicas to start (default: 3)")
     demo.add_argument("--json", action="store_true", help="one JSON object a line")

@@ -2,19 +2,23 @@
 #
 # In:     how many places, and on which hosts they say they are.
 # Out:    `open_fleet`, `Fleet.start / restart / retire / kill`; `shopping` puts clients on it and judges what they saw;
-#         `run_script` is what the scripts have in common.
+#         `script_parser` and `run_script` are what the scripts have in common.
 # Choice: a place keeps its ports, as a container that is restarted in its pod does. A planned stop is announced: the
 #         balancer sends nothing more, what is under way ends, then SIGTERM. `kill -9` is announced to nobody.
 #         A start takes as long as the application takes until it opens its port; nothing is waited for beyond.
 # Bound:  a script ends in time or fails. Only processes started here are ended.
-# Not here: what is to be proved (rolling.py, grow.py, host.py, joiner.py).
+# Not here: what is to be proved (rolling.py, grow.py, host.py, joiner.py, in_place.py).
 
+import argparse
 import contextlib
 import json
+import math
 import random
+import re
 import signal
 import sys
 import tempfile
+import textwrap
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -23,7 +27,10 @@ from typing import Any, Final
 
 import trio
 
+from gossipsess.model.record import VALUE_BYTES_MAX
+
 from ..e2e.harness import (
+    DISCOVERIES,
     LOOPBACK,
     START_S,
     Discovery,
@@ -41,6 +48,9 @@ CLIENTS: Final = 8
 THINK_S: Final = 0.05
 STOP_MAX_S: Final = 20.0
 """After SIGTERM: handing over takes at most 10 s, and the server ends its connections before."""
+NEVER_MEET: Final = "Where nodes never meet, everything must be lost: --discovery none shows that it would be seen."
+NODES_MIN: Final = 2
+"""One alone loses everything with its process, and that proves nothing."""
 _APPS: Final = Path(__file__).parent / "apps"
 
 
@@ -67,6 +77,13 @@ class Place:
     def cpu_ticks(self) -> int:
         """Return the time for which the process has computed, in the kernel's ticks."""
         return self._of_process("stat", lambda text: sum(int(part) for part in text.rpartition(")")[2].split()[11:13]))
+
+    def pulled_bytes(self) -> int:
+        """Return how much has been moved to its node by now, as it last said before it was synced."""
+        if self.process is None:
+            return 0
+        said = re.findall(r"^pulled (\d+) bytes$", self.process.log.read_text(errors="replace"), re.MULTILINE)
+        return int(said[-1]) if said else 0
 
     def _of_process(self, file: str, read: Callable[[str], int]) -> int:
         if self.process is None or not self.process.running:
@@ -252,6 +269,77 @@ async def until(holds: Callable[[], Awaitable[bool]], what: str, timeout_s: floa
     with in_time(what, timeout_s):
         while not await holds():  # noqa: ASYNC110  # what is asked is another process, which sets no event here
             await trio.sleep(POLL_S)
+
+
+def script_parser(
+    name: str,
+    description: str,
+    example: str,
+    *,
+    control: str = "",
+    rounds: tuple[int, str] | None = None,
+    nodes: tuple[int, str],
+    nodes_min: int = NODES_MIN,
+    sessions: int | None = None,
+    value_bytes: int | None = None,
+    seconds: float,
+    seed: str | None = None,
+    discovery: bool = False,
+) -> argparse.ArgumentParser:
+    """Return a parser of the arguments that scripts share; it refuses those with which a run would prove nothing.
+
+    Args:
+        example: arguments that one may want.
+        control: how the script shows that it can fail.
+        rounds, nodes: the default, and what they are; `nodes_min`: the fewest that prove anything.
+        sessions, value_bytes, seconds: the default. A script has no argument for what is None or False.
+        seed: what hangs on it.
+    """
+    command = f"python -m tests.chaos.{name}"
+    parser = argparse.ArgumentParser(
+        prog=command,
+        description=textwrap.fill(description, 100),
+        epilog="\n\n".join([*([textwrap.fill(control, 100)] if control else []), f"example:\n  {command} {example}"]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+    def add(option: str, default: float | str, what: str, **how: Any) -> None:
+        parser.add_argument(option, default=default, help=f"{what} (default: %(default)s)".lstrip(), **how)
+
+    if rounds is not None:
+        add("--rounds", *rounds, type=whole(1))
+    add("--nodes", *nodes, type=whole(nodes_min))
+    if sessions is not None:
+        add("--sessions", sessions, "that they are filled with", type=whole(1))
+    if value_bytes is not None:
+        add("--bytes", value_bytes, "of each session's value", type=whole(1, VALUE_BYTES_MAX))
+    add("--seconds", seconds, "all of it must be done by then", type=_duration)
+    if seed is not None:
+        add("--seed", 1, seed, type=int)
+    if discovery:
+        add("--discovery", "static", "none: the control", choices=DISCOVERIES)
+    return parser
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return what argparse is to read a whole number with that is not less than one bound, nor more than the other."""
+    allowed = f"{least} or more" if most is None else f"{least} to {most}"
+
+    def read(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            number = int(text)
+            if least <= number and (most is None or number <= most):
+                return number
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; take a whole number, {allowed}")
+
+    return read
+
+
+def _duration(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not allowed; take a number of seconds above 0")
 
 
 def run_script(name: str, seconds: float, play: Callable[[], Awaitable[dict[str, Any]]]) -> int:

@@ -8,15 +8,15 @@
 #
 # From the repository's root: python -m tests.chaos.grow --nodes 6 --rounds 2
 
-import argparse
 import random
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import trio
 
-from ..e2e.harness import DISCOVERIES, Discovery
-from .fleet import open_fleet, own_hosts, run_script, shopping
+from ..e2e.harness import Discovery
+from .fleet import NEVER_MEET, open_fleet, own_hosts, run_script, script_parser, shopping
 
 BETWEEN_S: Final = 0.5
 """From one change until the next."""
@@ -52,20 +52,21 @@ async def play(rounds: int, nodes: int, *, seed: int = 1, discovery: Discovery =
         }
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Play it; return 1 if it was not clean."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.chaos.grow",
-        description="Grow from one app process to --nodes and shrink back to one under load, the oldest leaving "
-        "first. Prints one line of JSON; exit code 1 if an acknowledged write was lost or stale, or a request failed.",
-        epilog="Where nodes never meet, everything must be lost: --discovery none shows that it would be seen.",
+    parser = script_parser(
+        "grow",
+        "Grow from one app process to --nodes and shrink back to one under load, the oldest leaving first. Prints one "
+        "line of JSON; exit code 1 if an acknowledged write was lost or stale, or a request failed.",
+        "--nodes 6 --rounds 2",
+        control=NEVER_MEET,
+        rounds=(1, "up and down again"),
+        nodes=(6, "at most"),
+        seconds=300,
+        seed="what clients ask",
+        discovery=True,
     )
-    parser.add_argument("--rounds", type=int, default=1, help="up and down again")
-    parser.add_argument("--nodes", type=int, default=6, help="at most")
-    parser.add_argument("--seconds", type=float, default=300, help="all of it must be done by then")
-    parser.add_argument("--seed", type=int, default=1, help="what clients ask")
-    parser.add_argument("--discovery", choices=DISCOVERIES, default="static", help="none: the control")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     return run_script(
         "grow",
         options.seconds,

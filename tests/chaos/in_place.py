@@ -10,15 +10,15 @@
 #
 # From the repository's root: python -m tests.chaos.in_place --nodes 5 --rounds 4
 
-import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import trio
 
 from ..e2e.harness import START_S, free_ports
 from .balancer import fetch
-from .fleet import Fleet, Place, open_fleet, own_hosts, run_script, until
+from .fleet import Fleet, Place, open_fleet, own_hosts, run_script, script_parser, until
 from .joiner import absent, fill
 
 VALUE_BYTES: Final = 500
@@ -88,22 +88,24 @@ async def _wait_synced(fleet: Fleet, place: Place) -> None:
     await until(synced, "the restarted node is synced", START_S)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Play it; return 1 if it was not clean."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.chaos.in_place",
-        description="Restart app processes where they were, one after the other, by kill -9 and by SIGTERM in turns. "
-        "Prints one line of JSON; exit code 1 if a node's map of holders is another one afterwards, if a node that "
-        "stayed pulled anything, or if the restarted one lacks a session.",
+    parser = script_parser(
+        "in_place",
+        "Restart app processes where they were, one after the other, by kill -9 and by SIGTERM in turns. Prints one "
+        "line of JSON; exit code 1 if a node's map of holders is another one afterwards, if a node that stayed pulled "
+        "anything, or if the restarted one lacks a session.",
+        "--rounds 2 --nodes 4 --sessions 1000",
+        control="Where processes come back under another name, sessions must move: --elsewhere shows that it is seen.",
+        rounds=(4, "restarts"),
+        nodes=(5, ""),
+        sessions=5000,
+        seconds=300,
     )
-    parser.add_argument("--rounds", type=int, default=4, help="restarts")
-    parser.add_argument("--nodes", type=int, default=5)
-    parser.add_argument("--sessions", type=int, default=5000, help="that they are filled with")
     parser.add_argument(
         "--elsewhere", action="store_true", help="with other ports: the control, in which sessions move"
     )
-    parser.add_argument("--seconds", type=float, default=300, help="all of it must be done by then")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     return run_script(
         "in_place",
         options.seconds,

@@ -5,35 +5,39 @@
 # newcomer took: until its port was open (an application serves after ten seconds in any case), and until synced.
 # In the end a sample of the sessions is read from the newcomer, and all that clients wrote from everyone.
 #
-# With --kill-donor, the node that computes most for the newcomer is killed -9 midway: when the newcomer's memory has
-# grown by a part of what the others' grew by when they were filled. It must fill up from the rest.
+# With --kill-donor, the node that computes most for the newcomer is killed -9 midway: when a part has come of what the
+# newcomer is to hold. It must fill up from the rest.
 #
 # Clean means: synced in time, no acknowledged write lost, hidden or stale, no error but what was cut, and every
 # session of the sample there. No bound is set on times: compare the figures.
 #
 # From the repository's root: python -m tests.chaos.joiner --sessions 100000 --bytes 2000
 
-import argparse
 import random
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import trio
 
 from ..e2e.harness import ScenarioError
 from .balancer import CutError, fetch
-from .fleet import Fleet, Place, open_fleet, own_hosts, run_script, shopping, until
-from .shoppers import milliseconds
+from .fleet import Fleet, Place, open_fleet, own_hosts, run_script, script_parser, shopping, until
+from .shoppers import AUDITORS, TRIES, milliseconds
 
 BATCH: Final = 500
 """Sessions made by one request."""
 BEFORE_S: Final = 5.0
 FILL_S: Final = 60.0
 """For one batch to be taken by the others."""
+AGAIN_S: Final = 0.2
+"""Until a place that could not say whether there is a session is asked again."""
 SYNC_S: Final = 240.0
 KILL_AT: Final = 0.3
-"""Midway. Less than half, since a newcomer need not hold as much as those that were there."""
+"""Midway. Less than half, for there to be time until it is synced."""
+COPIES_MIN: Final = 2
+"""Of each session, so that the newcomer is to hold as many parts of all, or more."""
 MOST_OWED: Final = 5000
 """Session states on their way while filling, to any node; more would be told twice."""
 
@@ -51,9 +55,7 @@ async def play(
         *others, newcomer = fleet.places
         await fleet.start(*others)
         await fleet.wait_linked()
-        empty_bytes = max(place.rss_bytes() for place in others)
         sample = await fill(fleet, sessions, value_bytes)
-        full_bytes = min(place.rss_bytes() for place in others)
         async with shopping(fleet, rng) as tally:
             await trio.sleep(before_s)
             before, began_s = len(tally.took_s), time.monotonic()
@@ -61,8 +63,8 @@ async def play(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_join, fleet, newcomer)
                 if kill_donor:
-                    midway_bytes = round(empty_bytes + KILL_AT * (full_bytes - empty_bytes))
-                    await _kill_donor(fleet, newcomer, others, midway_bytes)
+                    share_bytes = sessions * value_bytes * COPIES_MIN // (nodes + 1)
+                    await _kill_donor(fleet, newcomer, others, round(KILL_AT * share_bytes))
                     killed_s = time.monotonic() - began_s
             synced_s, during = time.monotonic() - began_s, len(tally.took_s)
             fleet.balancer.put_in(newcomer.port)
@@ -91,14 +93,13 @@ async def play(
 
 
 async def fill(fleet: Fleet, sessions: int, value_bytes: int) -> list[str]:
-    """Make sessions on every running node; return the id of one in each batch."""
+    """Make sessions on every running node, each told to all that are to hold it; return the id of one in each batch."""
     ids: list[str] = []
     batches = iter([min(BATCH, sessions - made) for made in range(0, sessions, BATCH)])
 
     async def work(place: Place) -> None:
         for batch in batches:
-            answer = await fetch(place.port, "POST", f"/fill?sessions={batch}&bytes={value_bytes}")
-            ids.append(answer.json()["id"])
+            ids.extend((await make(place, batch, value_bytes))[:1])
             await _wait_owing(fleet, place, MOST_OWED)
 
     running = fleet.running
@@ -107,6 +108,13 @@ async def fill(fleet: Fleet, sessions: int, value_bytes: int) -> list[str]:
             nursery.start_soon(work, place)
     for place in running:
         await _wait_owing(fleet, place, 0)
+    return ids
+
+
+async def make(place: Place, sessions: int, value_bytes: int, *, confirm: int = 0) -> list[str]:
+    """Make sessions at a place, one by one; return the ids of those that so many other hosts have confirmed."""
+    query = f"sessions={sessions}&bytes={value_bytes}&confirm={confirm}"
+    ids: list[str] = (await fetch(place.port, "POST", f"/fill?{query}")).json()["ids"]
     return ids
 
 
@@ -127,11 +135,11 @@ async def _join(fleet: Fleet, newcomer: Place) -> None:
 
 
 async def _kill_donor(fleet: Fleet, newcomer: Place, others: list[Place], midway_bytes: int) -> None:
-    """Kill the one of the others that has computed most since now, once the newcomer's memory is that much."""
+    """Kill the one of the others that has computed most since now, once so much has come to the newcomer."""
     at_first = [place.cpu_ticks() for place in others]
 
     async def midway() -> bool:
-        return newcomer.running and newcomer.rss_bytes() >= midway_bytes
+        return newcomer.running and newcomer.pulled_bytes() >= midway_bytes
 
     await until(midway, "the newcomer fills up", SYNC_S)
     used = [place.cpu_ticks() - before for place, before in zip(others, at_first, strict=True)]
@@ -147,26 +155,43 @@ async def _kill_donor(fleet: Fleet, newcomer: Place, others: list[Place], midway
 async def absent(place: Place, ids: list[str]) -> int:
     """Return how many of these sessions a place does not know."""
     missing = 0
-    for session_id in ids:
-        answer = await fetch(place.port, "GET", "/", {"session": session_id})
-        missing += answer.status != 200 or "data" not in answer.json()["seen"]
+    ahead = iter(ids)
+
+    async def look() -> None:
+        nonlocal missing
+        for session_id in ahead:
+            missing += not await _knows(place, session_id)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(AUDITORS):
+            nursery.start_soon(look)
     return missing
 
 
-def main() -> int:
+async def _knows(place: Place, session_id: str) -> bool:
+    for _ in range(TRIES):
+        answer = await fetch(place.port, "GET", "/", {"session": session_id})
+        if answer.status == 200:
+            return "data" in answer.json()["seen"]
+        await trio.sleep(AGAIN_S)  # it could not find out in time, and says so: that is no loss
+    return False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Play it; return 1 if it was not clean."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.chaos.joiner",
-        description="One more app process joins others that hold many sessions, under load. Prints one line of JSON: "
-        "what clients waited before and during, and how long the newcomer took; exit code 1 if anything was lost.",
+    parser = script_parser(
+        "joiner",
+        "One more app process joins others that hold many sessions, under load. Prints one line of JSON: what clients "
+        "waited before and during, and how long the newcomer took; exit code 1 if anything was lost.",
+        "--sessions 10000 --kill-donor",
+        nodes=(4, "that are there before"),
+        sessions=100_000,
+        value_bytes=2000,
+        seconds=600,
+        seed="what clients ask",
     )
-    parser.add_argument("--nodes", type=int, default=4, help="that are there before")
-    parser.add_argument("--sessions", type=int, default=100_000, help="that they are filled with")
-    parser.add_argument("--bytes", type=int, default=2000, help="of each session's value")
     parser.add_argument("--kill-donor", action="store_true", help="kill -9 of who gives the newcomer most, midway")
-    parser.add_argument("--seconds", type=float, default=600, help="all of it must be done by then")
-    parser.add_argument("--seed", type=int, default=1, help="what clients ask")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     return run_script(
         "joiner",
         options.seconds,

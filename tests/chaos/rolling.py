@@ -13,21 +13,23 @@
 #
 # From the repository's root: python -m tests.chaos.rolling --rounds 12 --nodes 4
 
-import argparse
 import random
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import trio
 
-from ..e2e.harness import DISCOVERIES, Discovery
-from .fleet import Fleet, Place, open_fleet, own_hosts, run_script, shopping
+from ..e2e.harness import Discovery
+from .fleet import NEVER_MEET, Fleet, Place, open_fleet, own_hosts, run_script, script_parser, shopping
 
 BETWEEN_S: Final = 0.5
 """From one place's return until the next one goes."""
 KILL_WITHIN_S: Final = 2.0
 """Somewhere within another place's restart: while it hands over, while it is away, or while it fetches."""
 DOWN_S: Final = 0.5
+NODES_WITH_KILL_MIN: Final = 3
+"""Of two, one dies while the other is away: all is lost, whatever the library does."""
 
 
 async def play(
@@ -77,22 +79,31 @@ async def _strike(fleet: Fleet, place: Place, after_s: float) -> None:
     await fleet.start(place)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Play it; return 1 if it was not clean."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.chaos.rolling",
-        description="Restart app processes one after the other under load, behind a balancer that takes each out "
-        "before SIGTERM and puts it back in when it is ready. Prints one line of JSON; exit code 1 if an acknowledged "
-        "write was lost or stale, or a request failed.",
-        epilog="Where nodes never meet, everything must be lost: --discovery none shows that it would be seen.",
+    parser = script_parser(
+        "rolling",
+        "Restart app processes one after the other under load, behind a balancer that takes each out before SIGTERM "
+        "and puts it back in when it is ready. Prints one line of JSON; exit code 1 if an acknowledged write was lost "
+        "or stale, or a request failed.",
+        "--rounds 12 --kill",
+        control=NEVER_MEET,
+        rounds=(12, "restarts; every --nodes of them are one rollout"),
+        nodes=(4, ""),
+        seconds=600,
+        seed="who is killed and when, and what clients ask",
+        discovery=True,
     )
-    parser.add_argument("--rounds", type=int, default=12, help="restarts; every --nodes of them are one rollout")
-    parser.add_argument("--nodes", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=600, help="all of it must be done by then")
-    parser.add_argument("--kill", action="store_true", help="kill -9 another process once in each rollout")
-    parser.add_argument("--seed", type=int, default=1, help="who is killed and when, and what clients ask")
-    parser.add_argument("--discovery", choices=DISCOVERIES, default="static", help="none: the control")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--kill",
+        action="store_true",
+        help=f"kill -9 another process once in each rollout; takes {NODES_WITH_KILL_MIN} --nodes or more",
+    )
+    options = parser.parse_args(arguments)
+    if options.kill and options.nodes < NODES_WITH_KILL_MIN:
+        parser.error(
+            f"argument --nodes: with --kill {NODES_WITH_KILL_MIN} or more: one is killed while another is away"
+        )
     return run_script(
         "rolling",
         options.seconds,

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -129,6 +130,14 @@ def test_kill_9_of_all_workers_of_a_host_loses_no_acknowledged_write() -> None:
     """Two copies on one machine would be none."""
     played = trio.run(partial(host.play, rounds=1, nodes=6))
     assert played["clean"], played
+    assert played["confirmed"] >= host.SESSIONS, played
+
+
+def test_kill_9_of_a_host_loses_sessions_where_host_labels_are_ignored() -> None:
+    """The death above proves something only if two copies on one machine would be noticed."""
+    played = trio.run(partial(host.play, rounds=1, nodes=6, ignore_hosts=True))
+    assert not played["clean"], played
+    assert played["confirmed_absent"] > 0, played
 
 
 def test_a_restart_in_place_moves_nothing_between_the_others() -> None:
@@ -142,6 +151,47 @@ def test_a_restart_under_another_name_moves_sessions() -> None:
     played = trio.run(partial(in_place.play, rounds=1, nodes=4, sessions=1000, elsewhere=True))
     assert played["maps_changed"] == 4, played
     assert played["pulled_by_those_who_stayed"] > 0, played
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "allowed"),
+    [
+        (rolling, "--rounds 0", "1 or more"),
+        (rolling, "--rounds -1", "1 or more"),
+        (rolling, "--nodes 0", "2 or more"),
+        (rolling, "--nodes 1", "2 or more"),
+        (rolling, "--nodes 2 --kill", "3 or more"),
+        (rolling, "--seconds 0", "above 0"),
+        (rolling, "--seconds nan", "above 0"),
+        (rolling, "--discovery dns", "static"),
+        (grow, "--rounds 0", "1 or more"),
+        (grow, "--nodes 0", "2 or more"),
+        (grow, "--nodes 1", "2 or more"),
+        (host, "--rounds 0", "1 or more"),
+        (host, "--nodes 0", "3 or more"),
+        (host, "--nodes 2", "3 or more"),
+        (host, "--nodes 3 --ignore-hosts", "4 or more"),
+        (joiner, "--nodes 0", "2 or more"),
+        (joiner, "--sessions 0", "1 or more"),
+        (joiner, "--sessions -5", "1 or more"),
+        (joiner, "--bytes -1", "1 to 262144"),
+        (joiner, "--bytes 300000", "1 to 262144"),
+        (joiner, "--bytes many", "1 to 262144"),
+        (in_place, "--rounds 0", "1 or more"),
+        (in_place, "--nodes 1", "2 or more"),
+        (in_place, "--sessions 0", "1 or more"),
+    ],
+)
+def test_arguments_that_would_prove_nothing_are_refused(
+    module: ModuleType, line: str, allowed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run without a restart, a session or a survivor would end "clean", or in a traceback."""
+    with pytest.raises(SystemExit) as ended:
+        module.main(line.split())
+    assert ended.value.code == 2
+    [error] = capsys.readouterr().err.splitlines()[-1:]
+    assert line.split()[0] in error, error
+    assert allowed in error, error
 
 
 def test_a_joiner_fills_up_though_its_donor_is_killed() -> None:

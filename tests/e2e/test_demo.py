@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import pty
@@ -15,10 +16,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
+from starlette.requests import Request
 
+from gossipsess.cli.demo import app
 from gossipsess.cli.demo.balancer import Balancer
 from gossipsess.cli.demo.browser import Browser
 from gossipsess.cli.demo.narrator import held, where
+from gossipsess.cli.demo.page import Mate, crew
 from gossipsess.cli.demo.ports import take_ports
 from gossipsess.cli.demo.scenario import lost
 
@@ -111,6 +115,13 @@ def test_with_six_nodes_it_shows_where_the_session_lives_and_how_it_moves() -> N
     assert f"replica-{killed['replica']}" not in lives[1]["holders"] + lives[2]["holders"]
     assert f"replica-{drained['replica']}" not in lives[2]["holders"] + lives[3]["holders"]
     assert (joined["replica"], drained["how"]) == (7, "SIGTERM")
+    [visitors] = [one["visitors"] for one in told if one["event"] == "visitors"]
+    assert drained["sessions"] > visitors / 20, "about a third is usual"
+    gains = [one for one in told if one["event"] == "gains" and one["replica"] == 7]
+    assert gains[0]["partitions"] < gains[-1]["partitions"] == gains[-1]["of"]
+    caught_up = {one["replica"]: one["sessions"] for one in told if one["event"] == "caught_up"}
+    assert caught_up.keys() == {7, killed["replica"]}
+    assert min(caught_up.values()) > visitors / 20, "the newcomer fills up visibly"
     survived = [one["replica"] for one in told if one["event"] == "survived"]
     assert len(survived) == sum(len(one["holders"]) for one in lives) + 6
     assert set(survived[-6:]) == {1, 2, 3, 4, 5, 6, 7} - {drained["replica"]}
@@ -125,9 +136,23 @@ def test_the_pages_buttons_kill_drain_start_and_join() -> None:
     async def play(stream: Iterator[dict[str, Any]], port: int) -> None:
         browser = Browser(port)
 
-        async def click(order: str, replica: str = "0") -> int:
-            return (await browser.post("/crew", {"order": order, "replica": replica})).status
+        async def click(order: str, replica: str = "0", **headers: str) -> int:
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            return (await browser.post("/crew", {"order": order, "replica": replica}, sent)).status
 
+        own = {"Host": f"127.0.0.1:{port}"}
+        for foreign in (
+            {"Origin": "https://shop.example"},
+            {"Origin": "null"},
+            {"Origin": "http://127.0.0.1:3000"},
+            {"Sec_Fetch_Site": "cross-site"},
+            {"Sec_Fetch_Site": "same-site"},
+            {"Host": f"shop.example:{port}", "Origin": f"http://shop.example:{port}"},
+        ):
+            assert await click("kill", "1", **(own | foreign)) == 403, foreign
+        assert await click("kill", "99", Origin=f"http://127.0.0.1:{port}", **own) == 400, "no such replica"
+        assert await click("kill", "99", Sec_Fetch_Site="same-origin") == 400
+        assert (await browser.post("/crew", {"order": "kill"})).status == 400, "of which replica?"
         assert await click("drain", "2") == 303
         assert until(stream, "drained")["replica"] == 2
         assert await click("kill", "2") == 303, "it is not up: nothing is done"
@@ -143,11 +168,40 @@ def test_the_pages_buttons_kill_drain_start_and_join() -> None:
         with demo("--nodes", "2", stdin=stdin) as popen:
             stream = events(popen)
             page = until(stream, "started")["page"]
-            until(stream, "members")
+            assert until(stream, "visitors")["visitors"] > 100
             asyncio.run(play(stream, int(page.rpartition(":")[2])))
     finally:
         os.close(terminal)
         os.close(stdin)
+
+
+@pytest.mark.parametrize(("replicas", "shown", "status"), [(9, True, 303), (10, False, 409)])
+def test_one_more_is_offered_only_while_there_may_be_more(
+    replicas: int, shown: bool, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A button that does nothing looks broken."""
+    mates = tuple(Mate(number, "up", 1, 8000 + number, 0, 0, 341, 341, True) for number in range(1, replicas + 1))
+    assert ("Start one more" in crew(mates)) == shown
+    monkeypatch.setattr(app, "mates", mates)
+    monkeypatch.setattr(app, "tell", lambda *_, **__: None)
+    body = b"order=join"
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    request = Request({"type": "http", "method": "POST", "headers": [(b"host", b"127.0.0.1:8000")]}, receive)
+    answer = asyncio.run(app.order(request))
+    assert answer.status_code == status
+    assert status == 303 or b"10 replicas" in answer.body
+
+
+@pytest.mark.parametrize(
+    ("mate", "sentence"), [(("up", 341, 341), "<td>341</td>"), (("starting", 120, 341), "<td>120 of 341</td>")]
+)
+def test_the_page_shows_what_a_replica_holds_of_what_it_is_to_hold(mate: tuple[str, int, int], sentence: str) -> None:
+    """So one sees a newcomer fill up."""
+    state, partitions, share = mate
+    assert sentence in crew([Mate(1, state, 1, 8001, 99, 0, partitions, share, False)])
 
 
 @pytest.mark.parametrize(
@@ -262,6 +316,40 @@ def test_only_what_changes_nothing_is_sent_to_a_second_replica(method: bytes, st
 
     assert asyncio.run(play()).split()[1] == status
     assert answered == asked
+
+
+def test_a_request_whose_browser_has_gone_is_served_to_its_end() -> None:
+    """Nothing but its own task then knew of it, so that collecting garbage ended it with a traceback."""
+    gone, served = asyncio.Event(), asyncio.Event()
+
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await gone.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async def play() -> None:
+        backend = await asyncio.start_server(answers, "127.0.0.1", 0)
+        balancer = Balancer(lambda: [backend.sockets[0].getsockname()[1]])
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await balancer.serve(reader, writer)
+            served.set()
+
+        front = await asyncio.start_server(serve, "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*front.sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        writer.transport.abort()
+        await asyncio.sleep(0.1)
+        gc.collect()
+        gone.set()
+        for _ in range(10):
+            gc.collect()
+            await asyncio.sleep(0.01)
+        await asyncio.wait_for(served.wait(), 5)
+        front.close()
+        backend.close()
+
+    asyncio.run(play())
 
 
 def test_two_demos_at_a_time_share_no_port_though_their_replicas_are_not_up_yet() -> None:

@@ -7,6 +7,8 @@ from importlib.metadata import version
 
 import pytest
 
+from gossipsess.cli.__main__ import main
+
 INSTALLED = version("gossipsess")
 
 
@@ -22,6 +24,25 @@ def test_the_version_is_told_in_the_two_ways_that_people_try(arguments):
 
 def test_the_version_is_there_for_programs_too():
     assert json.loads(output_of("gossipsess", "version", "--json")) == {"version": INSTALLED}
+
+
+def test_an_error_of_the_demo_shows_how_the_demo_is_called(capsys):
+    """What it is to be called with is not in the usage of all commands."""
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", "--nodes", "2", "--scenario", "holders"])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert error.startswith("usage: gossipsess demo ")
+    assert "3 nodes or more" in error
+
+
+def test_the_demos_help_names_every_event_of_each_scenario(capsys):
+    """A program that reads them has nothing else to go by."""
+    with pytest.raises(SystemExit):
+        main(["demo", "--help"])
+    events = capsys.readouterr().out.partition("JSON events")[2]
+    for event in ("grace", "visitors", "gains", "holds", "lives", "drained", "verdict", "view"):
+        assert event in events
 
 
 def test_without_a_command_it_says_what_there_is():

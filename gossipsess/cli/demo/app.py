@@ -24,8 +24,10 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gossipsess.cli.demo.page import COOKIE, PRODUCTS, Mate, Peer, Replica, View, cluster, crew, page
+from gossipsess.cli.demo.page import COOKIE, PRODUCTS, REPLICAS_MAX, Mate, Peer, Replica, View, cluster, crew, page
+from gossipsess.cli.demo.ports import LOOPBACK
 from gossipsess.model.identity import short, sid_of
 from gossipsess.protocol.placement import partition_of
 from gossipsess.service import process_node
@@ -33,6 +35,8 @@ from gossipsess.session import Session
 from gossipsess.web.starlette import SessionMiddleware
 
 LOOK_EVERY_S: Final = 0.1
+LOOK_EVERY_WHEN_MOVING_S: Final = 0.02
+"""While sessions come to this replica; the few hundred of a demo do so in a moment."""
 USER_CHARACTERS_MAX: Final = 40
 ORDERS: Final = ("kill", "drain", "start", "join")
 
@@ -102,15 +106,41 @@ async def crew_panel(request: Request) -> Response:
 
 
 async def order(request: Request) -> Response:
-    """Have a replica killed, drained or started, or one more started; 400 for what is none of these."""
+    """Have a replica killed, drained or started, or one more started.
+
+    400 for what is none of these, 403 where another site's page has sent it, 409 where there are as many as may be.
+    """
+    if not from_own_page(request):
+        return PlainTextResponse("Another site may not order this; open the demo's page on 127.0.0.1.", 403)
     form = await form_of(request)
-    what, number = form.get("order"), form.get("replica", "0")
-    if what not in ORDERS or not number.isdecimal():
-        return PlainTextResponse("No such order.", 400)
+    what, number = form.get("order"), form.get("replica", "")
+    if what not in ORDERS:
+        return PlainTextResponse(f"No such order; there are {', '.join(ORDERS)}.", 400)
+    if what == "join":
+        number = "0"
+        if len(mates) >= REPLICAS_MAX:
+            return PlainTextResponse(f"There are {REPLICAS_MAX} replicas, and there may be no more.", 409)
+    elif number not in [str(mate.number) for mate in mates]:
+        return PlainTextResponse(f"No such replica; {what} one of 1 to {len(mates)}.", 400)
     answer = back_home()
     # After the answer: it may be this very replica that is to die.
     answer.background = BackgroundTask(tell_order, what, int(number))
     return answer
+
+
+def from_own_page(request: Request) -> bool:
+    """Say whether the page itself has sent a form, or a program; and not, in a browser, the page of another site.
+
+    Any page may have a browser post a form to 127.0.0.1, and a name of its own may lead there too. A browser says whose
+    page it was, a program says nothing.
+    """
+    address = request.headers.get("Host", "")
+    if address.partition(":")[0] not in (LOOPBACK, "localhost"):
+        return False
+    origin = request.headers.get("Origin")
+    if origin is not None:
+        return origin == f"http://{address}"
+    return request.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
 
 
 async def form_of(request: Request) -> dict[str, str]:
@@ -192,7 +222,10 @@ async def tell_changes() -> None:
     """Tell what this replica knows of the others and how many sessions it holds, whenever that changes."""
     before = None
     while True:
-        now = (peers(), len(held()), copies(), process_node().synced)
+        status = process_node().status()
+        share = status.primary_partitions + status.secondary_partitions
+        gaining = min(status.gaining.of - status.gaining.come, share) if status.gaining is not None else 0
+        now = (peers(), len(held()), copies(), status.synced, share - gaining, share)
         if now != before:
             before = now
             tell(
@@ -202,8 +235,38 @@ async def tell_changes() -> None:
                 sessions=now[1],
                 copies=now[2],
                 synced=now[3],
+                partitions=now[4],
+                share=now[5],
             )
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(LOOK_EVERY_WHEN_MOVING_S if gaining else LOOK_EVERY_S)
+
+
+class TellsHandover:
+    """Around the session middleware, which has its node leave at the end of the lifespan: tells what it handed over."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        service, own = process_node(), 0
+
+        async def receive_and_count() -> Message:
+            nonlocal own
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                own = len(held()) - copies()
+            return message
+
+        async def tell_and_send(message: Message) -> None:
+            if message["type"] == "lifespan.shutdown.complete" and not service.status().handing_over:
+                tell("handed_over", sessions=own)
+            await send(message)
+
+        await self._app(scope, receive_and_count, tell_and_send)
 
 
 def listen_to_crew() -> None:
@@ -237,6 +300,6 @@ app = Starlette(
         Route("/crew", crew_panel),
         Route("/crew", order, methods=["POST"]),
     ],
-    middleware=[Middleware(SessionMiddleware, session_cookie=COOKIE)],
+    middleware=[Middleware(TellsHandover), Middleware(SessionMiddleware, session_cookie=COOKIE)],
     lifespan=lifespan,
 )

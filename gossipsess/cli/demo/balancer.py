@@ -25,15 +25,20 @@ class Balancer:
     def __init__(self, ports: Callable[[], Sequence[int]]) -> None:
         self._ports = ports
         self._turn = itertools.count()
+        self._serving: set[asyncio.Task[None] | None] = set()
 
     async def serve(self, client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:
         """Serve one connection of a browser; the callback of `asyncio.start_server`."""
+        # Once the browser has closed, only what this task waits for would refer to it, and only this task to that.
+        task = asyncio.current_task()
+        self._serving.add(task)
         try:
             # ConnectionError: the browser went away. CancelledError: the demo ends, and Python 3.11 would print a
             # traceback for every connection that a browser still keeps open.
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await self._exchange(client_in, client_out)
         finally:
+            self._serving.discard(task)
             client_out.close()
 
     async def _exchange(self, client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:

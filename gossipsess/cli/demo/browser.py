@@ -26,16 +26,16 @@ class Browser:
     """A client of the page at `port`, with its cookies. Redirects are not followed."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port
         self.cookies: dict[str, str] = {}
 
-    async def post(self, path: str, form: Mapping[str, str]) -> Answer:
-        """Send a form.
+    async def post(self, path: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Answer:
+        """Send a form; `headers` besides a browser's own.
 
         Raises:
             OSError, HTTPException: no answer.
         """
-        return await asyncio.to_thread(self._request, "POST", path, self._port, form)
+        return await asyncio.to_thread(self._request, "POST", path, self.port, form, more=headers)
 
     async def session(self, port: int | None = None, *, with_cookies: bool = True) -> dict[str, Any]:
         """Return the session as JSON, through the balancer, or from the replica at `port` itself.
@@ -43,9 +43,7 @@ class Browser:
         Raises:
             OSError, HTTPException, ValueError: no answer, or not the session.
         """
-        answer = await asyncio.to_thread(
-            self._request, "GET", "/session", port or self._port, with_cookies=with_cookies
-        )
+        answer = await asyncio.to_thread(self._request, "GET", "/session", port or self.port, with_cookies=with_cookies)
         if answer.status != http.client.OK:
             raise ValueError(f"GET /session answered {answer.status}: {answer.body[:200]!r}")
         seen: dict[str, Any] = json.loads(answer.body)
@@ -57,7 +55,9 @@ class Browser:
         Raises:
             OSError, HTTPException, ValueError: no answer, or not that.
         """
-        answer = await asyncio.to_thread(self._request, "GET", "/holders", port, with_cookies=False, session=session_id)
+        answer = await asyncio.to_thread(
+            self._request, "GET", "/holders", port, with_cookies=False, more={"X-Session": session_id}
+        )
         said = json.loads(answer.body)
         return tuple(said["holders"]), said["holds"]
 
@@ -69,11 +69,9 @@ class Browser:
         form: Mapping[str, str] | None = None,
         *,
         with_cookies: bool = True,
-        session: str | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> Answer:
-        headers = {}
-        if session is not None:
-            headers["X-Session"] = session
+        headers = dict(more or {})
         if form is not None:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         if with_cookies and self.cookies:

@@ -1,8 +1,8 @@
 # Crew: the app processes: started, listened to, started again when they die, drained, and ended with this one.
 #
 # In:    ports; what the replicas print (app.py), which includes what people order on the page.
-# Out:   events to the narrator: up, started, members, sees, holds, killed, drained, restarted, joined, caught_up; with
-#        `tells_clicks` also what people clicked. To the replicas: what the page shows of all of them.
+# Out:   events to the narrator: up, started, members, sees, holds, gains, killed, drained, restarted, joined and
+#        caught_up, and with `tells_clicks` what people clicked. To the replicas: what the page shows of all of them.
 # Choice: a replica holds one end of a pipe to this process and ends when the other end closes, so nothing is left
 #         behind even where this process gets no chance to clean up.
 # Not here: what is played on them (scenario.py).
@@ -17,13 +17,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from gossipsess.cli.demo.narrator import Narrator, held, things, took_ms
+from gossipsess.cli.demo.narrator import Narrator, held, partitions, things, took_ms
+from gossipsess.cli.demo.page import VISITOR
 from gossipsess.cli.demo.ports import LOOPBACK
 from gossipsess.cli.demo.replica import Replica
 
 RESTART_AFTER_S: Final = 2.0
 """Long enough to reload the page while the replica is missing."""
 LOOK_EVERY_S: Final = 0.05
+HOLDS_EVERY_S: Final = 1.0
+"""How often a replica's number of sessions is told at most: while there are visitors it is another one at each look."""
 FORM_S: Final = 15.0
 """How long the replicas may take until each is linked to each; one second is usual."""
 
@@ -44,6 +47,8 @@ class Crew:
         self._formed = asyncio.Event()  # every replica has once been linked to every other
         self._narrator = narrator
         self._tells_clicks = tells_clicks
+        self._ending = False
+        self._telling_holds: set[int] = set()  # replicas of which it is told in a moment
         self._told: dict[tuple[int, str], tuple[str, int]] = {}  # (replica, session) -> what a person was shown of it
         self._settings = {
             "GOSSIPSESS_CLUSTER": f"demo-{secrets.token_hex(4)}",  # two demos on one machine do not meet
@@ -134,6 +139,7 @@ class Crew:
         try:
             await asyncio.gather(*keeping)
         finally:
+            self._ending = True
             for task in keeping:
                 task.cancel()
             await self._end_all()
@@ -183,8 +189,13 @@ class Crew:
         facts = {"replica": replica.number, "pid": replica.pid, "how": how}
         if replica.drains_since_s is not None:
             drained_ms = took_ms(replica.drains_since_s)
+            handed = "" if replica.handed_over is None else f"; it handed over {things(replica.handed_over, 'session')}"
             self._narrator.say(
-                "drained", f"{who} was drained and left after {drained_ms} ms", **facts, took_ms=drained_ms
+                "drained",
+                f"{who} was drained and left after {drained_ms} ms{handed}",
+                **facts,
+                sessions=replica.handed_over,
+                took_ms=drained_ms,
             )
         else:
             back = f"it comes back in {RESTART_AFTER_S:g} s" if replica.wanted.is_set() else "it stays away"
@@ -196,6 +207,8 @@ class Crew:
     def _heard(self, replica: Replica, said: dict[str, Any]) -> None:
         if said["kind"] == "knows":
             self._heard_knows(replica, said)
+        elif said["kind"] == "handed_over":
+            replica.handed_over = said["sessions"]
         elif said["kind"] == "order":
             self._obey(said["order"], said["replica"])
         elif self._tells_clicks:
@@ -234,21 +247,45 @@ class Crew:
             peers = ", ".join(name.replace("-", " ") for name in names)
             told = f"replica {replica.number} sees {peers}: {state}"
             self._narrator.say("sees", told, replica=replica.number, peers=names, state=state)
-        if (said["sessions"], said["copies"]) != (replica.sessions, replica.copies):
-            self._narrator.say(
-                "holds",
-                f"replica {replica.number} holds {held(said['sessions'], said['copies'])}",
-                replica=replica.number,
-                sessions=said["sessions"],
-                copies=said["copies"],
-            )
+        changed = (said["sessions"], said["copies"]) != (replica.sessions, replica.copies)
+        gained = (said["partitions"], said["share"]) != (replica.partitions, replica.share)
         replica.peers, replica.linked = said["peers"], frozenset(said["linked"])
         replica.sessions, replica.copies, replica.synced = said["sessions"], said["copies"], said["synced"]
+        replica.partitions, replica.share = said["partitions"], said["share"]
+        if (changed or gained) and replica.away_since_s is not None and not replica.caught_up.is_set():
+            self._narrator.say(
+                "gains",
+                f"replica {replica.number} has {partitions(replica.partitions, replica.share)}, "
+                f"{things(replica.sessions, 'session')}",
+                replica=replica.number,
+                partitions=replica.partitions,
+                of=replica.share,
+                sessions=replica.sessions,
+            )
+        elif changed:
+            self._tell_holds_soon(replica)
         self._share()
         for one in self.replicas:
             self._tell_if_caught_up(one)
         if all(len(one.linked) == len(self.replicas) - 1 for one in self.replicas):
             self._formed.set()
+
+    def _tell_holds_soon(self, replica: Replica) -> None:
+        if replica.number not in self._telling_holds:
+            self._telling_holds.add(replica.number)
+            asyncio.get_running_loop().call_later(HOLDS_EVERY_S, self._tell_holds, replica)
+
+    def _tell_holds(self, replica: Replica) -> None:
+        self._telling_holds.discard(replica.number)
+        if self._ending or replica.ended.is_set():
+            return
+        self._narrator.say(
+            "holds",
+            f"replica {replica.number} holds {held(replica.sessions, replica.copies)}",
+            replica=replica.number,
+            sessions=replica.sessions,
+            copies=replica.copies,
+        )
 
     def _tell_if_caught_up(self, replica: Replica) -> None:
         if replica.away_since_s is None or not replica.up.is_set() or replica.caught_up.is_set():
@@ -256,8 +293,10 @@ class Crew:
         if replica.synced and all(one.name in replica.linked for one in self.up if one is not replica):
             self._narrator.say(
                 "caught_up",
-                f"replica {replica.number} caught up: {held(replica.sessions, replica.copies)}",
+                f"replica {replica.number} caught up: {partitions(replica.partitions, replica.share)}, "
+                f"{held(replica.sessions, replica.copies)}",
                 replica=replica.number,
+                partitions=replica.partitions,
                 sessions=replica.sessions,
                 copies=replica.copies,
                 took_ms=took_ms(replica.away_since_s),
@@ -266,6 +305,8 @@ class Crew:
 
     def _tell_click(self, replica: Replica, said: dict[str, Any]) -> None:
         what, session, shown = said["what"], said["session"], (said["user"], said["items"])
+        if (said["user"] or "").startswith(VISITOR):
+            return
         if session is None or (what == "view" and self._told.get((replica.number, session)) == shown):
             return  # a reload that shows what this replica has shown before
         who, cart = said["user"] or "somebody", f"cart {things(said['items'], 'item')}"

@@ -1,6 +1,8 @@
 # Scenario "holders": where a session lives, and where it lives after its primary is killed, after a replica is drained,
 # and after one more has joined. After each step the login is looked for where it lives, in the end on every replica.
 #
+# Before, visitors log in, so that there is more than one session to move.
+#
 # In:    a running crew.    Out: events to the narrator, and what survived.
 # Where it lives is what the replicas say: the scenario knows no rule of placement. It waits until all say the same, and
 # until those who are to hold the session do: one that were killed in between could be the last that has it.
@@ -17,6 +19,7 @@ from gossipsess.cli.demo.narrator import Narrator, took_ms, where
 from gossipsess.cli.demo.page import COOKIE
 from gossipsess.cli.demo.replica import Replica
 from gossipsess.cli.demo.scenario import Result, ScenarioError, bought, catches_up, shop, tell_reload
+from gossipsess.cli.demo.visitors import visit
 from gossipsess.protocol.gains import GRACE_S
 
 ASK_EVERY_S: Final = 0.05
@@ -24,6 +27,7 @@ ASK_EVERY_S: Final = 0.05
 
 async def follow(crew: Crew, browser: Browser, narrator: Narrator, result: Result) -> None:
     """Play scenario "holders"."""
+    await visit(browser.port, narrator)
     await shop(browser, narrator)
     journey = _Journey(crew, browser, narrator)
     holders = await journey.lives("Now", time.monotonic())

@@ -51,6 +51,11 @@ def held(sessions: int, copies: int) -> str:
     return f"{count}, {share}which {'lives' if copies == 1 else 'live'} elsewhere"
 
 
+def partitions(held: int, share: int) -> str:
+    """Return how many partitions a replica holds, and how many it is to hold where these are more."""
+    return things(share, "partition") if held == share else f"{held} of {things(share, 'partition')}"
+
+
 def where(holders: Sequence[str], live: int) -> str:
     """Return on which replicas a session lives. `holders`: their names, the primary first; `live`: how many are up."""
     names = [name.replace("-", " ") for name in holders]

@@ -15,6 +15,10 @@ from gossipsess.cli.demo.narrator import things, where
 
 COOKIE: Final = "gossipsess_demo"
 """Of its own name: cookies of 127.0.0.1 go to every port, and a developer has other applications there."""
+REPLICAS_MAX: Final = 10
+"""So many there may be in the end; the command starts 2 to 8, and the page one more at a time."""
+VISITOR: Final = "visitor"
+"""What the names of those begin with whom the demo itself has log in (visitors.py)."""
 PRODUCTS: Final = ("tea", "book", "lamp", "plant")
 
 
@@ -43,6 +47,10 @@ class Mate:
     """How many it holds."""
     copies: int
     """How many of them live on other replicas."""
+    partitions: int
+    """Of how many partitions it holds what there is, by one of their holders."""
+    share: int
+    """How many it is to hold."""
     synced: bool
     """It holds all that it is to hold."""
 
@@ -138,16 +146,26 @@ def crew(mates: Sequence[Mate]) -> str:
     """Return the panel of all replicas, with the buttons that kill, drain and start them."""
     rows = "".join(
         f"<tr><td>replica {mate.number}</td><td><span class='state {mate.state}'>{mate.state}</span></td>"
-        f"<td>{mate.sessions}</td><td>{mate.copies}</td><td>{'yes' if mate.synced else 'no'}</td><td>{mate.pid}</td>"
+        f"<td>{mate.sessions}</td><td>{mate.copies}</td><td>{_partitions(mate)}</td>"
+        f"<td>{'yes' if mate.synced else 'no'}</td><td>{mate.pid}</td>"
         f"<td><form method='post' action='/crew' class='row'>"
         f"<input type='hidden' name='replica' value='{mate.number}'>{_orders(mate.state)}</form></td></tr>"
         for mate in mates
     )
     return (
-        "<h2>The replicas</h2><table><tr><th></th><th>state</th><th>sessions</th><th>live elsewhere</th><th>synced</th>"
-        f"<th>pid</th><th></th></tr>{rows}</table><form method='post' action='/crew'>"
-        "<button name='order' value='join'>Start one more</button></form>"
+        "<h2>The replicas</h2><table><tr><th></th><th>state</th><th>sessions</th><th>live elsewhere</th>"
+        f"<th>partitions</th><th>synced</th><th>pid</th><th></th></tr>{rows}</table>{_join(len(mates))}"
     )
+
+
+def _partitions(mate: Mate) -> str:
+    return str(mate.share) if mate.partitions == mate.share else f"{mate.partitions} of {mate.share}"
+
+
+def _join(replicas: int) -> str:
+    if replicas >= REPLICAS_MAX:
+        return ""
+    return "<form method='post' action='/crew'><button name='order' value='join'>Start one more</button></form>"
 
 
 def _orders(state: str) -> str:

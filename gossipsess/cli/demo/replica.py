@@ -40,7 +40,13 @@ class Replica:
         self.sessions = 0
         self.copies = 0
         """How many of these live on other replicas; a request has brought or left them here."""
+        self.partitions = 0
+        """Of how many it holds what there is."""
+        self.share = 0
+        """How many it is to hold."""
         self.synced = False
+        self.handed_over: int | None = None
+        """How many sessions others have from it, since it was told to drain; None where it has not said so."""
 
     @property
     def name(self) -> str:
@@ -64,7 +70,17 @@ class Replica:
             gone = self.process is not None and self.process.returncode is not None
             state = "killed" if gone else "starting"
         pid = self.process.pid if self.process is not None else 0
-        return Mate(self.number, state, pid, self.port, self.sessions, self.copies, self.synced)
+        return Mate(
+            self.number,
+            state,
+            pid,
+            self.port,
+            self.sessions,
+            self.copies,
+            self.partitions,
+            self.share,
+            self.synced,
+        )
 
     async def start(self, settings: Mapping[str, str]) -> asyncio.subprocess.Process:
         """Start a process and return it; `settings` are those of its node, but for its name."""
@@ -97,3 +113,4 @@ class Replica:
         self.caught_up.clear()
         self.ended.set()
         self.peers, self.linked, self.sessions, self.copies, self.synced = {}, frozenset(), 0, 0, False
+        self.partitions, self.share, self.handed_over = 0, 0, None

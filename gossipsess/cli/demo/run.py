@@ -15,11 +15,11 @@ from gossipsess.cli.demo import holders, scenario
 from gossipsess.cli.demo.balancer import Balancer
 from gossipsess.cli.demo.crew import Crew, DemoError
 from gossipsess.cli.demo.narrator import Narrator
+from gossipsess.cli.demo.page import REPLICAS_MAX
 from gossipsess.cli.demo.ports import LOOPBACK, take_ports
+from gossipsess.cli.demo.visitors import visit
 
-SLOTS: Final = 10
-"""Replicas that there may be in the end; the command starts 2 to 8, and the page one more at a time."""
-HOLDERS_FROM: Final = 4
+HOLDERS_BY_DEFAULT_FROM: Final = 4
 """With so many replicas it is worth a look where a session lives; with fewer, kill one."""
 DONE, LOST, CANNOT_START, INTERRUPTED = 0, 1, 2, 130
 
@@ -34,7 +34,7 @@ def run(*, play: str | None, as_json: bool, port: int, nodes: int) -> int:
         print(f'the demo needs {" and ".join(missing)}: pip install "gossipsess[demo]"', file=sys.stderr)
         return CANNOT_START
     if play is None and (not sys.stdin.isatty() or os.environ.get("CI")):
-        play = "kill" if nodes < HOLDERS_FROM else "holders"
+        play = "kill" if nodes < HOLDERS_BY_DEFAULT_FROM else "holders"
     try:
         return asyncio.run(_demo(Narrator(sys.stdout, as_json=as_json), play, port, nodes))
     except (DemoError, OSError) as error:
@@ -43,7 +43,7 @@ def run(*, play: str | None, as_json: bool, port: int, nodes: int) -> int:
 
 
 async def _demo(narrator: Narrator, play: str | None, first_port: int, nodes: int) -> int:
-    page_socket, *others = take_ports(first_port, 1 + SLOTS)
+    page_socket, *others = take_ports(first_port, 1 + REPLICAS_MAX)
     page_port: int = page_socket.getsockname()[1]
     replica_ports: list[int] = [one.getsockname()[1] for one in others]
     for one in others:
@@ -81,6 +81,7 @@ async def _act(play: str | None, crew: Crew, page_port: int, narrator: Narrator)
 
 async def _serve(crew: Crew, page_port: int, narrator: Narrator) -> int:
     await crew.tell_ready(page_port)
+    await visit(page_port, narrator)
     narrator.advise(
         f"  The shop:  http://{LOOPBACK}:{page_port}\n\n"
         "  Log in and put something in the cart. Then kill the replica that answered you,\n"

@@ -6,6 +6,9 @@
 #         whose answer never came; then a later write would hide an earlier one, and nothing would have gone wrong.
 
 import os
+import threading
+import time
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -13,10 +16,24 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from gossipsess.protocol.outcomes import Confirmed
 from gossipsess.protocol.placement import EVERYWHERE
 from gossipsess.service import process_node
 from gossipsess.waiting import blocking
 from gossipsess.web.starlette import SessionMiddleware
+
+TELL_EVERY_S: Final = 0.01
+
+
+def tell_pulled() -> None:
+    """Print how much has been moved here, whenever it is more: nobody can ask before the port is open."""
+    node, told = process_node(), 0
+    while not node.synced:
+        pulled = node.status().pulled_bytes
+        if pulled > told:
+            told = pulled
+            print(f"pulled {pulled} bytes", flush=True)
+        time.sleep(TELL_EVERY_S)
 
 
 def shown(request: Request) -> JSONResponse:
@@ -34,15 +51,17 @@ async def write(request: Request) -> JSONResponse:
 
 
 def fill(request: Request) -> JSONResponse:
-    """Create sessions with one random value each; answer with the id of the last one."""
+    """Create sessions with one random value each; answer with the ids of those that were confirmed as asked."""
     store = process_node().new_store()
-    value_bytes = int(request.query_params["bytes"])
-    session = store.create()
+    value_bytes, confirm = (int(request.query_params[name]) for name in ("bytes", "confirm"))
+    ids = []
     for _ in range(int(request.query_params["sessions"])):
         session = store.create()
-        session["data"] = os.urandom(value_bytes // 2).hex()
-        blocking(store.commit(session, 0))
-    return JSONResponse({"id": session.id})
+        # Encoded, the head of a text takes up to five bytes, and a value may have no more than its limit in all.
+        session["data"] = os.urandom(value_bytes // 2 + 1).hex()[: max(value_bytes - 5, 0)]
+        if isinstance(blocking(store.commit(session, confirm)), Confirmed):
+            ids.append(session.id)
+    return JSONResponse({"ids": ids})
 
 
 async def status(_: Request) -> JSONResponse:
@@ -58,6 +77,8 @@ async def owners(_: Request) -> JSONResponse:
         layout = replica.placement.layout
     return JSONResponse([[member.name for member in layout.holders(one)] for one in range(EVERYWHERE)])
 
+
+threading.Thread(target=tell_pulled, daemon=True).start()
 
 app = Starlette(
     routes=[
