@@ -60,6 +60,7 @@ class _Waiting:
         "held",
         "holders",
         "origins",
+        "orphaned",
         "others",
         "queue",
         "sid",
@@ -85,6 +86,8 @@ class _Waiting:
         self.validate = False
         self.held = False
         """Somebody has said that the session is held there."""
+        self.orphaned = False
+        """A holder died without having said no: it may have been the only one of them that had heard of the session."""
         self.spread = False
         """The others are, or were, in the queue too."""
 
@@ -93,9 +96,11 @@ class _Waiting:
         return node in self.answers and self.answers[node] is None
 
     def unsure(self) -> bool:
-        """Say whether the holders' no is not enough: one of them lacks the session and more, or there is none."""
+        """Say whether the holders' no is not enough: one lacks the session and more, or has died, or there is none."""
         if self.validate:
             return False  # no surplus copy elsewhere could confirm the one here
+        if self.orphaned:
+            return True
         answers = [self.answers.get(node) for node in self.holders]
         return not answers or any(answer is not None and not (answer.held or answer.synced) for answer in answers)
 
@@ -240,6 +245,9 @@ class Fetches:
         settled: list[Settle] = []
         for request, waiting in list(self._waiting.items()):
             awaited = waiting.awaits(peer)
+            answer = waiting.answers.get(peer)
+            if died and peer in waiting.holders and (answer is None or answer.held or not answer.synced):
+                waiting.orphaned = True
             if not waiting.forget(peer):
                 continue
             if died and any(origin == peer for origin, _ in waiting.dots):

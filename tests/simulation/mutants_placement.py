@@ -182,8 +182,19 @@ def who_leaves_is_a_holder(patch: pytest.MonkeyPatch) -> None:
     )  # none made before, or kept
 
 
+def who_dies_has_told_all(patch: pytest.MonkeyPatch) -> None:
+    """A holder that dies while it is asked counts as one that left: the others have what it had."""
+    real = Fetches.holder_lost
+
+    def holder_lost(self: Fetches, *args: Any, died: bool) -> Any:
+        return real(self, *args, died=False)
+
+    patch.setattr(Fetches, "holder_lost", holder_lost)
+
+
 PLANTS: tuple[Plant, ...] = (
     who_fills_up_has_everything,
+    who_dies_has_told_all,
     what_is_gained_is_there,
     nobody_takes_over,
     gains_go_unnoticed,

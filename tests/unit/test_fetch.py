@@ -430,6 +430,25 @@ def test_what_the_last_holders_end_says_depends_on_what_it_may_have_taken_along(
     assert asking.found is found
 
 
+@pytest.mark.parametrize(
+    ("said", "died", "asked"),
+    [(None, True, [DAVE]), (JOINING, True, [DAVE]), (NO, True, []), (None, False, [])],
+    ids=["silent", "filling up", "said no", "left"],
+)
+def test_where_a_holder_dies_before_it_said_no_the_other_holders_no_is_not_enough(said, died, asked):
+    """The writer, who has a copy, may have reached that one only; and in the layout that follows be a holder itself."""
+    asking = Asking((BOB, CAROL), others=(DAVE,), complete=True)
+    assert asking.asked == [BOB]
+    if said is not None:
+        asking.hears(BOB, said)
+    asking.loses(BOB, died=died)
+    assert asking.hears(CAROL, NO) == asked
+    if asked:
+        assert asking.found is None
+        asking.hears(DAVE, NO)
+    assert asking.found is Found.ABSENT
+
+
 # --- a copy that is to be confirmed -----------------------------------------------------------------------
 
 
