@@ -90,13 +90,13 @@ class AntiEntropy:
         """
         return self.synced and bool((self.gains.held & ~self.gains.unsynced) >> partition & 1)
 
-    def vouches(self, sid: Sid, began_ms: int, time_ms: int) -> bool:
-        """Say whether a session that began then and is not held here is over for all those in touch with this node.
+    def vouches(self, sid: Sid, created_ms: int, time_ms: int) -> bool:
+        """Say whether a session created then that is not held here is over for all those in touch with this node.
 
         So where this node is to hold it, and where it was until those came that tell of it.
         """
         partition = partition_of(sid)
-        return self.is_synced(partition) or bool(self._vouched_for(time_ms, began_ms) >> partition & 1)
+        return self.is_synced(partition) or bool(self._vouched_for(time_ms, created_ms) >> partition & 1)
 
     # --- peers come and go --------------------------------------------------------------------------------
 
@@ -319,6 +319,9 @@ class AntiEntropy:
 
     def _go_on(self, now_s: float) -> None:
         """Ask for what is missing next, and offer what others may lack."""
+        for peer in self._peers:
+            if peer.sync.rests:  # it is this node that makes a pause
+                self.gains.advanced(peer.member.node, peer.sync.share, now_s)
         linked = [peer.member.node for peer in self._peers if peer.link is not None]
         while (pull := self.gains.next_pull(linked, now_s)) is not None:
             peer = self._peers[pull[0]]
@@ -331,14 +334,14 @@ class AntiEntropy:
         if whole:
             self._vouched = [*self._vouched[1 - VOUCHED_MAX :], (self._clock.time_ms(now_s), whole)]
 
-    def _vouched_for(self, time_ms: int, began_ms: int = 0) -> int:
-        """Return for which partitions this node speaks though it has lost them, of sessions that began then."""
+    def _vouched_for(self, time_ms: int, created_ms: int = 0) -> int:
+        """Return for which partitions this node speaks though it has lost them, of sessions created then."""
         self._vouched = [
             (lost_ms, scope) for lost_ms, scope in self._vouched if lost_ms + VOUCHED_MS > time_ms and scope
         ]
         vouched = 0
         for lost_ms, scope in self._vouched:
-            vouched |= scope if began_ms < lost_ms else 0
+            vouched |= scope if created_ms < lost_ms else 0
         return vouched
 
     def _surplus_step(self, step: SurplusStep, now_s: float) -> None:

@@ -20,7 +20,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from gossipsess.model.clock import Stamp, time_ms_of
+from gossipsess.model.clock import time_ms_of
 from gossipsess.model.delta import Delta
 from gossipsess.model.identity import NodeId
 from gossipsess.model.record import CREATED, USER, Entry
@@ -111,16 +111,13 @@ class Fence:
         """Say whether a node's delta of a session that is unknown here must not be taken in."""
         if not self._links[node].fenced or delta.tombstone or delta.base_claims or delta.base_hash:
             return False  # a delta over a base is no whole record: it is a gap here, and is asked for
-        return time_ms - began_ms(delta) > FENCE_MS
+        logins = [
+            login_of(Entry(stamp, origin, value, 0)) for key, stamp, origin, value in delta.entries if key == USER
+        ]
+        began_ms = min([created_ms(delta), *[time_ms_of(login.stamp) for login in logins if login is not None]])
+        return time_ms - began_ms > FENCE_MS
 
 
-def began_ms(delta: Delta) -> int:
-    """Return when the session of a whole record was created, or its user logged in if that was first; cluster time."""
-    created: Stamp = 0
-    logins: list[Stamp] = []
-    for key, stamp, origin, value in delta.entries:
-        if key == CREATED:
-            created = stamp
-        elif key == USER and (login := login_of(Entry(stamp, origin, value, 0))) is not None:
-            logins.append(login.stamp)
-    return time_ms_of(min([created, *logins]))
+def created_ms(delta: Delta) -> int:
+    """Return when the session of a whole record was created, or rotated last; cluster time."""
+    return time_ms_of(max((stamp for key, stamp, _, _ in delta.entries if key == CREATED), default=0))

@@ -182,9 +182,9 @@ class Gains:
             due &= ~scope
         best, best_count = None, -1
         for donor in self._donors.values():
-            donor.stalls = now_s >= donor.heard_s + STALL_S
-            if donor.asked and not donor.stalls:
-                return None
+            donor.stalls = now_s >= donor.heard_s + STALL_S  # of all: the next deadline goes by it
+        if any(donor.asked and not donor.stalls for donor in self._donors.values()):
+            return None
         for node in linked:
             donor = self._donors[node]
             scope = donor.unshown & ~donor.asked & due

@@ -16,13 +16,12 @@ from gossipsess.protocol.antientropy import AntiEntropy
 from gossipsess.protocol.effects import Effect
 from gossipsess.protocol.events import Fetch
 from gossipsess.protocol.fetch import Candidates, Fetches, Step, satisfies
+from gossipsess.protocol.membership import ENDED_MAX
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.peers import Peer, Peers
 from gossipsess.protocol.placement import Placement, partition_of
 from gossipsess.wire.messages import Pull, PullAnswer
 
-ENDED_MAX: Final = 1024
-"""Members that died or left and are remembered, for as long as a version token of theirs may come."""
 UNTOKENED_S: Final = 1.0
 """How long a copy that a holder has confirmed is served without asking again to a client that shows no token. Longer:
 what others wrote is seen later, and a logout that did not get here."""
@@ -129,16 +128,18 @@ class Reads:
 
     def pulled(self, peer: Peer, message: Pull, now_s: float) -> None:
         """Send what a peer wants; its request's verdict goes after the records."""
-        held = False
+        held, owed = False, True
         for gap in message.wanted:
             record = self._table.records.get(gap.sid)
             if record is not None:
                 held = True
                 if record.state_hash != gap.state_hash:
                     peer.outbound.lacks(gap.sid, gap.claims)
+                    owed = owed and gap.sid in peer.outbound.owed
         if not message.request:
             self._peers.flush(peer, now_s)
-        elif self._peers.flush_all_of(peer, message.wanted, now_s):  # else an answer would come before its record
+        elif owed and self._peers.flush_all_of(peer, message.wanted, now_s):
+            # Else an answer would come before its record: the way is full, or the peer has collapsed by this question.
             synced = all(self._anti_entropy.is_synced(partition_of(gap.sid)) for gap in message.wanted)
             self._peers.send(peer, PullAnswer(message.request, held, synced))
 

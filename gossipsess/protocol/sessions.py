@@ -31,7 +31,7 @@ from gossipsess.protocol.events import (
     Watch,
     Write,
 )
-from gossipsess.protocol.fence import Fence, began_ms
+from gossipsess.protocol.fence import Fence, created_ms
 from gossipsess.protocol.memory import MemoryLimit
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
 from gossipsess.protocol.peers import Peers
@@ -532,7 +532,7 @@ class SessionProtocol:
         delta = self._usage.with_access(delta)
         if sid in self.table.records or not self._fence.refuses(node, delta, time_ms):
             return self.table.merge(delta, time_ms, now_s)
-        if not self.anti_entropy.vouches(sid, began_ms(delta), time_ms):
+        if not self.anti_entropy.vouches(sid, created_ms(delta), time_ms):
             return Applied(empty_record(sid), gap=False)  # others must say whether it has ended; it is not taken in
         self.fenced += 1
         record = self.table.kill(sid, self.clock.tick(now_s, max(delta.after.values(), default=0)), now_s)

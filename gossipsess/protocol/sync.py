@@ -84,6 +84,11 @@ class Sync:
         return bool(self._gives)
 
     @property
+    def rests(self) -> bool:
+        """Nothing is asked for at present, since enough was pulled a moment ago."""
+        return self._rests
+
+    @property
     def share(self) -> float:
         """How much of what differed has been compared by now, 0 .. 1; 0 while there are no sums."""
         return 1 - len(self._differing) / self._differed if self._differing else 0.0

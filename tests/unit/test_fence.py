@@ -11,9 +11,10 @@ from gossipsess.model.member import Told
 from gossipsess.model.record import USER, dead_record
 from gossipsess.model.revocation import rotated_value, user_value
 from gossipsess.protocol import fence as fence_module
-from gossipsess.protocol.events import DialFailed, Fetch, Invalidate, LinkClosed, LinkOpened
+from gossipsess.protocol.events import DialFailed, Fetch, Invalidate, LinkClosed, LinkOpened, Rotate, Write
 from gossipsess.protocol.fence import FENCE_MS, INHERIT_AFTER_MS, Fence
 from gossipsess.protocol.outcomes import Found
+from gossipsess.protocol.placement import partition_of
 from gossipsess.wire.messages import Hello, Members, Push, PushAck, SyncAsk, SyncSums
 from tests.unit.cluster import Cluster, Said
 from tests.unit.machines import BOB, CAROL, EPOCH_MS, SID, Clocked, member, record, registers, stamp
@@ -359,3 +360,31 @@ def test_a_session_that_both_sides_know_does_not_end_when_a_node_without_it_read
     sides.passes(20.0, 0.1)
     assert {*sides.ranking(sid)[:2]} <= {*sides.alive_at(sid)}
     assert all(here.replica.sessions.fenced == 0 for here in sides.nodes.values())
+
+
+def test_a_login_that_is_rotated_while_sides_meet_stays_though_it_is_old(sides):
+    """The new id is unknown to who held its partition until just now, and is not to any more: that says nothing."""
+    side, others = sides.ids[:3], sides.ids[3:]
+    old = sides.sid(others[0], side[0])
+    begins = (*registers(idle_ms=3_600_000).items(), (USER, user_value("kim")))
+    sides[side[0]].node.submit(Write(old, begins, 1, print))
+    sides.passes(1.0)
+    sides.part(*side)
+    sides.passes(60.0, 0.5)
+    held = {node: sides[node].replica.placement.layout.partitions_of(node) for node in side}
+    sides.meet()
+    new = next(
+        sid
+        for sid in sides.sids()
+        if {*sides.ranking(sid)[:2]} <= {*others} and any(held[node] >> partition_of(sid) & 1 for node in side)
+    )
+    sides.is_late = lambda said: isinstance(said.message, SyncSums) and said.hearer in side and said.sender in others
+    sides.link_up()
+    sides.passes(0.5, 0.1)
+    rotating = next(node for node in side if node in sides.alive_at(old))
+    sides[rotating].node.submit(Rotate(old, new, (), 1, print))
+    sides.passes(1.0)
+    assert {*sides.ranking(new)[:2]} <= {*sides.alive_at(new)}
+    sides.is_late = lambda said: False
+    sides.passes(20.0, 0.1)
+    assert {*sides.ranking(new)[:2]} <= {*sides.alive_at(new)}

@@ -630,3 +630,19 @@ def test_a_writer_of_which_nobody_has_heard_is_doubted_if_it_wrote_in_this_clust
     here.node.submit(Tick())
     here.says()
     assert outcomes == [found]
+
+
+def test_a_peer_that_collapses_by_what_it_asks_for_is_given_no_answer(monkeypatch):
+    """Its record is given up with all else that was owed; the answer alone would confirm what may have ended."""
+    here = Clocked().alone().linked(BOB)
+    for sid in (SID, CAROL * 2):
+        here.node.submit(Write(sid, tuple(registers().items()), 0, print))
+        here.replica.sessions.peers[BOB].outbound.forget(sid)
+    here.says()
+    monkeypatch.setattr(replication, "DIRTY_MAX", 0)
+    monkeypatch.setattr(replication, "ASKED_MAX", 1)
+    monkeypatch.setattr(replication, "IN_FLIGHT_BYTES_MAX", 0)
+    here.hears(Pull(7, (Gap(SID, {}, 0),)))
+    here.hears(Pull(8, (Gap(CAROL * 2, {}, 0),)))
+    assert here.replica.sessions.peers[BOB].outbound.collapsed
+    assert not [one for one in here.says() if isinstance(one, PullAnswer)]

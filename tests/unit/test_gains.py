@@ -241,6 +241,25 @@ def test_a_donor_that_stalls_does_not_block_and_must_still_show():
     assert account.started
 
 
+def test_no_deadline_stays_due_where_a_donor_stalls_behind_one_that_does_not():
+    """A driver ticks whenever a deadline is due; one that stays so would have it do nothing else."""
+    account = gains(ALICE, BOB, shares=Shares({ME: EVERYTHING, ALICE: HIGH, BOB: LOW}))
+    linked = [ALICE, BOB]
+    assert account.next_pull(linked, 100.0)
+    first, second = ALICE, BOB
+    if not account._donors[ALICE].asked:
+        first, second = BOB, ALICE
+    assert account.next_pull(linked, 100.0 + STALL_S)[0] == second
+    account.advanced(first, 0.5, 104.0)
+    account.advanced(second, 0.5, 104.0)
+    for now_s in (105.0, 106.0, 107.0, 108.0):
+        account.advanced(ALICE, 0.5, now_s)  # it stands first
+        assert account.next_pull(linked, now_s) is None
+        due_s = account.next_deadline()
+        assert due_s is not None
+        assert due_s > now_s
+
+
 def test_a_donor_over_a_new_link_is_asked_again():
     """A sync over the old one has ended without an end."""
     account = gains(ALICE)

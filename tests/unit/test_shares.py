@@ -3,6 +3,7 @@
 import pytest
 
 from gossipsess.model.digest import SETTLE_S, in_scope, leaf_of
+from gossipsess.protocol import sync
 from gossipsess.protocol.antientropy import INCOMPARABLE
 from gossipsess.protocol.events import Accessed, Fetch
 from gossipsess.protocol.gains import GRACE_S, STALL_S
@@ -90,6 +91,26 @@ def test_a_donor_that_is_silent_over_its_link_keeps_no_other_waiting():
     asks = of(cluster.passes(STALL_S + 1.5, 0.25), SyncAsk)
     for node in (ONE, TWO, THREE):
         assert {one.hearer for one in asks if one.sender == node} == {ONE, TWO, THREE, FOUR} - {node}
+
+
+def test_a_donor_is_not_silent_while_it_is_asked_for_nothing(monkeypatch):
+    """Large sessions are paid for by a pause. Another donor asked meanwhile would have them come twice as fast."""
+    monkeypatch.setattr(sync, "PULL_BYTES_PER_S", 10)
+    monkeypatch.setattr(sync, "BURST_BYTES", 10)
+    monkeypatch.setattr(sync, "LEAVES_PER_LIST", 1)
+    cluster = Cluster()
+    cluster.passes(1.0)
+    gained = [sid for sid in cluster.sids(FIFTH, TWO) if cluster.ranking(sid)[2] == ONE][:10]
+    for sid in gained:
+        cluster.write(FIFTH, sid)
+    cluster.passes(0.5)
+    cluster.dies(FIFTH)
+    cluster.passes(GRACE_S - 0.5, 0.25)
+    said = cluster.passes(2 * STALL_S, 0.25)
+    asked = [one.hearer for one in of(said, SyncAsk) if one.sender == ONE]
+    assert asked[-1] == TWO, "who has the sessions, and not the next one"
+    assert THREE not in asked
+    assert sum(ONE in cluster.holding(sid) for sid in gained) < len(gained)
 
 
 # --- digests ----------------------------------------------------------------------------------------------
