@@ -11,8 +11,9 @@
 #
 # A GET under way there is repeated at the next place; a write is cut off and may have been carried out (cut).
 #
-# Clean means: no acknowledged write lost, hidden or stale in any answer, no error but what was cut, and every confirmed
-# session there in the end, asked for at a worker that was killed last.
+# Clean means: no acknowledged write lost or hidden, no answer stale that does not say so itself, no error but what was
+# cut or what nobody could tell in time, and every confirmed session there in the end, asked for at a worker that was
+# killed last.
 #
 # From the repository's root: python -m tests.chaos.host --nodes 6 --rounds 3
 

@@ -8,8 +8,9 @@
 # With --kill-donor, the node that computes most for the newcomer is killed -9 midway: when a part has come of what the
 # newcomer is to hold. It must fill up from the rest.
 #
-# Clean means: synced in time, no acknowledged write lost, hidden or stale, no error but what was cut, and every
-# session of the sample there. No bound is set on times: compare the figures.
+# Clean means: synced in time, no acknowledged write lost or hidden, no answer stale (with --kill-donor, none that does
+# not say so itself), no error but what was cut, and every session of the sample there. No bound is set on times:
+# compare the figures.
 #
 # From the repository's root: python -m tests.chaos.joiner --sessions 100000 --bytes 2000
 

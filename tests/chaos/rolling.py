@@ -7,9 +7,10 @@
 # balancer: a GET under way there is repeated at the next place, a write is cut off and may have been carried out.
 # Clients count those apart (cut). All that was acknowledged must be there all the same.
 #
-# Clean means: no acknowledged write lost, hidden or stale in any answer, and no error but what was cut. (A write that
-# waited in vain for another host is answered all the same, after 250 ms, and may be lost with its node by the rules:
-# where p100_ms is smaller, there was none.)
+# Clean means: no acknowledged write lost or hidden, no answer stale, and no error. With --kill an answer may be stale
+# if it says so itself, and nobody may be able to tell in time; and a write may be cut. (A write that waited in vain for
+# another host is answered all the same, after 250 ms, and may be lost with its node by the rules: where p100_ms is
+# smaller, there was none.)
 #
 # From the repository's root: python -m tests.chaos.rolling --rounds 12 --nodes 4
 

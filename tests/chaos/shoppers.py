@@ -82,9 +82,14 @@ class Tally:
 
     @property
     def clean(self) -> bool:
-        """Nothing was missing, made up or refused. Writes cut off with a node that was killed are nobody's fault."""
-        wrong = (self.lost, self.hidden, self.absent, self.stale, self.invented, self.errors, self.unavailable)
-        return self.acknowledged > 0 and not any(wrong) and (self.killed or not self.doubted)
+        """Nothing was missing, made up or refused.
+
+        Where somebody was killed, writes cut off with it are nobody's fault, and an answer may say itself that it may
+        be old, or that nobody can tell in time: that is what is promised for a holder that does not answer.
+        """
+        wrong = (self.lost, self.hidden, self.absent, self.untold, self.invented, self.errors)
+        doubts = (self.stale, self.doubted, self.unavailable)
+        return self.acknowledged > 0 and not any(wrong) and (self.killed or not any(doubts))
 
     def judge(self, basket: Basket, key: str, seen: Mapping[str, Any], *, stale: bool) -> bool:
         """Count an answer of 200 by what it shows; `key` was written by its request, "" for none.
