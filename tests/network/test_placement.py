@@ -238,8 +238,9 @@ def test_a_logout_at_one_node_ends_the_copies_of_all(cluster, end):
             eventually(lambda node=node, old=old: loaded(node, old) is None, "it is over", within_s=1.0)
 
 
-def test_a_session_is_unavailable_only_while_no_holder_answers(cluster):
+def test_a_session_is_unavailable_only_while_no_holder_answers(cluster, monkeypatch):
     """A paused holder costs some milliseconds; only without both of them nobody can tell whether there is a session."""
+    monkeypatch.setattr(fetch, "FETCH_TIMEOUT_S", 0.5)  # and not so long that a paused node is taken for dead
     nodes = cluster(5)
     session = committed(nodes[0], "all", user="kim")
     primary, secondary = holders(nodes, session)
