@@ -291,6 +291,19 @@ def ended(asker: Sync, step: Step, mine: Table, theirs: Table) -> Step:
     return step
 
 
+def given(asker: Sync, step: Step, mine: Table, theirs: Table) -> tuple[set[bytes], Step]:
+    """Go on with a sync that has nothing to pull, to its end; return what the peer is owed, and the last step."""
+    owed: list[bytes] = []
+    while step.message is not None:
+        match step.message:
+            case SyncAsk():
+                step = asker.sums(answer(step.message, theirs, True), mine, 0.0)
+            case SyncList():
+                step = asker.page(listing(step.message, theirs, True), mine, 0.0)
+        owed += [name for name, _ in step.owed]
+    return set(owed), step
+
+
 SCOPES = [0, 1 << 512, 0xFF << 60, EVERYTHING // 3, USERS_SCOPE, EVERYTHING - 1]
 
 
@@ -311,17 +324,9 @@ def test_a_repair_gives_what_is_in_scope_and_nothing_else(scope):
     """The peer may hold less than this node: what it does not hold is no difference."""
     mine, theirs = table_of(range(2000)), table_of(range(500))
     before = set(theirs.records)
-    step_owed: list[bytes] = []
     asker = Sync()
-    step = asker.start(mine, 0.0, scope, both_ways=True)
-    while step.message is not None:
-        match step.message:
-            case SyncAsk():
-                step = asker.sums(answer(step.message, theirs, True), mine, 0.0)
-            case SyncList():
-                step = asker.page(listing(step.message, theirs, True), mine, 0.0)
-        step_owed += [name for name, _ in step.owed]
-    assert set(step_owed) == within(mine, scope) - before
+    owed, _ = given(asker, asker.start(mine, 0.0, scope, both_ways=True), mine, theirs)
+    assert owed == within(mine, scope) - before
 
 
 def test_what_is_pulled_after_a_repair_that_waited_with_it_is_not_given():
@@ -332,15 +337,8 @@ def test_what_is_pulled_after_a_repair_that_waited_with_it_is_not_given():
     repaired, gained = (1 << 512) - 1, EVERYTHING - (1 << 512) + 1
     asker.start(mine, 0.0, repaired, both_ways=True)
     asker.start(mine, 0.0, gained)
-    owed: list[bytes] = []
-    while step.message is not None:
-        match step.message:
-            case SyncAsk():
-                step = asker.sums(answer(step.message, theirs, True), mine, 0.0)
-            case SyncList():
-                step = asker.page(listing(step.message, theirs, True), mine, 0.0)
-        owed += [name for name, _ in step.owed]
-    assert set(owed) == within(mine, repaired)
+    owed, step = given(asker, step, mine, theirs)
+    assert owed == within(mine, repaired)
     assert step.shown == EVERYTHING
 
 
