@@ -7,7 +7,16 @@ from gossipsess.model.record import Record, empty_record
 from gossipsess.model.table import Table
 from gossipsess.protocol.offers import AGAIN_S, LACKING_MAX, NAMED_BYTES, NAMED_MAX, answer
 from gossipsess.protocol.placement import partition_of
-from gossipsess.protocol.surplus import FRESH_S, OFFER_AFTER_S, QUIET_S, REPEAT_S, SECURE_AFTER_S, Step, Surplus
+from gossipsess.protocol.surplus import (
+    CHECKED_MAX,
+    FRESH_S,
+    OFFER_AFTER_S,
+    QUIET_S,
+    REPEAT_S,
+    SECURE_AFTER_S,
+    Step,
+    Surplus,
+)
 from gossipsess.wire.codec import encode
 from gossipsess.wire.messages import Gap, Have, Held
 from tests.unit.machines import ALICE, BOB, CAROL, EPOCH_MS, SID, record, registers, stamp
@@ -351,6 +360,16 @@ def test_when_all_was_looked_at_the_next_look_comes_later():
     for _ in range(5):
         alice.asks(now_s)
     assert alice.part.next_deadline() > now_s
+
+
+def test_a_partition_that_comes_back_in_the_midst_of_a_look_is_not_looked_at_any_more():
+    """Copies beyond the first check still waited for theirs; this node is their holder now."""
+    alice = secured(table_of(CHECKED_MAX + 2))
+    assert len(alice.asks(QUIET_S)[BOB].records) == CHECKED_MAX
+    alice.layout = Layout(CAROL, ALICE)
+    alice.part.link_down(BOB, QUIET_S)  # and with the link the check
+    alice.part.layout_changed(OTHERS, alice.layout, alice.table, QUIET_S)
+    assert not any(alice.asks(now_s) for now_s in (2 * QUIET_S, 3 * QUIET_S))
 
 
 ENTRIES = {"k": b"1"} | registers()
