@@ -161,7 +161,8 @@ async def absent(place: Place, ids: list[str]) -> int:
     async def look() -> None:
         nonlocal missing
         for session_id in ahead:
-            missing += not await _knows(place, session_id)
+            known = await _knows(place, session_id)  # in a line of its own: others add while this one waits
+            missing += not known
 
     async with trio.open_nursery() as nursery:
         for _ in range(AUDITORS):

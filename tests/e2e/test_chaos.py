@@ -137,7 +137,7 @@ def test_kill_9_of_a_host_loses_sessions_where_host_labels_are_ignored() -> None
     """The death above proves something only if two copies on one machine would be noticed."""
     played = trio.run(partial(host.play, rounds=1, nodes=6, ignore_hosts=True))
     assert not played["clean"], played
-    assert played["confirmed_absent"] > 0, played
+    assert played["confirmed_absent"] > host.SESSIONS / 60, played  # both copies were on that host for one in 15
 
 
 def test_a_restart_in_place_moves_nothing_between_the_others() -> None:

@@ -282,7 +282,8 @@ def test_a_restart_in_place_moves_nothing():
     placement = viewing(*FIVE)
     before = [names(placement.layout.holders(partition)) for partition in PARTITIONS]
     placement.view_changed((*FIVE[:4], member(5, run=1)), [(FIVE[4], 1.0)], 1.0)
-    assert [names(placement.layout.holders(partition)) for partition in PARTITIONS] == before
+    moved = [one for one in PARTITIONS if names(placement.layout.holders(one)) != before[one]]
+    assert not moved
 
 
 def test_a_newcomer_counts_who_has_just_ended_as_the_others_do():
