@@ -1,27 +1,29 @@
 # Command line: `gossipsess COMMAND`, also `python -m gossipsess COMMAND`.
 #
 # In:    arguments.    Out: text, or with --json one JSON object a line; an exit code.
-# Choice: argparse, and each command imports what it needs when it runs, so that --help costs no import of Trio.
-# Not here: what a command does (demo/).
+# Choice: argparse, and each command imports what it needs when it runs, so that --help costs no import of Trio, and a
+# probe that runs every few seconds hardly any.
+# Not here: what a command does (demo/, asking.py).
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Final
 
-EXIT_CODES: Final = """\
+from gossipsess.cli import asking
+
+EXIT_CODES = """\
 exit codes:
-  0    done; for a scenario: nothing was lost
-  1    a scenario lost something
+  0    done, or yes; for a scenario: nothing was lost
+  1    no; for a scenario: something was lost
   2    wrong arguments, or it could not start
-  130  interrupted before a scenario's verdict
+  130  interrupted
 """
 
-HOLDERS_POSSIBLE_FROM: Final = 3
+HOLDERS_POSSIBLE_FROM = 3
 """So many nodes it takes: one is killed, one drained, and one must be left."""
 
-DEMO: Final = f"""\
+DEMO = f"""\
 A small shop in three app processes (--nodes), with nothing else to run: no Redis, no sticky sessions. In front of
 them stands a plain round-robin balancer. The terminal shows who knows of whom, and where sessions are held.
 
@@ -71,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from gossipsess.sim.__main__ import main as simulate  # it has a parser of its own
 
         return simulate(arguments[1:], prog="gossipsess simulate")
+    if arguments and arguments[0] in asking.COMMANDS:  # so that a probe pays for one parser and not for all
+        return asking.main(arguments)
     parser = _parser()
     options = parser.parse_args(arguments)
     match options.command:
@@ -126,6 +130,8 @@ def _parser() -> argparse.ArgumentParser:
         "--port", type=_port, default=8000, help="first port to try, for page and replicas (default: %(default)s)"
     )
 
+    for name, (summary, _) in asking.COMMANDS.items():
+        commands.add_parser(name, help=summary)
     commands.add_parser("simulate", help="the protocol in a world where everything breaks, from a seed")
 
     version = commands.add_parser("version", help="print which version is installed")
