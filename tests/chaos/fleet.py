@@ -22,6 +22,7 @@ import textwrap
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -240,14 +241,15 @@ async def open_fleet(hosts: Sequence[str], discovery: Discovery = "static") -> A
 async def shopping(fleet: Fleet, rng: random.Random) -> AsyncIterator[Tally]:
     """Have clients use the fleet meanwhile; then look for all that they wrote on every node that runs."""
     tally = Tally()
+    ask = partial(fetch, fleet.balancer.port)
     async with trio.open_nursery() as nursery:
         for number in range(CLIENTS):
-            shopper = Shopper(number, fleet.balancer.port, tally, THINK_S, random.Random(rng.getrandbits(64)))
+            shopper = Shopper(number, ask, tally, THINK_S, random.Random(rng.getrandbits(64)))
             nursery.start_soon(shopper.run)
         yield tally
         nursery.cancel_scope.cancel()
     tally.killed = fleet.killed
-    await audit(tally, [place.port for place in fleet.running])
+    await audit(tally, [partial(fetch, place.port) for place in fleet.running])
 
 
 @contextlib.contextmanager
@@ -280,6 +282,7 @@ def script_parser(
     rounds: tuple[int, str] | None = None,
     nodes: tuple[int, str],
     nodes_min: int = NODES_MIN,
+    package: str = "tests.chaos",
     sessions: int | None = None,
     value_bytes: int | None = None,
     seconds: float,
@@ -291,11 +294,12 @@ def script_parser(
     Args:
         example: arguments that one may want.
         control: how the script shows that it can fail.
+        package: where the script is.
         rounds, nodes: the default, and what they are; `nodes_min`: the fewest that prove anything.
         sessions, value_bytes, seconds: the default. A script has no argument for what is None or False.
         seed: what hangs on it.
     """
-    command = f"python -m tests.chaos.{name}"
+    command = f"python -m {package}.{name}"
     parser = argparse.ArgumentParser(
         prog=command,
         description=textwrap.fill(description, 100),

@@ -1,6 +1,6 @@
 # Shoppers: browsers that know what they wrote, and look for it in every answer.
 #
-# In:     the balancer's port.   Out: `Tally`, what they were told and what was missing.
+# In:     how to ask the balancer.   Out: `Tally`, what they were told and what was missing.
 # Client: opens a session with its first write, then reads and writes at random, one request at a time, and sends
 #         the cookies of its last answers, version token included. After some twenty writes it opens another one and
 #         leaves the first alone; what it wrote there must still be there in the end.
@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import trio
 
-from .balancer import Answer, CutError, fetch
+from .balancer import Answer, Ask, CutError
 from .nodes import percentile
 
 WRITES_EACH: Final = 20
@@ -155,9 +155,9 @@ def milliseconds(took_s: Sequence[float]) -> dict[str, float]:
 class Shopper:
     """One client."""
 
-    def __init__(self, number: int, port: int, tally: Tally, think_s: float, rng: random.Random) -> None:
+    def __init__(self, number: int, ask: Ask, tally: Tally, think_s: float, rng: random.Random) -> None:
         self._number = number
-        self._port = port
+        self._ask = ask
         self._tally = tally
         self._think_s = think_s
         self._rng = rng
@@ -188,7 +188,7 @@ class Shopper:
         if key:
             basket.in_doubt[key] = f"{key}.v"
         try:
-            answer = await fetch(self._port, method, path, basket.cookies)
+            answer = await self._ask(method, path, basket.cookies)
         except (OSError, CutError) as error:
             tally.errors += 1
             tally.note(f"{method}: {error!r}")
@@ -208,23 +208,23 @@ class Shopper:
             tally.note(f"{method}: {answer.status} {answer.body[:200]!r}")
 
 
-async def audit(tally: Tally, ports: Sequence[int]) -> None:
+async def audit(tally: Tally, nodes: Sequence[Ask]) -> None:
     """Look for every acknowledged write on every node, once nobody writes any more."""
     ahead = iter(tally.baskets)
 
     async def work() -> None:
         for basket in ahead:
-            tally.judge_end(basket, [await _seen(port, basket) for port in ports])
+            tally.judge_end(basket, [await _seen(ask, basket) for ask in nodes])
 
     async with trio.open_nursery() as nursery:
         for _ in range(AUDITORS):
             nursery.start_soon(work)
 
 
-async def _seen(port: int, basket: Basket) -> dict[str, Any]:
+async def _seen(ask: Ask, basket: Basket) -> dict[str, Any]:
     for _ in range(TRIES):
         try:
-            answer = await fetch(port, "GET", "/", basket.cookies)
+            answer = await ask("GET", "/", basket.cookies)
         except (OSError, CutError):
             continue
         if answer.status == 200:
