@@ -131,13 +131,15 @@ class NodeService:
         """The node has what the live members had when it met them, or has waited long enough alone."""
         return self.node.replica.sessions.synced
 
-    def make_driver(self) -> "Driver":
-        """Return what runs the node on a Trio loop."""
+    def make_driver(self, *, answers: bool = False) -> "Driver":
+        """Return what runs the node on a Trio loop; `answers`: it can be asked from outside its process."""
+        from gossipsess.runtime.admin import Admin
         from gossipsess.runtime.driver import Driver
 
         assert self.sockets is not None, "a lone node has nothing to drive"
         group = self.config.discovery_parts().multicast
-        return Driver(self.node, self.keyring, self.sockets.transport(), group, self._notify, self._ended)
+        admin = Admin(self.node, self.config.cluster) if answers else None
+        return Driver(self.node, self.keyring, self.sockets.transport(), group, self._notify, self._ended, admin)
 
     def _notify(self, notify: Notify) -> None:
         for subscription in list(self._subscriptions):
@@ -220,7 +222,7 @@ class RunningNode(NodeService):
         """It has left, or is leaving."""
         with unforked:  # a child must find what it is to let go of
             super().__init__(config, listen(config))
-            self._driver = self.make_driver()
+            self._driver = self.make_driver(answers=True)
             _running.add(self)
         self._portal = Portal(self._driver)
 
@@ -236,6 +238,11 @@ class RunningNode(NodeService):
         self.closed = True
         self._driver.close_sockets()
         self.node.orphaned()
+
+    def leave_soon(self) -> None:
+        """Begin what `close` waits for."""
+        self.closed = True
+        self._portal.leave_soon()
 
     def close(self) -> None:
         """Tell the others, and stop. Sessions stay readable in this process."""
@@ -279,6 +286,8 @@ def process_node(config: Config | None = None) -> RunningNode:
 
 
 def _leave_all() -> None:
+    for running in _of_process.values():
+        running.leave_soon()  # all at once: each may take its time
     for running in _of_process.values():
         running.close()
 
