@@ -1,11 +1,14 @@
 # What the manifests say, for the tests: rendered by the command itself, read as YAML.
 #
-# Out:    `printed` and `written`, each a mapping from (kind, name) to a resource; `deployment`, `container`, `environ`.
+# Out:    `printed` and `kustomized`, each a mapping from (kind, name) to a resource; `pod`, `container`, `environ` of
+#         one; `image_command`, which the recipe of the example says.
 # Choice: kubectl's kustomize is asked, not a copy of its rules. `needs_kubectl` skips where there is none, and says so.
 
 import contextlib
 import io
+import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -21,6 +24,8 @@ from gossipsess.cli.__main__ import main
 Resource = dict[str, Any]
 Resources = dict[tuple[str, str], Resource]
 
+ROOT: Final = Path(__file__).parents[2]
+SHOP: Final = ROOT / "docs" / "examples" / "shop"
 KUBECTL: Final = shutil.which("kubectl")
 needs_kubectl = pytest.mark.skipif(KUBECTL is None, reason="kubectl is not installed (kubernetes-client on Debian)")
 
@@ -97,3 +102,10 @@ def environ(rendered: Resources, fields: Mapping[str, str]) -> dict[str, str]:
         one["name"]: one["value"] if "value" in one else fields[one["valueFrom"]["fieldRef"]["fieldPath"]]
         for one in container(rendered)["env"]
     }
+
+
+def image_command() -> list[str]:
+    """Return the command of the example's image."""
+    (command,) = re.findall(r"^CMD (\[.*\])$", (SHOP / "Containerfile").read_text(), re.MULTILINE)
+    words: list[str] = json.loads(command)
+    return words

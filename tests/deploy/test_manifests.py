@@ -1,13 +1,17 @@
 """What the manifests hold: valid for Kubernetes, and of one piece with the settings and commands that they name."""
 
 import copy
+import re
 
 import kubernetes_validate
 import pytest
 
+from gossipsess.cli import asking
 from gossipsess.config import PORT, PORT_RANGE, Config
+from gossipsess.model.member import Name
+from gossipsess.runtime.portal import CLOSE_S
 
-from .manifests import Resources, container, pod, printed
+from .manifests import ROOT, SHOP, Resources, container, environ, image_command, pod, printed
 
 OLDEST, NEWEST = "1.27", kubernetes_validate.latest_version()
 """The oldest Kubernetes that docs/KUBERNETES.md names, and the newest whose schemas the package carries."""
@@ -63,6 +67,43 @@ def test_the_gossip_ports_are_those_of_the_settings(rendered):
         ("TCP", PORT, "gossip-tcp"),
         ("UDP", PORT, "gossip-udp"),
     }
+
+
+def test_every_variable_is_a_setting_and_says_what_it_is_to_say(rendered, tmp_path, monkeypatch):
+    """A name that is none stops the application at its start, and a wrong one may do so never."""
+    (tmp_path / "secret").write_text("s" * 43)
+    fields = {"status.podIP": "10.1.2.3", "metadata.name": "shop-1", "spec.nodeName": "machine-1"}
+    variables = environ(rendered, fields) | {"GOSSIPSESS_SECRET_FILE": str(tmp_path / "secret")}
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    config = Config.from_env(variables)
+    assert (config.cluster, config.host, config.zone) == ("shop", "shop-1", "machine-1")
+    assert (config.secret, config.advertise) == ("s" * 43, "10.1.2.3")
+    assert config.discovery_parts().names == (Name("dns", "shop-gossip", PORT, PORT_RANGE),)
+    assert not config.discovery_parts().names_when_alone
+    assert ("Service", config.service) in rendered
+
+
+def test_probes_and_the_hook_are_commands_of_ours_with_flags_that_they_take(rendered):
+    """A probe that ends with a usage message is one that always fails."""
+    own = container(rendered)
+    commands = [own[probe]["exec"]["command"] for probe in ("readinessProbe", "livenessProbe")]
+    commands.append(own["lifecycle"]["preStop"]["exec"]["command"])
+    assert [command[:2] for command in commands] == [["gossipsess", name] for name in ("ready", "live", "drain")]
+    for _, name, *flags in commands:
+        asking._parser(name).parse_args(flags)
+    assert own["startupProbe"]["tcpSocket"]["port"] in [port["name"] for port in own["ports"]]
+
+
+def test_a_pod_has_time_to_end_in_order(rendered):
+    """When the grace period is over, the kernel kills what has not handed over yet."""
+    grace_s = pod(rendered)["terminationGracePeriodSeconds"]
+    _, name, *flags = container(rendered)["lifecycle"]["preStop"]["exec"]["command"]
+    hook = asking._parser(name).parse_args(flags)
+    assert 0 < hook.wait < hook.timeout
+    assert hook.wait >= container(rendered)["readinessProbe"]["periodSeconds"]
+    server = image_command()
+    requests_s = int(server[server.index("--timeout-graceful-shutdown") + 1])
+    assert grace_s >= hook.timeout + requests_s + CLOSE_S + 5
 
 
 def test_only_pods_of_the_application_reach_its_gossip_ports(rendered):
@@ -125,3 +166,16 @@ def test_nothing_in_the_pod_runs_as_root_or_writes_to_the_image(rendered):
     assert mounts["tmp"]["mountPath"] == "/tmp"
     assert mounts["secret"]["readOnly"] is True
     assert {volume["name"] for volume in pod(rendered)["volumes"]} == set(mounts)
+
+
+def test_the_image_of_the_example_is_made_of_files_that_are_here_and_runs_as_the_deployment_says(rendered):
+    """Building it takes an engine; what can be read without one is read."""
+    recipe = (SHOP / "Containerfile").read_text()
+    for line in re.findall(r"^COPY (.*) \S+$", recipe, re.MULTILINE):
+        for source in line.split():
+            assert (ROOT / source).exists(), source
+    context = pod(rendered)["securityContext"]
+    assert f"\nUSER {context['runAsUser']}:{context['runAsGroup']}\n" in recipe
+    (port,) = (port["containerPort"] for port in container(rendered)["ports"] if port["name"] == "http")
+    assert f"\nEXPOSE {port}\n" in recipe
+    assert image_command()[image_command().index("--port") + 1] == str(port)

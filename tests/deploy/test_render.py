@@ -26,24 +26,6 @@ def test_what_is_printed_and_what_kustomize_makes_of_the_folder_are_equal(option
     assert kustomized(Path(said[3])) == printed(*options)
 
 
-@needs_kubectl
-def test_an_overlay_of_ones_own_can_change_the_written_folder(tmp_path):
-    """Somebody needs one more variable, and is to keep the files that were written as they are."""
-    text_of("--into", str(tmp_path / "k8s"))
-    own = tmp_path / "k8s" / "overlays" / "own"
-    own.mkdir()
-    (own / "kustomization.yaml").write_text("resources: [../client-ip]\npatches: [{path: more.yaml}]\n")
-    (own / "more.yaml").write_text(
-        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: shop}\n"
-        "spec: {template: {spec: {containers: [{name: app, env: [{name: WEB_CONCURRENCY, value: '4'}]}]}}}\n"
-    )
-    made = kustomized(own)
-    variables = container(made)["env"]
-    assert [one for one in variables if one["name"] == "WEB_CONCURRENCY"] == [{"name": "WEB_CONCURRENCY", "value": "4"}]
-    assert len(variables) == 1 + len(container(printed())["env"])
-    assert made["Service", "shop"]["spec"]["sessionAffinity"] == "ClientIP"
-
-
 def test_without_an_overlay_no_request_has_to_come_back_to_its_pod():
     """Not to need sticky sessions is what the library is for."""
     assert "sessionAffinity" not in printed()["Service", "shop"]["spec"]
