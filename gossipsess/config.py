@@ -1,5 +1,7 @@
 # Config: every setting, from arguments or from GOSSIPSESS_* in the environment; arguments win.
 #
+# Beside our own variables two that Kubernetes gives are read: POD_IP (which a manifest sets from status.podIP) as the
+# address to advertise, and KUBERNETES_SERVICE_HOST, which tells that this is Kubernetes.
 # A value that cannot work is refused here, with what to write instead, before a socket is opened; under the name by
 # which it was set, which is a variable's for what came from there.
 # Not here: how long a secret must be (keyring.py).
@@ -7,14 +9,16 @@
 import difflib
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from types import MappingProxyType, UnionType
 from typing import Any, Final, Literal, Self, get_args
 
 from gossipsess.errors import ConfigError
-from gossipsess.model.member import Address
+from gossipsess.model.member import Address, Name
 from gossipsess.model.rules import CountBy, Rules
 from gossipsess.protocol.memory import MEMORY_LIMIT_MB
 from gossipsess.wire.keyring import SECRET_CHARACTERS_MIN, Keyring
@@ -23,10 +27,14 @@ MULTICAST_GROUP: Final = ("239.255.79.50", 7949)
 """Administratively scoped (RFC 2365), and below Linux's ephemeral ports."""
 PORT: Final = 7950
 PORT_RANGE: Final = 16
+SERVICE: Final = "gossipsess"
 NAME_BYTES_MAX: Final = 100
 """Of `host`, `zone` and `node_name`: gossip carries all three, and a datagram must hold several members."""
 CLUSTER_CHARACTERS_MAX: Final = 255
 _PREFIX: Final = "GOSSIPSESS_"
+_FILE: Final = "_FILE"
+_IN_FILES: Final = ("secret", "secret_fallbacks")
+SECRET_FILE_BYTES_MAX: Final = 64 * 1024
 
 OnUnavailable = Literal["error", "empty"]
 
@@ -36,6 +44,7 @@ _TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
     "secret": (str | None, "os.environ['SHOP_SECRET']"),
     "secret_fallbacks": (tuple, "(former_secret,)"),  # a list could not be hashed, as the whole Config must be
     "discovery": (str, "'auto'"),
+    "service": (str, f"'{SERVICE}'"),
     "bind": (str | None, "'127.0.0.1'"),
     "advertise": (str | None, "'10.0.0.1'"),
     "port": (int, f"{PORT}"),
@@ -90,6 +99,10 @@ _RANGES: Final[Mapping[str, tuple[int, int]]] = {
 }
 
 _NO_VARIABLES: Final[Mapping[str, str]] = MappingProxyType({})
+_POD_IP: Final = "POD_IP"
+_IN_KUBERNETES: Final = "KUBERNETES_SERVICE_HOST"
+_HOST: Final = re.compile(r"(?=.{1,253}\.?$)[A-Za-z0-9_]([-A-Za-z0-9_]{0,62})(\.[A-Za-z0-9_][-A-Za-z0-9_]{0,62})*\.?")
+"""A name as the resolver takes it (RFC 1123, and RFC 2782's underscores)."""
 _variables: Final[ContextVar[Mapping[str, str]]] = ContextVar("variables", default=_NO_VARIABLES)
 """While settings are made from the environment: the variable of each setting that came from there."""
 
@@ -102,6 +115,10 @@ class Discovery:
     """The group to say and hear beacons on; None for no multicast."""
     seeds: tuple[Address, ...]
     """Addresses that are dialed until somebody there answers."""
+    names: tuple[Name, ...] = ()
+    """What the name service is asked for."""
+    names_when_alone: bool = False
+    """Only while nobody was met otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,13 +131,21 @@ class Config:
         secret: what the nodes share, at least 16 characters. None: a random key in a file that only this user
             can read, and loopback only.
         secret_fallbacks: former secrets still accepted while a new one is rolled out.
-        discovery: ``auto`` (multicast on the default group), ``multicast://239.255.79.50:7949``,
-            ``static://10.0.0.1:7950,10.0.0.2:7950``, several of these joined by commas, or ``none``.
-            Multicast is IPv4 only.
+        discovery: where other nodes are, one of these or several joined by commas:
+            ``auto``: multicast on the default group; and, with a secret, the addresses that `service` has in DNS: in
+            Kubernetes from the start, elsewhere only while multicast hears nobody.
+            ``multicast://239.255.79.50:7949``: another group. IPv4 only.
+            ``dns://shop-gossip``, ``dns://shop-gossip:7950``: the addresses of a name (A and AAAA), of a headless
+            Service say. The port is the first that workers take, `port` where none is given.
+            ``srv://_gossip._tcp.shop.example``: SRV records, with their ports; takes the extra ``dns``.
+            ``static://10.0.0.1:7950,10.0.0.2:7950``: addresses.
+            ``none``: nobody.
+        service: the name, or ``name:port``, that ``auto`` looks up.
         bind: the IP address to listen on, and the interface for multicast. None: 127.0.0.1 without a secret,
-            every interface with one.
-        advertise: the IP address at which others reach this node. None: `bind`, or where that is every
-            interface, the address from which this machine reaches the multicast group.
+            every interface with one; of IPv6 too where `advertise` is an address of that. ``::`` serves both.
+        advertise: the IP address at which others reach this node. None: `bind`, or where that is every interface,
+            what the variable POD_IP says, else the address from which this machine reaches the multicast group, else
+            its default route. Never loopback, where other machines are listened for.
         port: first port to try, for UDP and TCP both. 0: any free one.
         port_range: how many ports to try; several workers on one machine take the next free one.
         host: name of the machine or pod, for counting copies; 1 to 100 bytes of UTF-8, printable, not blank. None:
@@ -172,6 +197,7 @@ class Config:
     idle_timeout_s: float = 30 * 60
     absolute_timeout_s: float = 12 * 3600
     memory_limit_mb: int = MEMORY_LIMIT_MB
+    service: str = SERVICE
     zone: str | None = None
     all_to_all_below: int = Rules().all_to_all_below
     secondaries: int = Rules().secondaries
@@ -197,7 +223,9 @@ class Config:
     def from_env(cls, environ: Mapping[str, str] | None = None, **arguments: Any) -> Self:
         """Return settings from `arguments`, then ``GOSSIPSESS_<NAME>``, then the defaults.
 
-        An argument that is None counts as not given. Lists are comma-joined in the environment.
+        An argument that is None counts as not given. Lists are comma-joined in the environment. For the secrets there
+        is also a variable that names a file with the value in it: ``GOSSIPSESS_SECRET_FILE`` and
+        ``GOSSIPSESS_SECRET_FALLBACKS_FILE``.
 
         Raises:
             ConfigError: an unknown name, or a value that cannot work.
@@ -211,6 +239,11 @@ class Config:
             for variable, text in environ.items():
                 if variable.startswith(_PREFIX):
                     name = variable[len(_PREFIX) :].lower()
+                    if name.removesuffix(_FILE.lower()) in _IN_FILES and name not in names:
+                        name = name.removesuffix(_FILE.lower())
+                        if f"{_PREFIX}{name.upper()}" in environ:
+                            raise ConfigError(f"{variable} and {_PREFIX}{name.upper()} are both set. Leave one out.")
+                        text = _content(variable, text)
                     if name not in names:
                         raise ConfigError(f"{variable} is not a setting.{_nearest(name, names)}")
                     variables[name] = variable
@@ -221,6 +254,11 @@ class Config:
                 if value is not None:
                     variables.pop(name, None)
                     values[name] = value
+            pod_ip = environ.get(_POD_IP)
+            # Without a secret, or bound to one address, a node is not reached by the pod's.
+            if pod_ip and values.get("secret") and not values.keys() & {"bind", "advertise"}:
+                variables["advertise"] = _POD_IP
+                values["advertise"] = pod_ip
             return cls(**values)
         finally:
             _variables.reset(before)
@@ -230,7 +268,9 @@ class Config:
         """The IP address to listen on."""
         if self.bind is not None:
             return self.bind
-        return "0.0.0.0" if self.secret else "127.0.0.1"  # noqa: S104  # reachable only with the secret
+        if self.secret is None:
+            return "127.0.0.1"
+        return "::" if self.advertise and ":" in self.advertise else "0.0.0.0"  # noqa: S104  # only with the secret
 
     def discovery_parts(self) -> Discovery:
         """Return what `discovery` says.
@@ -240,6 +280,8 @@ class Config:
         """
         multicast: Address | None = None
         seeds: list[Address] = []
+        names: list[Name] = []
+        names_when_alone = False
         scheme = ""
         for item in self.discovery.split(","):
             item = item.strip()
@@ -248,7 +290,11 @@ class Config:
             elif item in ("auto", "none"):
                 scheme = item
             if scheme == "auto":
-                multicast = MULTICAST_GROUP
+                bound = ipaddress.ip_address(self.bind_address)
+                multicast = MULTICAST_GROUP if bound.version == 4 or bound.is_loopback else None
+                if not bound.is_loopback:  # from there nobody whom a name service tells of could be reached
+                    names.append(self._name("service", "dns", self.service))
+                    names_when_alone = _IN_KUBERNETES not in os.environ and multicast is not None
             elif scheme == "multicast":
                 multicast = _address(self.discovery, item)
                 group = ipaddress.ip_address(multicast[0])
@@ -259,12 +305,32 @@ class Config:
                     )
             elif scheme == "static":
                 seeds.append(_address(self.discovery, item))
+            elif scheme == "dns":
+                names.append(self._name("discovery", "dns", item))
+            elif scheme == "srv":
+                names.append(self._name("discovery", "srv", item))
             elif scheme != "none":
                 raise ConfigError(
-                    f"{_as_set('discovery', self.discovery)}: allowed are auto, none, multicast://GROUP:PORT and "
-                    "static://IP:PORT[,IP:PORT...], joined by commas."
+                    f"{_as_set('discovery', self.discovery)}: allowed are auto, none, multicast://GROUP:PORT, "
+                    "dns://NAME[:PORT], srv://NAME and static://IP:PORT[,IP:PORT...], joined by commas."
                 )
-        return Discovery(multicast, tuple(seeds))
+        lazy = names_when_alone and len(names) == 1
+        return Discovery(multicast, tuple(seeds), tuple(dict.fromkeys(names)), lazy)
+
+    def _name(self, setting: str, scheme: Literal["dns", "srv"], item: str) -> Name:
+        host, colon, port = item.partition(":")
+        says = f"{_as_set(setting, getattr(self, setting))}: {item!r}"
+        if not _HOST.fullmatch(host):
+            raise ConfigError(f"{says} is not a name that can be looked up, as in {SERVICE} or shop.example.")
+        if scheme == "srv":
+            if colon:
+                raise ConfigError(f"{says} has a port, but SRV records tell theirs. Write srv://{host}.")
+            if find_spec("dns") is None:
+                raise ConfigError(f"{says} takes the extra dns: pip install 'gossipsess[dns]'; or write dns://{host}.")
+            return Name("srv", host, 0, 1)
+        if colon and (not port.isdecimal() or not 0 < int(port) <= 65535):
+            raise ConfigError(f"{says}: {port!r} is not a port, as in {host}:{PORT}.")
+        return Name("dns", host, int(port) if colon else self.port or PORT, self.port_range)
 
     def _check_types(self) -> None:
         for name, (kind, example) in _TYPES.items():
@@ -316,6 +382,15 @@ class Config:
                 f"{_as_set('advertise', self.advertise)}: name the one address at which others reach this node, as in "
                 f"{_as_set('advertise', '10.0.0.1')}."
             )
+        if (
+            self.advertise is not None
+            and ipaddress.ip_address(self.advertise).is_loopback
+            and not ipaddress.ip_address(self.bind_address).is_loopback
+        ):
+            raise ConfigError(
+                f"{_as_set('advertise', self.advertise)}: other machines that dial it would reach themselves. Name the "
+                f"address at which they see this one, or listen on loopback alone, as in bind={self.advertise!r}."
+            )
         if self.secret is None and not ipaddress.ip_address(self.bind_address).is_loopback:
             raise ConfigError(
                 f"{_as_set('bind', self.bind)} needs a secret: without one, anybody on that network could read and "
@@ -328,6 +403,11 @@ class Config:
             raise ConfigError(
                 f"{_as_set('bind', self.bind)} and {_as_set('discovery', self.discovery)}: multicast is IPv4 only. "
                 f"Name the nodes, as in {_as_set('discovery', f'static://[fd00::1]:{PORT}')}, or bind an IPv4 address."
+            )
+        if self.secret is None and "://" in self.discovery and parts.names:
+            raise ConfigError(
+                f"{_as_set('discovery', self.discovery)}: a name tells of other machines, and without a secret a node "
+                "talks to its own only. Set GOSSIPSESS_SECRET to the same value on every node."
             )
         if self.secret is None:
             named = [("discovery", host) for host, _ in parts.seeds]
@@ -382,6 +462,20 @@ def _parsed(name: str, text: str) -> Any:
                 return text
     except ValueError:
         raise _no_such_number(name, text) from None
+
+
+def _content(variable: str, path: str) -> str:
+    """Return what a file says, without the line's end that editors and tools put there."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(SECRET_FILE_BYTES_MAX + 1)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{variable}={path!r} cannot be read: {error}. Name a file that this user may read."
+        ) from None
+    if len(content) > SECRET_FILE_BYTES_MAX:
+        raise ConfigError(f"{variable}={path!r} has over {SECRET_FILE_BYTES_MAX} bytes: that is no secret.")
+    return content.decode("utf-8", "surrogateescape").rstrip("\r\n")
 
 
 def _no_such_number(name: str, value: object) -> ConfigError:

@@ -59,5 +59,13 @@ class SealError(WireError):
     """Bytes that do not authenticate: another secret, another cluster, damaged, truncated or replayed."""
 
 
+class StrangerError(SealError):
+    """A node that has another secret, or is of another cluster."""
+
+
+class SelfReached(SealError):
+    """A dial came back to the node that dialed: that address is one of its own."""
+
+
 class VersionError(WireError):
     """A peer with which no protocol version is shared."""

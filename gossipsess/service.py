@@ -175,11 +175,13 @@ class NodeService:
             zone=config.zone or "",
         )
         seeds = tuple(seed for seed in parts.seeds if seed != address)
-        looks_for_others = bool(seeds) or parts.multicast is not None
+        looks_for_others = bool(seeds or parts.names) or parts.multicast is not None
         settings = Settings(
             confirm_timeout_s=config.confirm_timeout_s,
             seeds=seeds,
             beacons=parts.multicast is not None,
+            names=parts.names,
+            names_when_alone=parts.names_when_alone,
             alone_s=ALONE_S if looks_for_others else 0.0,
             memory_limit_bytes=config.memory_limit_mb * MIB,
             all_to_all_below=config.all_to_all_below,
@@ -202,8 +204,9 @@ class NodeService:
         port = self.sockets.port if self.sockets is not None else 0
         if config.advertise is not None:
             return (config.advertise, port)
-        if ipaddress.ip_address(config.bind_address).is_unspecified:
-            return (route_address(config.discovery_parts().multicast), port)
+        bound = ipaddress.ip_address(config.bind_address)
+        if bound.is_unspecified and self.sockets is not None:
+            return (route_address(config.discovery_parts().multicast, dual=bound.version == 6), port)
         return (config.bind_address, port)
 
 

@@ -5,12 +5,27 @@
 # Source: SWIM, section 4.2; LEFT is the serf project's addition.
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from gossipsess.model.identity import NodeId
 
 Address = tuple[str, int]
 """IP address as text, and the port that serves both UDP and TCP."""
+
+
+class Name(NamedTuple):
+    """A name under which a name service tells of nodes."""
+
+    scheme: Literal["dns", "srv"]
+    """``dns``: its addresses (A, AAAA); ``srv``: its SRV records, which tell the ports too."""
+    host: str
+    port: int
+    """With ``dns`` the first port at each address on which a node may serve; else 0."""
+    ports: int
+    """How many ports from there on may be nodes': several workers share an address. 1 with ``srv``."""
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host}{f':{self.port}' if self.port else ''}"
 
 
 class MemberState(IntEnum):

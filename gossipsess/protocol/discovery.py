@@ -1,18 +1,25 @@
 # Discovery: addresses where another node may be. Candidates only; who is a member, a link's Hello decides.
 #
-# In:    configured seeds, beacons heard, the fate of dials.    Out: Dial, SendBeacon, and answers to beacons.
+# In:    configured seeds, answers of the name service, beacons heard, the fate of dials.
+# Out:   Dial, LookUp, SendBeacon, and answers to beacons.
 # Rule:  seeds are dialed, for ever, while no link to them stands. Of two nodes that do not know each other
 #        the smaller id dials, so that the pair gets one link; the other answers the beacon by unicast, so
 #        that the smaller one learns of it even where multicast goes one way only.
-# Why a beacon is no more than a hint: it may be old, repeated, or come from an address that is another's now.
-# Not here: links to members (links.py), and name lookups, which the runtime does.
+# Names: an address that the name service has told is dialed like a seed, at the first port: who serves there knows the
+#        other workers of that address. Where nobody of this cluster does, the further ports are tried, at leisure; at
+#        this node's own address they are tried at once. An answer adds addresses and takes none away: it may be old,
+#        cached, in part or empty. One that no answer has named for ten minutes is forgotten.
+# Why a beacon and a record are no more than hints: they may be old, or name an address that is another's now.
+# Not here: links to members (links.py), the rhythm of lookups (names.py).
 
+import math
 import random
 from dataclasses import dataclass
 
 from gossipsess.model.identity import NodeId
-from gossipsess.model.member import Address
+from gossipsess.model.member import Address, Name
 from gossipsess.protocol.effects import Dial, Effect, SendBeacon, SendDatagram
+from gossipsess.protocol.names import Names
 from gossipsess.wire.messages import Beacon
 
 BEACON_FAST_S = 1.0
@@ -29,6 +36,12 @@ RETRY_MAX_S = 5.0
 """How long a node that is back may wait for its next chance."""
 ATTEMPTS_PER_SECOND = 16
 """Over all addresses. A start of a hundred nodes must not become ten thousand dials in one second."""
+LEISURE_RETRY_MAX_S = 60.0
+"""The same where hardly anybody is: at further ports, and at the address of a stranger. Who starts there dials too."""
+NAMED_FOR_S = 600.0
+"""For how long an address is tried that the name service does not name any more: an answer may be in part."""
+NAMED_MAX = 512
+"""Addresses kept from the name service, some 100 KB. More nodes than that find each other by gossip."""
 HEARD_MAX = 256
 """Addresses remembered from beacons, some 50 KB. Who could fill it holds the cluster's secret, but may be a
 crash loop, whose addresses are of no use a second later; so the oldest goes."""
@@ -43,22 +56,43 @@ class _Attempts:
     next_s: float
     open: bool = False
     """A dial is under way or stands as a link."""
+    delay_max_s: float = RETRY_MAX_S
+    at_leisure: bool = False
+    """Dialed only from what of the budget the others leave."""
+    until_s: float = math.inf
+    """When it is forgotten, unless it is named again; of what no answer has told, never."""
+    tried: bool = True
+    """It has answered or not, once at least; of a seed nobody asks."""
+    name: Name | None = None
+    """Who told of it, where that was the name service."""
 
 
 class Discovery:
-    """The candidates of one node.
+    """The candidates of one node, which serves at `myself`.
 
-    Events: heard_beacon(), dial_failed(), linked(), unlinked(), timeout().
-    Each Dial must be answered by dial_failed() or linked(). Times are seconds on the caller's monotonic
-    clock.
+    Events: heard_beacon(), looked_up(), dial_failed(), linked(), unlinked(), timeout().
+    Each Dial must be answered by dial_failed() or linked(), each LookUp by looked_up(). Times are seconds on the
+    caller's monotonic clock.
     """
 
     def __init__(
-        self, *, seeds: tuple[Address, ...], beacons: bool, port: int, rng: random.Random, now_s: float
+        self,
+        *,
+        myself: Address,
+        seeds: tuple[Address, ...] = (),
+        beacons: bool = False,
+        names: tuple[Name, ...] = (),
+        names_when_alone: bool = False,
+        rng: random.Random,
+        now_s: float,
     ) -> None:
+        """`beacons`: say on the multicast group that this node is here. `names_when_alone`: ask only when alone."""
         self._rng = rng
-        self._port = port
+        self._myself = myself
         self._seeds = {seed: _Attempts(SEED_RETRY_S, now_s) for seed in seeds}
+        self._names = Names(names, when_alone=names_when_alone, rng=rng, now_s=now_s)
+        for name in [one for one in names if one.scheme == "dns"]:
+            self._try_ports((myself[0], name.port), name, now_s)  # other workers of this machine or pod
         self._heard: dict[Address, _Attempts] = {}  # oldest first
         self._next_beacon_s = now_s if beacons else None
         self._fast_until_s = now_s + BEACON_FAST_FOR_S
@@ -88,20 +122,53 @@ class Discovery:
             attempts.open = True
             return [Dial(address)]
         self._postpone(attempts, now_s)
-        return [SendDatagram(address, Beacon(self._port, reply=True))]
+        return [SendDatagram(address, Beacon(self._myself[1], reply=True))]
 
-    def dial_failed(self, address: Address, now_s: float) -> None:
-        """A dial to `address` came to nothing; it is tried again later, and each time later than before."""
+    def looked_up(
+        self, name: Name, addresses: tuple[Address, ...], problem: str, *, alone: bool, now_s: float
+    ) -> list[Effect]:
+        """React to an answer of the name service, or to its lack; `alone`: this node has a link to nobody."""
+        for address in addresses:
+            if address == self._myself:
+                continue
+            if address not in self._seeds and len(self._seeds) < NAMED_MAX:
+                self._seeds[address] = _Attempts(SEED_RETRY_S, now_s, tried=False, name=name)
+        named = {host for host, _ in addresses} | {self._myself[0]}
+        for (host, port), attempts in list(self._seeds.items()):
+            if attempts.name is None:
+                continue
+            if host in named:
+                attempts.until_s = now_s + NAMED_FOR_S
+            elif attempts.until_s <= now_s and not attempts.open:
+                del self._seeds[host, port]
+        settled = not alone and all(one.open for one in self._seeds.values() if one.name and not one.at_leisure)
+        return self._names.answered(name, len(addresses), problem, settled=settled, now_s=now_s)
+
+    @property
+    def is_searching(self) -> bool:
+        """The name service has not answered yet, or somebody whom it named has not been tried."""
+        return self._names.first_answer_is_due or not all(one.tried for one in self._seeds.values())
+
+    def dial_failed(self, address: Address, now_s: float, *, refused: bool = False, stranger: bool = False) -> None:
+        """A dial to `address` came to nothing; it is tried again later, and each time later than before.
+
+        `refused`: nobody listens there. `stranger`: somebody does who is no other node of this cluster.
+        """
         attempts = self._seeds.get(address) or self._heard.get(address)
-        if attempts is not None:
-            attempts.open = False
-            self._postpone(attempts, now_s)
+        if attempts is None:
+            return
+        attempts.open, attempts.tried = False, True
+        if stranger:
+            attempts.delay_max_s = LEISURE_RETRY_MAX_S
+        if (refused or stranger) and attempts.name is not None and not attempts.at_leisure:
+            self._try_ports(address, attempts.name, now_s)
+        self._postpone(attempts, now_s)
 
     def linked(self, address: Address) -> None:
         """A link to `address` stands: no more dials from here."""
         attempts = self._seeds.get(address)
         if attempts is not None:
-            attempts.open = True
+            attempts.open = attempts.tried = True
         self._heard.pop(address, None)
 
     def unlinked(self, address: Address, now_s: float) -> None:
@@ -118,24 +185,37 @@ class Discovery:
         moments = [attempts.next_s for attempts in self._seeds.values() if not attempts.open]
         if self._next_beacon_s is not None:
             moments.append(self._next_beacon_s)
+        next_lookup_s = self._names.next_deadline()
+        if next_lookup_s is not None:
+            moments.append(next_lookup_s)
         return min(moments, default=None)
 
-    def timeout(self, now_s: float) -> list[Effect]:
-        """Send the beacon and dial the seeds that are due by `now_s`; harmless when nothing is."""
-        effects: list[Effect] = []
+    def timeout(self, now_s: float, *, alone: bool = False) -> list[Effect]:
+        """Send the beacon, look up the names and dial the seeds that are due by `now_s`; harmless when nothing is."""
+        effects = self._names.timeout(alone=alone, now_s=now_s)
         if self._next_beacon_s is not None and self._next_beacon_s <= now_s:
             interval_s = BEACON_FAST_S if now_s < self._fast_until_s else BEACON_SLOW_S
             self._next_beacon_s = now_s + self._jittered(interval_s)
-            effects.append(SendBeacon(Beacon(self._port, reply=False)))
+            effects.append(SendBeacon(Beacon(self._myself[1], reply=False)))
         for seed, attempts in self._seeds.items():
             if attempts.open or attempts.next_s > now_s:
                 continue
-            if self._spend(now_s):
+            if self._spend(now_s, leave=ATTEMPTS_PER_SECOND / 2 if attempts.at_leisure else 0.0):
                 attempts.open = True
                 effects.append(Dial(seed))
             else:
                 attempts.next_s = now_s + self._jittered(1 / ATTEMPTS_PER_SECOND)
         return effects
+
+    def _try_ports(self, address: Address, name: Name, now_s: float) -> None:
+        """Take the further ports at an address for candidates, from the one that was named on."""
+        host, first = address
+        for port in range(first, min(first + name.ports, 65536)):
+            beside = (host, port)
+            if beside != self._myself and beside not in self._seeds and len(self._seeds) < NAMED_MAX:
+                self._seeds[beside] = _Attempts(
+                    SEED_RETRY_S, now_s, delay_max_s=LEISURE_RETRY_MAX_S, at_leisure=True, name=name
+                )
 
     def _remembered(self, address: Address, now_s: float) -> _Attempts:
         attempts = self._heard.get(address)
@@ -147,13 +227,14 @@ class Discovery:
 
     def _postpone(self, attempts: _Attempts, now_s: float) -> None:
         attempts.next_s = now_s + self._jittered(attempts.delay_s)
-        attempts.delay_s = min(2 * attempts.delay_s, RETRY_MAX_S)
+        attempts.delay_s = min(2 * attempts.delay_s, attempts.delay_max_s)
 
-    def _spend(self, now_s: float) -> bool:
+    def _spend(self, now_s: float, leave: float = 0.0) -> bool:
+        """Take one attempt from the budget, where that leaves so many."""
         earned = (now_s - self._budget_at_s) * ATTEMPTS_PER_SECOND
         self._budget = min(self._budget + earned, float(ATTEMPTS_PER_SECOND))
         self._budget_at_s = now_s
-        if self._budget < 1:
+        if self._budget < 1 + leave:
             return False
         self._budget -= 1
         return True

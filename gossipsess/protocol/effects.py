@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple
 
 from gossipsess.model.identity import Sid
-from gossipsess.model.member import Address, Member, MemberState
+from gossipsess.model.member import Address, Member, MemberState, Name
 from gossipsess.protocol.events import Waiter
 from gossipsess.protocol.outcomes import Found, Outcome
 from gossipsess.wire.messages import Datagram, LinkMessage
@@ -28,6 +28,12 @@ class Dial(NamedTuple):
     """Open a link to `address`; the outcome comes back as `LinkOpened` or `DialFailed`."""
 
     address: Address
+
+
+class LookUp(NamedTuple):
+    """Ask the name service for the addresses of a name; the outcome comes back as `LookedUp`."""
+
+    name: Name
 
 
 class Send(NamedTuple):
@@ -78,5 +84,5 @@ class Inform(NamedTuple):
     text: str
 
 
-Effect = SendDatagram | SendBeacon | Dial | Send | CloseLink | MemberChanged | Settle | Notify | Warn | Inform
+Effect = SendDatagram | SendBeacon | Dial | LookUp | Send | CloseLink | MemberChanged | Settle | Notify | Warn | Inform
 """Any of them."""

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from gossipsess.model.clock import Stamp
 from gossipsess.model.identity import NodeId, Sid
-from gossipsess.model.member import Address
+from gossipsess.model.member import Address, Name
 from gossipsess.model.record import Record
 from gossipsess.wire.messages import Datagram, LinkMessage
 
@@ -110,6 +110,19 @@ class DialFailed(NamedTuple):
     address: Address
     refused: bool
     """The machine answered that nobody listens there: that process is gone."""
+    stranger: bool = False
+    """Somebody answered who is no other node of this cluster: one of another cluster, another service, or this node
+    itself by another of its addresses."""
+
+
+class LookedUp(NamedTuple):
+    """A `LookUp` has ended."""
+
+    name: Name
+    addresses: tuple[Address, ...]
+    """What the name service said; none where it said nothing."""
+    problem: str = ""
+    """Why there are none, in its own words."""
 
 
 class Received(NamedTuple):
@@ -157,6 +170,7 @@ Event = (
     | LinkOpened
     | LinkClosed
     | DialFailed
+    | LookedUp
     | Received
     | ReceivedDatagram
     | Tick

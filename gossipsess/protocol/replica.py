@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from gossipsess.errors import WireError
 from gossipsess.model.clock import AGREE_MS, ClockAhead, HybridClock, Stamp, stamp_at
 from gossipsess.model.identity import NodeId, short
-from gossipsess.model.member import Address, Member, MemberState, Told
+from gossipsess.model.member import Address, Member, MemberState, Name, Told
 from gossipsess.model.rules import CountBy, Rules
 from gossipsess.protocol.discovery import Discovery
 from gossipsess.protocol.effects import CloseLink, Dial, Effect, MemberChanged, Send, SendDatagram, Warn
@@ -29,6 +29,7 @@ from gossipsess.protocol.events import (
     Leave,
     LinkClosed,
     LinkOpened,
+    LookedUp,
     Received,
     ReceivedDatagram,
     Revoke,
@@ -68,7 +69,10 @@ from gossipsess.wire.messages import (
 
 ALONE_S = 2.0
 """A node that has met nobody for this long takes itself for the first, and serves."""
-
+SEARCH_S: Final = 10.0
+"""The same where the name service has not answered yet, or names others that have not been tried: a cluster is there,
+probably, and a node that served without it would not know the sessions it is asked for."""
+SEARCH_LOOK_S: Final = 0.1
 
 WARNED_MAX: Final = 256
 """Nodes that a warning of one kind was given for; each comes again and again, and is read of once."""
@@ -83,6 +87,10 @@ class Settings(NamedTuple):
     """Addresses to dial until somebody there is linked."""
     beacons: bool = False
     """Say on the multicast group that this node is here."""
+    names: tuple[Name, ...] = ()
+    """What to ask the name service for."""
+    names_when_alone: bool = False
+    """Ask it only while nobody was met otherwise."""
     alone_s: float = ALONE_S
     memory_limit_bytes: int = MEMORY_LIMIT_MB * MIB
     """What all records may cost together before new sessions are refused."""
@@ -118,9 +126,16 @@ class Replica:
         self._views = Views(rng=rng, now_s=now_s)
         self._links = Links(myself.node)
         self._discovery = Discovery(
-            seeds=settings.seeds, beacons=settings.beacons, port=myself.address[1], rng=rng, now_s=now_s
+            myself=myself.address,
+            seeds=settings.seeds,
+            beacons=settings.beacons,
+            names=settings.names,
+            names_when_alone=settings.names_when_alone,
+            rng=rng,
+            now_s=now_s,
         )
         self._patient_until_s: float | None = now_s + settings.alone_s
+        self._search_until_s = now_s + SEARCH_S
         self._refused: dict[NodeId, None] = {}  # nodes warned of, oldest first
         self._off: dict[NodeId, None] = {}  # nodes of whose clocks was warned, oldest first
         self._unlike: dict[NodeId, None] = {}  # nodes of whose rules of placement was warned, oldest first
@@ -161,6 +176,9 @@ class Replica:
                 self._link_closed(link, now_s)
             case DialFailed():
                 self._dial_failed(event, now_s)
+            case LookedUp(name, addresses, problem):
+                alone = not self._links.in_use()
+                self.outbox += self._discovery.looked_up(name, addresses, problem, alone=alone, now_s=now_s)
             case Watch():
                 self.sessions.watch(event, now_s)
             case Drain():
@@ -343,7 +361,7 @@ class Replica:
             self._dial_due(now_s)
 
     def _dial_failed(self, event: DialFailed, now_s: float) -> None:
-        self._discovery.dial_failed(event.address, now_s)
+        self._discovery.dial_failed(event.address, now_s, refused=event.refused, stranger=event.stranger)
         if event.refused:
             for member in self.swim.view.live():
                 if member.address == event.address and self._links.of(member.node) is None:
@@ -432,13 +450,16 @@ class Replica:
 
     def _tick(self, now_s: float) -> None:
         if self._patient_until_s is not None and self._patient_until_s <= now_s:
-            self._patient_until_s = None
-            self.sessions.waited_long_enough(now_s)
+            if self._discovery.is_searching and now_s < self._search_until_s:
+                self._patient_until_s = now_s + SEARCH_LOOK_S
+            else:
+                self._patient_until_s = None
+                self.sessions.waited_long_enough(now_s)
         before = self.placement.layout
         if self.placement.timeout(now_s):
             self.sessions.layout_changed(before, now_s)
         self._route(self.swim.timeout(now_s), now_s)
-        self._route(self._discovery.timeout(now_s), now_s)
+        self._route(self._discovery.timeout(now_s, alone=not self._links.in_use()), now_s)
         peer = self._views.timeout(self._links.in_use(), now_s)
         if peer is not None:
             self._tell_members(peer, now_s, reply=True)

@@ -16,15 +16,16 @@ from contextlib import suppress
 
 import trio
 
-from gossipsess.errors import DecodeError, SealError, VersionError, WireError
+from gossipsess.errors import DecodeError, SealError, SelfReached, StrangerError, VersionError, WireError
 from gossipsess.model.identity import short
-from gossipsess.model.member import Address, MemberState
+from gossipsess.model.member import Address, MemberState, Name
 from gossipsess.node import Node
 from gossipsess.protocol.effects import (
     CloseLink,
     Dial,
     Effect,
     Inform,
+    LookUp,
     MemberChanged,
     Notify,
     Send,
@@ -41,6 +42,7 @@ from gossipsess.protocol.events import (
     Leave,
     LinkClosed,
     LinkOpened,
+    LookedUp,
     Received,
     ReceivedDatagram,
     Tick,
@@ -257,6 +259,8 @@ class Driver:
                 if address not in self._dialing:
                     self._dialing[address] = None
                     self._nursery.start_soon(self._dial, address)
+            case LookUp(name):
+                self._nursery.start_soon(self._look_up, name)
             case CloseLink(number):
                 link = self._links.get(number)
                 if link is not None:
@@ -302,12 +306,21 @@ class Driver:
                     continue  # multicast brings our own beacons back
                 message = decode_untrusted(body)
             except Exception as error:
-                self._reject(error)
+                self._reject(error, address[0])
                 continue
             if message is None:
                 self.rejected[UNKNOWN_KIND] += 1
             elif is_datagram(message):
                 self._tell([ReceivedDatagram(sender, address, message)])
+
+    # --- names --------------------------------------------------------------------------------------------
+
+    async def _look_up(self, name: Name) -> None:
+        try:
+            addresses, problem = await self._transport.look_up(name), "no addresses"
+        except OSError as error:
+            addresses, problem = (), error.strerror or str(error)
+        self._tell([LookedUp(name, addresses, problem)])
 
     # --- links --------------------------------------------------------------------------------------------
 
@@ -326,8 +339,12 @@ class Driver:
                 self._nursery.start_soon(self._serve_stranger, connection)
 
     async def _serve_stranger(self, connection: Connection) -> None:
+        link: Link | None = None
+        host = connection.host
         try:
             link = await self._greeted(connection, dialer=False)
+        except Exception as error:
+            self._reject(error, host)
         finally:
             self._handshakes -= 1
         if link is not None:
@@ -335,27 +352,29 @@ class Driver:
 
     async def _dial(self, address: Address) -> None:
         link: Link | None = None
-        was_refused = False
+        is_refused = is_stranger = False
         try:
             with trio.move_on_after(DIAL_TIMEOUT_S):
                 connection = await self._transport.connect(address)
                 link = await self._greeted(connection, dialer=True)
         except NOT_SENT as error:
-            was_refused = isinstance(error, ConnectionRefusedError)
+            is_refused = isinstance(error, ConnectionRefusedError)
+            if not is_refused:
+                self._reject(error)
+        except Exception as error:
+            is_stranger = True
+            self._reject(error, address[0])
         # Only now: a peer that is paused accepts and says nothing, and would find one connection for each dial.
         del self._dialing[address]
         if link is None:
-            self._tell([DialFailed(address, was_refused)])
+            self._tell([DialFailed(address, is_refused, is_stranger)])
         else:
             await self._carry(link, address)
 
-    async def _greeted(self, connection: Connection, *, dialer: bool) -> Link | None:
+    async def _greeted(self, connection: Connection, *, dialer: bool) -> Link:
         keys = None
         try:
             keys = await greet(connection, self._keyring, self.node.node_id, dialer=dialer)
-        except Exception as error:
-            self._reject(error)
-            return None
         finally:
             if keys is None:  # refused, or this node ends meanwhile
                 connection.close()
@@ -382,12 +401,21 @@ class Driver:
                 events.append(Received(link.number, message))
         self._tell(events)
 
-    def _reject(self, error: Exception) -> None:
+    def _reject(self, error: Exception, host: str = "") -> None:
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
         kind = type(error).__name__
         if kind not in self.rejected:
-            if isinstance(error, SealError | DecodeError | VersionError):
+            if isinstance(error, StrangerError):
+                log.warning(
+                    "a node at %s has another secret or is of another cluster: the two never mix, and this is said "
+                    "once. If they should: set the same GOSSIPSESS_CLUSTER and GOSSIPSESS_SECRET on both (%s)",
+                    host,
+                    error,
+                )
+            elif isinstance(error, SelfReached):
+                pass  # an address of this machine's that it does not advertise: only counted
+            elif isinstance(error, SealError | DecodeError | VersionError):
                 log.warning("refused, and from now on only counted: %s (%s)", error, kind)
             elif not isinstance(error, WireError | OSError):
                 log.error("this should not happen; from now on only counted", exc_info=error)

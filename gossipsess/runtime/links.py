@@ -126,18 +126,23 @@ async def greet(connection: Connection, keyring: Keyring, node: NodeId, *, diale
     """Exchange greetings and proofs over a fresh connection.
 
     Raises:
-        WireError: the other end is not a node of this cluster, or none at all.
+        StrangerError: the other end is a node with another secret, or of another cluster.
+        WireError: it is no node at all, or misbehaves.
         OSError: the connection broke meanwhile.
     """
     handshake = LinkHandshake(keyring, node, os.urandom(RANDOM_BYTES), dialer=dialer)
     with trio.move_on_after(GREETING_TIMEOUT_S):
         await _send_all(connection, handshake.greeting)
         keys = handshake.receive_untrusted(await _exactly(connection, GREETING_BYTES))
-        proof = keys.sealer.seal(_PROOF)
-        await _send_all(connection, proof)
-        # The peer's proof is as long as ours; nothing more is read before it has been opened.
-        if keys.opener.feed_untrusted(await _exactly(connection, len(proof))) == [_PROOF]:
-            return keys
+        try:
+            proof = keys.sealer.seal(_PROOF)
+            await _send_all(connection, proof)
+            # The peer's proof is as long as ours; nothing more is read before it has been opened.
+            if keys.opener.feed_untrusted(await _exactly(connection, len(proof))) == [_PROOF]:
+                return keys
+        except (WireError, OSError):
+            handshake.check_peer_key()
+            raise
         raise SealError("the peer's first message is no proof")
     raise SealError(f"no greeting within {GREETING_TIMEOUT_S:.0f} s")
 

@@ -11,11 +11,15 @@ from functools import partial
 
 import trio
 
-from gossipsess.model.member import Address
+from gossipsess.model.member import Address, Name
+from gossipsess.runtime import resolver
 from gossipsess.runtime.forks import unforked
+from gossipsess.runtime.sockets import is_dual
 from gossipsess.runtime.transport import Receiver
 from gossipsess.wire.crypto import DATAGRAM_BYTES_MAX
 
+MAPPED = "::ffff:"
+"""How a socket that serves both versions of IP writes an address of IPv4 (RFC 4291, section 2.5.5.2)."""
 USER_TIMEOUT_MS = 10_000
 """After this long without an acknowledgement from the peer's kernel the connection is given up."""
 
@@ -29,6 +33,13 @@ class SocketConnection:
         self.send = sock.send
         self.receive = sock.recv
         self._closed = closed
+
+    @property
+    def host(self) -> str:
+        """The IP address of the other end; empty where it has gone."""
+        with suppress(OSError):
+            return str(self.sock.getpeername()[0]).removeprefix(MAPPED)
+        return ""
 
     async def readable(self) -> None:
         """Wait until something can be received."""
@@ -62,6 +73,7 @@ class SocketTransport:
         self._tcp = tcp
         self._hearing = (udp,) if beacon is None else (udp, beacon)
         self._open: dict[SocketConnection, None] = {}
+        self._is_dual = is_dual(udp)
 
     @property
     def receivers(self) -> tuple[Receiver, ...]:
@@ -70,7 +82,13 @@ class SocketTransport:
 
     def send_to(self, data: bytes, address: Address) -> None:
         """Send one datagram."""
+        if self._is_dual and ":" not in address[0]:
+            address = (MAPPED + address[0], address[1])
         self._udp.sendto(data, address)
+
+    async def look_up(self, name: Name) -> tuple[Address, ...]:
+        """Ask the name service."""
+        return await resolver.look_up(name, socket.AF_UNSPEC if self._is_dual else self._udp.family)
 
     async def accept(self) -> SocketConnection:
         """Wait for a connection."""
@@ -111,4 +129,4 @@ async def _receive_from(sock: socket.socket) -> tuple[bytes, Address]:
         await trio.lowlevel.wait_readable(sock.fileno())
         with suppress(BlockingIOError):
             data, address = sock.recvfrom(DATAGRAM_BYTES_MAX + 1)
-            return data, (address[0], address[1])
+            return data, (address[0].removeprefix(MAPPED), address[1])

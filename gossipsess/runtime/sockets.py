@@ -6,6 +6,7 @@
 import ipaddress
 import socket
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from gossipsess.errors import ConfigError
@@ -73,15 +74,31 @@ def bind(address: str, port: int, port_range: int, group: Address | None) -> Soc
     )
 
 
-def route_address(group: Address | None) -> str:
-    """Return this machine's address towards `group` (or the default route); loopback where there is no network."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(group or ("192.0.2.1", 9))  # no packet is sent; RFC 5737's test address picks the route
-        except OSError:
-            return "127.0.0.1"
-        address: str = probe.getsockname()[0]
-        return address
+def route_address(group: Address | None, *, dual: bool = False) -> str:
+    """Return this machine's address towards `group`, or the default route; `dual`: of either version of IP.
+
+    Raises:
+        ConfigError: there is none but loopback, which others would dial in vain.
+    """
+    ways = [(socket.AF_INET, one) for one in (group, ("192.0.2.1", 9)) if one is not None]  # RFC 5737: for examples
+    for family, there in [*ways, *([(socket.AF_INET6, ("2001:db8::1", 9))] if dual else [])]:
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(there)  # no packet is sent: it only picks the route
+            address: str = probe.getsockname()[0]
+            if not ipaddress.ip_address(address).is_loopback:
+                return address
+    raise ConfigError(
+        "this machine has no address but loopback's, at which no other could reach this node. Set GOSSIPSESS_ADVERTISE "
+        "to the address that others see, or GOSSIPSESS_BIND=127.0.0.1 for nodes on this machine alone."
+    )
+
+
+def is_dual(sock: socket.socket) -> bool:
+    """Say whether a socket serves IPv4 and IPv6 both."""
+    if sock.family != socket.AF_INET6:
+        return False
+    bound: str = sock.getsockname()[0]
+    return ipaddress.ip_address(bound).is_unspecified
 
 
 def _pair(address: str, port: int) -> tuple[socket.socket, socket.socket]:
@@ -91,6 +108,10 @@ def _pair(address: str, port: int) -> tuple[socket.socket, socket.socket]:
     try:
         # Linux lets a listener take a port whose old connections linger, but never one that is listened on.
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            only = not ipaddress.ip_address(address).is_unspecified  # whatever the machine's default is
+            for one in (tcp, udp):
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
         tcp.bind((address, port))
         udp.bind((address, tcp.getsockname()[1]))
         tcp.listen(BACKLOG)

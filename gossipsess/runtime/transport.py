@@ -8,7 +8,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from gossipsess.model.member import Address
+from gossipsess.model.member import Address, Name
 
 Receiver = Callable[[], Awaitable[tuple[bytes, Address]]]
 """Waits for the next datagram, and returns it with where it came from; raises OSError where one is not to be had."""
@@ -16,6 +16,11 @@ Receiver = Callable[[], Awaitable[tuple[bytes, Address]]]
 
 class Connection(Protocol):
     """A stream of bytes to one peer. Its methods raise OSError when it is broken."""
+
+    @property
+    def host(self) -> str:
+        """The IP address of the other end, for what is said of it."""
+        ...
 
     def send(self, data: bytes | memoryview) -> int:
         """Send as much as is taken now, and return how many bytes that was.
@@ -76,6 +81,14 @@ class Transport(Protocol):
         Raises:
             ConnectionRefusedError: the machine answered that nobody listens there.
             OSError: it failed in another way.
+        """
+        ...
+
+    async def look_up(self, name: Name) -> tuple[Address, ...]:
+        """Ask the name service; return the addresses that this transport can reach, of nobody in particular.
+
+        Raises:
+            OSError: it gave no answer; the text says why.
         """
         ...
 

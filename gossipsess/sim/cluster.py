@@ -10,6 +10,7 @@
 # Not here: time and ways (world.py), clocks (process.py), links (wires.py), which faults there are (mishaps.py), what
 # is drawn (swarm.py), what must hold (checkers.py).
 
+from collections.abc import Callable
 from functools import partial
 from hashlib import blake2b
 from math import inf
@@ -21,6 +22,7 @@ from gossipsess.protocol.effects import (
     CloseLink,
     Dial,
     Inform,
+    LookUp,
     MemberChanged,
     Notify,
     Send,
@@ -35,6 +37,7 @@ from gossipsess.protocol.events import (
     Event,
     Invalidate,
     Leave,
+    LookedUp,
     Received,
     ReceivedDatagram,
     Tick,
@@ -70,6 +73,9 @@ NEWER_KINDS: Final = 0.1
 M = TypeVar("M", bound=Message)
 
 
+NameService = Callable[[Process], tuple[float, tuple[Address, ...]]]
+
+
 class Observer(Protocol):
     """Who watches a run."""
 
@@ -100,6 +106,8 @@ class Cluster(World):
         self._wires = Wires(self, self.submit)
         self._clear_since_s = 0.0
         self._generations = [0] * len(scenario.hosts)
+        self.name_service: NameService = lambda _: (0.0, ())
+        """Asked at each lookup: how long that takes, and what it says."""
         self._digest = blake2b(digest_size=16)
         self._dead_seeds = [(f"10.9.0.{number + 1}", 7950) for number in range(scenario.dead_seeds)]
         for number, address in enumerate(self._dead_seeds):
@@ -286,6 +294,10 @@ class Cluster(World):
                     self._wires.send(process, number, self._carried(process, message))
                 case Dial(address):
                     self._wires.dial(process, address)
+                case LookUp(name):
+                    after_s, addresses = self.name_service(process)
+                    answer = LookedUp(name, addresses, "" if addresses else "no such name")
+                    self.after(after_s, partial(self.reach, process, partial(self._submit_to_living, process, answer)))
                 case CloseLink(number):
                     self._wires.close(process, number)
                 case Settle():
@@ -321,6 +333,10 @@ class Cluster(World):
         arrives = decode_untrusted(data)
         assert type(arrives) is type(message), f"{message} arrives as {arrives}"
         return arrives
+
+    def _submit_to_living(self, process: Process, event: Event) -> None:
+        if process.alive:
+            self.submit(process, event)
 
     def _is_heard(self, sender: Process) -> bool:
         loss = self.network.faults.beacon_loss

@@ -24,7 +24,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from gossipsess.errors import SealError, VersionError
+from gossipsess.errors import SealError, SelfReached, VersionError
 from gossipsess.model.identity import NODE_ID_BYTES, NodeId, short
 from gossipsess.wire.frame import LENGTH_BYTES, TAG_BYTES, FrameCutter, MessageJoiner, split
 from gossipsess.wire.keyring import ClusterKey, Keyring
@@ -118,7 +118,8 @@ class DatagramOpener:
 
         Raises:
             VersionError: sealed in another version, or not one of ours at all.
-            SealError: too short, of an unknown key, altered, or seen before (or too old to know).
+            StrangerError: of an unknown key.
+            SealError: too short, altered, or seen before (or too old to know).
         """
         if len(data) < _DATAGRAM_HEADER.size + TAG_BYTES:
             raise SealError(f"a datagram of {len(data)} bytes")
@@ -218,6 +219,7 @@ class LinkHandshake:
         self._random = random16
         self._dialer = dialer
         self._used = False
+        self._peer_key_id = keyring.primary.key_id
         self.greeting = _GREETING.pack(
             _MAGIC, PROTOCOL_VERSION_MIN, PROTOCOL_VERSION_MAX, keyring.primary.key_id, node_id, random16
         )
@@ -226,7 +228,9 @@ class LinkHandshake:
         """Take the peer's greeting and return the link. Once only: a second link would use every nonce again.
 
         Raises:
-            SealError: not a greeting, this node's own, or a dialer's key that is not in the ring.
+            StrangerError: a dialer's key that is not in the ring.
+            SealError: not a greeting.
+            SelfReached: this node's own.
             VersionError: no version in common.
         """
         assert not self._used, "a handshake makes one link"
@@ -236,7 +240,8 @@ class LinkHandshake:
         if magic != _MAGIC:
             raise SealError(f"not a gossipsess greeting: {magic!r}")
         if peer == self._node_id:
-            raise SealError("self: this node reached its own port, or its greeting was sent back")
+            raise SelfReached("self: this node reached its own port, or its greeting was sent back")
+        self._peer_key_id = key_id
         version = agreed_version((PROTOCOL_VERSION_MIN, PROTOCOL_VERSION_MAX), (version_min, version_max))
         if self._dialer:
             key = self._keyring.primary
@@ -246,6 +251,14 @@ class LinkHandshake:
             inward, outward = key.link_keys(random + self._random, greeting + self.greeting)
         self._used = True
         return Link(FrameSealer(outward), FrameOpener(inward), peer, version)
+
+    def check_peer_key(self) -> None:
+        """Look whether the peer's own primary key is one of ours: where not, that is why it ended the handshake.
+
+        Raises:
+            StrangerError: it is not.
+        """
+        self._keyring.by_id(self._peer_key_id)
 
 
 def agreed_version(mine: tuple[int, int], theirs: tuple[int, int]) -> int:

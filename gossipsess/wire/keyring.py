@@ -17,7 +17,7 @@ from typing import Final, Self
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from gossipsess.errors import ConfigError, SealError
+from gossipsess.errors import ConfigError, StrangerError
 from gossipsess.model.identity import NODE_ID_BYTES, NodeId
 
 KEY_ID_BYTES: Final = 4
@@ -97,14 +97,14 @@ class Keyring:
         """Return the key with this id.
 
         Raises:
-            SealError: no such key in this ring: the sender has another secret, or is of another cluster.
+            StrangerError: no such key in this ring: the sender has another secret, or is of another cluster.
         """
         if key_id == self.primary.key_id:
             return self.primary
         for key in self.fallbacks:
             if key_id == key.key_id:
                 return key
-        raise SealError(f"unknown key {key_id.hex()}: another secret or another cluster")
+        raise StrangerError(f"unknown key {key_id.hex()}: another secret or another cluster")
 
 
 def _check_length(setting: str, secret: bytes | str) -> None:

@@ -35,10 +35,15 @@ def static(*nodes: RunningNode) -> str:
 
 def multicast_group() -> str:
     """Return the discovery setting for a group that no other test, and no node of this machine's user, uses."""
+    return f"multicast://239.255.79.{51 + next(_numbers)}:{free_port()}"
+
+
+def free_port() -> int:
+    """Return a port of UDP that is free now, and most often a few after it are too."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return f"multicast://239.255.79.{51 + next(_numbers)}:{port}"
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def eventually(true: Callable[[], object], what: str, within_s: float = WITHIN_S) -> float:

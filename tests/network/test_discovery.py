@@ -1,15 +1,20 @@
 """Nodes find each other by seeds and by multicast, and nobody else finds them."""
 
+import socket
 import time
 
 import pytest
 
 from gossipsess.errors import ConfigError
+from gossipsess.model.member import Address, Name
+from gossipsess.runtime.resolver import look_up
+from gossipsess.runtime.sockets import bind
 from tests.network.nodes import (
     alive,
     all_linked,
     committed,
     eventually,
+    free_port,
     loaded,
     multicast_group,
     rejected,
@@ -40,7 +45,7 @@ def test_two_clusters_on_one_multicast_group_do_not_mix(start):
     all_linked(*shop)
     all_linked(*blog)
     for node in (*shop, *blog):
-        eventually(lambda node=node: rejected(node)["SealError"], "the other cluster's beacons are heard and refused")
+        eventually(lambda node=node: rejected(node)["StrangerError"], "the other's beacons are heard and refused")
         assert len(node.status().members) == 1
     session = committed(shop[0], confirm="all", user="kim")
     assert loaded(shop[1], session.cookie) is not None
@@ -123,3 +128,72 @@ def test_a_node_that_looks_for_nobody_is_ready_at_once(start):
     node = start()
     assert node.wait_ready(1.0)
     assert node.config == settings()
+
+
+async def test_a_socket_for_both_versions_of_ip_speaks_to_either_under_its_own_address():
+    """Members are known by address: under ::ffff:127.0.0.1 a node of IPv4 would be another one."""
+    sockets = bind("::", 0, 1, None)
+    transport = sockets.transport()
+    plain = [bind(address, 0, 1, None).transport() for address in ("127.0.0.1", "::1")]
+    try:
+        for address, other in zip(("127.0.0.1", "::1"), plain, strict=True):
+            [receive] = other.receivers
+            port = other._udp.getsockname()[1]
+            transport.send_to(b"there", (address, port))
+            data, (host, port) = await receive()
+            assert (data, host) == (b"there", address)
+            other.send_to(b"back", (address, sockets.port))
+            data, (host, _) = await transport.receivers[0]()
+            assert (data, host) == (b"back", address)
+            dialed = await other.connect((address, sockets.port))
+            accepted = await transport.accept()
+            assert (accepted.host, dialed.host) == (address, address)
+    finally:
+        for one in (transport, *plain):
+            one.close()
+
+
+async def test_a_name_is_looked_up_as_the_machine_does_it():
+    """The hosts file is part of that: a stack in containers often has nothing else."""
+    name = Name("dns", "localhost", 7950, 16)
+    assert ("127.0.0.1", 7950) in await look_up(name, socket.AF_INET)
+    assert all(":" in address for address, _ in await look_up_or_nothing(name, socket.AF_INET6))
+
+
+@pytest.mark.parametrize("host", ["no-such-name.invalid", "a" * 64 + ".invalid"], ids=["unknown", "label too long"])
+async def test_a_name_that_is_not_known_is_an_error_of_the_moment(host):
+    """It is asked for again a little later, and must not end the node."""
+    with pytest.raises(OSError):  # noqa: PT011  # its text is the system's
+        await look_up(Name("dns", host, 7950, 16), socket.AF_INET)
+
+
+async def look_up_or_nothing(name: Name, family: socket.AddressFamily) -> tuple[Address, ...]:
+    try:
+        return await look_up(name, family)
+    except OSError:
+        return ()
+
+
+def test_nodes_find_each_other_by_a_name_at_any_port_of_its_range(start):
+    """Workers of one machine take the next free port; a record tells the address alone."""
+    first = free_port()
+    nodes = [start(discovery=f"dns://localhost:{first}", port=first, port_range=8) for _ in range(3)]
+    all_linked(*nodes)
+    assert len({node.status().address[1] for node in nodes}) == 3
+
+
+def test_strangers_behind_one_name_never_mix_and_each_log_says_so_once(start, caplog):
+    """Two apps of one host network, or a secret that was rolled out to half of the pods."""
+    first = free_port()
+    settings_of = {"discovery": f"dns://localhost:{first}", "port": first, "port_range": 8}
+    shop = [start(**settings_of) for _ in range(2)]
+    blog = [start(**settings_of, cluster="blog") for _ in range(2)]
+    all_linked(*shop)
+    all_linked(*blog)
+    for node in (*shop, *blog):
+        eventually(lambda node=node: rejected(node)["StrangerError"], "each has met a stranger")
+        assert len(node.status().members) == 1
+    said = [record.message for record in caplog.records if "never mix" in record.message]
+    assert len(said) == 4
+    assert all("a node at 127.0.0.1 has another secret or is of another cluster" in text for text in said)
+    assert all("GOSSIPSESS_CLUSTER and GOSSIPSESS_SECRET" in text for text in said)

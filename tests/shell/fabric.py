@@ -11,7 +11,7 @@ from functools import partial
 
 import trio
 
-from gossipsess.model.member import Address
+from gossipsess.model.member import Address, Name
 from gossipsess.runtime.transport import Receiver
 
 CAPACITY = 64 * 1024
@@ -74,6 +74,10 @@ class PipeConnection:
         pipe.touch()
         return data
 
+    @property
+    def host(self) -> str:
+        return "10.0.0.99"
+
     async def readable(self) -> None:
         await self.inward.until(lambda: self.closed or self.inward.broken or self._has_news())
 
@@ -114,6 +118,8 @@ class Fabric:
         self.open: dict[PipeConnection, None] = {}
         self.listening: dict[Address, FabricTransport] = {}
         self.dials: list[Address] = []
+        self.names: dict[str, tuple[Address, ...]] = {}
+        """What the name service knows."""
 
     def endpoint(self, address: Address) -> "FabricEndpoint":
         return FabricEndpoint(self, address)
@@ -191,6 +197,12 @@ class FabricTransport:
         connection = await self.fabric.connect(address)
         self.connections.append(connection)
         return connection
+
+    async def look_up(self, name: Name) -> tuple[Address, ...]:
+        await trio.lowlevel.checkpoint()
+        if name.host not in self.fabric.names:
+            raise OSError("no such name")
+        return self.fabric.names[name.host]
 
     def close(self) -> None:
         if self.fabric.listening.get(self.address) is self:

@@ -6,14 +6,17 @@ import pytest
 
 from gossipsess.config import MULTICAST_GROUP, Config, Discovery
 from gossipsess.errors import ConfigError
+from gossipsess.model.member import Name
 
 SECRET = "correct-horse-battery"
+NAME = Name("dns", "gossipsess", 7950, 16)
 
 FROM_ENV = {
     "cluster": ("shop", "shop"),
     "secret": (SECRET, SECRET),
     "secret_fallbacks": (f"{SECRET}-1,{SECRET}-2", (f"{SECRET}-1", f"{SECRET}-2")),
     "discovery": ("none", "none"),
+    "service": ("shop-gossip:8000", "shop-gossip:8000"),
     "bind": ("127.0.0.2", "127.0.0.2"),
     "advertise": ("10.0.0.7", "10.0.0.7"),
     "port": ("8000", 8000),
@@ -302,7 +305,7 @@ def test_without_a_secret_another_machine_can_neither_be_dialed_nor_told_of(sett
 def test_multicast_on_an_ipv6_address_is_refused(bind):
     """Beacons are IPv4; the node would look for others where none can answer."""
     with pytest.raises(ConfigError, match=r"multicast is IPv4 only.*static://"):
-        Config(bind=bind, secret=SECRET)
+        Config(bind=bind, secret=SECRET, discovery="multicast://239.1.2.3:99")
     Config(bind=bind, secret=SECRET, discovery="static://[fd00::1]:7950")
 
 
@@ -316,15 +319,111 @@ def test_without_a_bind_the_secret_decides():
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("auto", Discovery(MULTICAST_GROUP, ())),
+        ("auto", Discovery(MULTICAST_GROUP, (), (NAME,), names_when_alone=True)),
+        ("dns://gossipsess", Discovery(None, (), (NAME,))),
+        ("auto,dns://gossipsess", Discovery(MULTICAST_GROUP, (), (NAME,))),
+        ("auto,dns://shop", Discovery(MULTICAST_GROUP, (), (NAME, NAME._replace(host="shop")))),
+        ("dns://shop.example.:99", Discovery(None, (), (Name("dns", "shop.example.", 99, 16),))),
+        ("srv://_gossip._tcp.shop", Discovery(None, (), (Name("srv", "_gossip._tcp.shop", 0, 1),))),
+        ("dns://shop,static://10.0.0.1:1", Discovery(None, (("10.0.0.1", 1),), (NAME._replace(host="shop"),))),
         ("none", Discovery(None, ())),
         ("multicast://239.1.2.3:99", Discovery(("239.1.2.3", 99), ())),
         ("static://10.0.0.1:1,10.0.0.2:2", Discovery(None, (("10.0.0.1", 1), ("10.0.0.2", 2)))),
         ("static://[fd00::1]:7950", Discovery(None, (("fd00::1", 7950),))),
-        ("auto, static://10.0.0.1:1, 10.0.0.2:2", Discovery(MULTICAST_GROUP, (("10.0.0.1", 1), ("10.0.0.2", 2)))),
+        (
+            "auto, static://10.0.0.1:1, 10.0.0.2:2",
+            Discovery(MULTICAST_GROUP, (("10.0.0.1", 1), ("10.0.0.2", 2)), (NAME,), names_when_alone=True),
+        ),
         ("static://10.0.0.1:1,multicast://239.1.2.3:99", Discovery(("239.1.2.3", 99), (("10.0.0.1", 1),))),
     ],
 )
 def test_discovery_is_read_as_it_is_documented(text, parts):
     """Several ways may be joined: a list of seeds goes on after a comma."""
     assert Config(secret=SECRET, discovery=text).discovery_parts() == parts
+
+
+def test_in_kubernetes_the_name_is_looked_up_from_the_start(monkeypatch):
+    """Multicast reaches no pod: waiting for it first would only make each start slower."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    parts = Config(secret=SECRET, service="shop-gossip:8000", port_range=4).discovery_parts()
+    assert parts == Discovery(MULTICAST_GROUP, (), (Name("dns", "shop-gossip", 8000, 4),))
+
+
+@pytest.mark.parametrize("changes", [{}, {"bind": "127.0.0.2", "secret": SECRET}], ids=["no secret", "loopback"])
+def test_a_node_on_loopback_asks_no_name_service(changes, monkeypatch):
+    """A query would leave the machine, for addresses that could not be reached."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    assert Config(**changes).discovery_parts().names == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"discovery": "dns://"}, "'' is not a name"),
+        ({"discovery": "dns://a..b"}, "is not a name that can be looked up, as in gossipsess"),
+        ({"discovery": "dns://shop:0"}, "'0' is not a port, as in shop:7950"),
+        ({"discovery": "dns://shop:x"}, "'x' is not a port"),
+        ({"discovery": "dns://[fd00::1]"}, "is not a name"),
+        ({"discovery": "srv://shop:80"}, "SRV records tell theirs. Write srv://shop"),
+        ({"service": "shop gossip"}, r"service='shop gossip'.* is not a name"),
+        ({"discovery": "dns://shop", "secret": None}, "Set GOSSIPSESS_SECRET to the same value on every node"),
+        ({"advertise": "127.0.0.1"}, "other machines that dial it would reach themselves"),
+    ],
+)
+def test_a_name_that_cannot_be_looked_up_is_refused(changes, says):
+    """Found out in the first second, and not by a cluster that never forms."""
+    with pytest.raises(ConfigError, match=says):
+        Config(**{"secret": SECRET, **changes})
+
+
+def test_srv_without_its_package_is_refused_with_what_to_install(monkeypatch):
+    """The lookup would fail every few seconds, for ever, in the log of a server."""
+    monkeypatch.setattr("gossipsess.config.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"pip install 'gossipsess\[dns\]'"):
+        Config(secret=SECRET, discovery="srv://shop")
+
+
+@pytest.mark.parametrize(
+    ("environ", "advertise", "bind"),
+    [
+        ({"GOSSIPSESS_SECRET": SECRET}, "10.1.2.3", "0.0.0.0"),
+        ({"GOSSIPSESS_SECRET": SECRET, "POD_IP": "fd00::7"}, "fd00::7", "::"),
+        ({"GOSSIPSESS_SECRET": SECRET, "GOSSIPSESS_ADVERTISE": "10.9.9.9"}, "10.9.9.9", "0.0.0.0"),
+        ({"GOSSIPSESS_SECRET": SECRET, "GOSSIPSESS_BIND": "10.1.2.4"}, None, "10.1.2.4"),
+        ({}, None, "127.0.0.1"),
+    ],
+    ids=["pod", "pod of IPv6", "said otherwise", "bound to one address", "no secret"],
+)
+def test_a_pod_advertises_its_own_address(environ, advertise, bind):
+    """No route leads from every pod to where its address could be read; and tests run in pods too, without a secret."""
+    config = Config.from_env({"POD_IP": "10.1.2.3", **environ})
+    assert (config.advertise, config.bind_address) == (advertise, bind)
+
+
+def test_a_secret_may_be_in_a_file(tmp_path):
+    """As Kubernetes mounts one; editors and echo end it with a line's end."""
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    (tmp_path / "former").write_text(f"{SECRET}-1,{SECRET}-2")
+    config = Config.from_env(
+        {
+            "GOSSIPSESS_SECRET_FILE": str(tmp_path / "secret"),
+            "GOSSIPSESS_SECRET_FALLBACKS_FILE": str(tmp_path / "former"),
+        }
+    )
+    assert (config.secret, config.secret_fallbacks) == (SECRET, (f"{SECRET}-1", f"{SECRET}-2"))
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({"GOSSIPSESS_SECRET_FILE": "/none/there"}, "cannot be read.*Name a file that this user may read"),
+        ({"GOSSIPSESS_SECRET_FILE": "/dev/zero"}, "that is no secret"),
+        ({"GOSSIPSESS_SECRET_FILE": "/dev/null"}, "GOSSIPSESS_SECRET_FILE: 0 characters"),
+        ({"GOSSIPSESS_SECRET_FILE": "/none", "GOSSIPSESS_SECRET": SECRET}, "are both set. Leave one out"),
+        ({"GOSSIPSESS_PORT_FILE": "/none"}, "GOSSIPSESS_PORT_FILE is not a setting"),
+    ],
+)
+def test_a_secret_file_that_cannot_be_is_refused(environ, says):
+    """With the variable's name, since that is what a manifest sets."""
+    with pytest.raises(ConfigError, match=says):
+        Config.from_env(environ)

@@ -5,18 +5,20 @@ from itertools import pairwise
 
 import pytest
 
-from gossipsess.model.member import Address
+from gossipsess.model.member import Address, Name
 from gossipsess.protocol import discovery
 from gossipsess.protocol.discovery import Discovery
-from gossipsess.protocol.effects import Dial, Effect, SendBeacon, SendDatagram
+from gossipsess.protocol.effects import Dial, Effect, LookUp, SendBeacon, SendDatagram, Warn
+from gossipsess.protocol.names import LONELY_S, PATIENCE_S
 from gossipsess.wire.messages import Beacon
 
 SMALLER, GREATER = b"\x01" * 8, b"\x02" * 8
+HERE: Address = ("10.0.0.1", 7951)
 THERE: Address = ("10.0.0.2", 7950)
 
 
 def make(*seeds: Address, beacons: bool = False, seed: int = 1) -> Discovery:
-    return Discovery(seeds=seeds, beacons=beacons, port=7951, rng=random.Random(seed), now_s=0.0)
+    return Discovery(myself=HERE, seeds=seeds, beacons=beacons, rng=random.Random(seed), now_s=0.0)
 
 
 def hear(
@@ -166,3 +168,205 @@ def test_beacons_come_each_second_at_first_and_rarely_later():
 def test_without_beacons_and_seeds_there_is_nothing_to_do():
     assert make().next_deadline() is None
     assert make().timeout(5.0) == []
+
+
+# --- names ------------------------------------------------------------------------------------------------
+
+GOSSIP = Name("dns", "gossipsess", 7950, 4)
+SERVICE = Name("srv", "_gossip._tcp.shop", 0, 1)
+
+
+def named(*names: Name, when_alone: bool = False, seeds: tuple[Address, ...] = ()) -> Discovery:
+    return Discovery(
+        myself=("10.0.0.1", 7950),
+        seeds=seeds,
+        names=names or (GOSSIP,),
+        names_when_alone=when_alone,
+        rng=random.Random(1),
+        now_s=0.0,
+    )
+
+
+def lookups(found: Discovery, until_s: float, *, alone: bool, answer: tuple[Address, ...] = ()) -> list[float]:
+    """Answer each lookup at once; return when they were made. Dials never end."""
+    made: list[float] = []
+    while (deadline_s := found.next_deadline()) is not None and deadline_s <= until_s:
+        for effect in found.timeout(deadline_s, alone=alone):
+            if isinstance(effect, LookUp):
+                made.append(deadline_s)
+                found.looked_up(effect.name, answer, "no such name", alone=alone, now_s=deadline_s)
+    return made
+
+
+def dialed(found: Discovery, now_s: float) -> list[Address]:
+    return [effect.address for effect in found.timeout(now_s) if isinstance(effect, Dial)]
+
+
+def settle_siblings(found: Discovery, now_s: float = 0.0) -> None:
+    """Let the dials to this machine's own ports come to nothing."""
+    for address in dialed(found, now_s):
+        found.dial_failed(address, now_s, refused=True)
+
+
+def test_a_name_is_looked_up_every_second_at_first_and_ever_more_rarely():
+    """Pods that start together come into the records one after the other; a settled cluster costs the server little."""
+    made = lookups(named(), 300.0, alone=True)
+    assert made[0] == 0.0
+    waits = [later - earlier for earlier, later in pairwise(made)]
+    fast = [wait for wait, at_s in zip(waits, made, strict=False) if at_s < discovery.BEACON_FAST_FOR_S - 2]
+    assert all(0.8 <= wait <= 1.2 for wait in fast)
+    assert all(4.0 <= wait <= 6.0 for wait in waits[12:])
+    settled = lookups(named(), 300.0, alone=False)
+    assert all(24.0 <= later - earlier <= 36.0 for earlier, later in pairwise(settled))
+
+
+def test_while_somebody_who_was_named_is_not_reached_lookups_go_on_faster():
+    """The record may be old: the next answer tells."""
+    made = lookups(named(), 100.0, alone=False, answer=(THERE,))
+    assert all(4.0 <= later - earlier <= 6.0 for earlier, later in pairwise(made[10:]))
+
+
+def test_a_lookup_that_does_not_end_is_not_made_twice():
+    """A resolver that hangs would collect a thread for each."""
+    found = named()
+    assert found.timeout(0.0).count(LookUp(GOSSIP)) == 1
+    for second in range(1, 100):
+        assert LookUp(GOSSIP) not in found.timeout(float(second), alone=True)
+
+
+def test_what_a_name_service_tells_is_dialed_until_it_answers():
+    found = named()
+    settle_siblings(found)
+    found.looked_up(GOSSIP, (THERE, ("10.0.0.1", 7950)), "", alone=True, now_s=1.0)
+    assert dialed(found, 1.0).count(THERE) == 1, "and nobody dials itself"
+    assert ("10.0.0.1", 7950) not in dialed(found, 200.0)
+    found.dial_failed(THERE, 1.1)
+    assert THERE in dialed(found, 2.0)
+
+
+@pytest.mark.parametrize("answer", [(), (("10.0.0.3", 7950),)], ids=["empty", "in part"])
+def test_an_answer_takes_no_address_away(answer):
+    """Answers are cached, lag behind and come in part: they say who may be there, and never who is gone."""
+    found = named()
+    settle_siblings(found)
+    found.looked_up(GOSSIP, (THERE,), "", alone=True, now_s=0.0)
+    found.dial_failed(THERE, 0.1) if THERE in dialed(found, 0.0) else None
+    found.looked_up(GOSSIP, answer, "no such name", alone=True, now_s=1.0)
+    assert THERE in dialed(found, 10.0)
+
+
+def test_an_address_that_is_named_no_more_is_forgotten_after_ten_minutes():
+    """Each rolling update leaves as many addresses behind as there are pods."""
+    found = named()
+    settle_siblings(found)
+    found.looked_up(GOSSIP, (THERE,), "", alone=True, now_s=0.0)
+    dialed(found, 0.0)
+    found.dial_failed(THERE, 0.1)
+    found.looked_up(GOSSIP, (("10.0.0.3", 7950),), "", alone=True, now_s=discovery.NAMED_FOR_S + 1)
+    assert THERE not in dialed(found, discovery.NAMED_FOR_S + 100)
+
+
+def test_no_answer_makes_a_node_remember_addresses_without_end():
+    """A wildcard record, or somebody who may answer for the name, could fill the memory of every node."""
+    found = named()
+    for block in range(20):
+        found.looked_up(GOSSIP, tuple((f"10.{block}.{n}.1", 7950) for n in range(256)), "", alone=True, now_s=1.0)
+    dials = sum(len(dialed(found, float(second))) for second in range(10, 200))
+    assert 0 < dials <= discovery.NAMED_MAX
+
+
+def test_all_ports_of_a_pods_own_address_are_tried():
+    """Its workers share the address; who takes the second port finds the first by no record."""
+    assert sorted(dialed(named(), 0.0)) == [("10.0.0.1", 7951), ("10.0.0.1", 7952), ("10.0.0.1", 7953)]
+
+
+@pytest.mark.parametrize("how", ["refused", "stranger"])
+def test_where_nobody_of_this_cluster_is_at_the_first_port_the_further_ones_are_tried(how):
+    """The worker that had the first port may have died, or another cluster's pod runs on the same host network."""
+    found = named()
+    settle_siblings(found)
+    found.looked_up(GOSSIP, (THERE,), "", alone=True, now_s=1.0)
+    dialed(found, 1.0)
+    found.dial_failed(THERE, 1.0, **{how: True})
+    tried = [address for step in range(100) for address in dialed(found, 1.0 + step / 10)]
+    assert {("10.0.0.2", 7951), ("10.0.0.2", 7952), ("10.0.0.2", 7953)} <= set(tried)
+
+
+def test_where_nothing_answers_no_further_port_is_tried():
+    """The address of a pod that is gone: fifteen more dials into the void each time."""
+    found = named()
+    settle_siblings(found)
+    found.looked_up(GOSSIP, (THERE,), "", alone=True, now_s=1.0)
+    dialed(found, 1.0)
+    found.dial_failed(THERE, 4.0)
+    tried = [address for step in range(100) for address in dialed(found, 5.0 + step)]
+    assert {address for address in tried if address[0] == THERE[0]} == {THERE}
+
+
+def test_further_ports_leave_half_of_the_dials_to_others():
+    """Where a hundred pods have died, what the name service tells anew must not wait for their ports."""
+    found = Discovery(myself=("10.0.0.1", 7950), names=(GOSSIP._replace(ports=16),), rng=random.Random(1), now_s=0.0)
+    assert len(dialed(found, 0.0)) == discovery.ATTEMPTS_PER_SECOND / 2
+    found.looked_up(
+        GOSSIP._replace(ports=16), tuple((f"10.0.1.{n}", 7950) for n in range(8)), "", alone=True, now_s=0.0
+    )
+    assert len(dialed(found, 0.0)) == 8
+
+
+def test_records_with_ports_are_tried_at_these_alone():
+    """An SRV record tells where each worker is."""
+    found = named(SERVICE)
+    found.looked_up(SERVICE, (THERE,), "", alone=True, now_s=0.0)
+    assert dialed(found, 0.0) == [THERE]
+    found.dial_failed(THERE, 0.0, refused=True)
+    assert {address for step in range(50) for address in dialed(found, float(step))} == {THERE}
+
+
+def test_a_node_searches_until_all_who_were_named_have_been_tried():
+    """It would serve without their sessions, though they are there."""
+    found = named()
+    assert found.is_searching
+    settle_siblings(found)
+    found.looked_up(GOSSIP, (THERE, ("10.0.0.3", 7950)), "", alone=True, now_s=0.0)
+    assert found.is_searching
+    found.linked(THERE)
+    assert found.is_searching
+    found.dial_failed(("10.0.0.3", 7950), 0.0)
+    assert not found.is_searching
+    found.looked_up(GOSSIP, (THERE, ("10.0.0.3", 7950)), "", alone=False, now_s=5.0)
+    assert not found.is_searching
+
+
+def test_a_node_that_hears_others_does_not_ask_the_name_service_as_a_second_way():
+    """Outside a cluster the name means nothing, and a query for it nobody expects."""
+    assert lookups(named(when_alone=True), 60.0, alone=False) == []
+    made = lookups(named(when_alone=True), 60.0, alone=True)
+    assert made[0] >= LONELY_S * 0.8
+    assert not named(when_alone=True).is_searching
+
+
+def warnings(found: Discovery, failures: list[float]) -> list[str]:
+    told: list[str] = []
+    for at_s in failures:
+        found.timeout(at_s, alone=True)
+        effects = found.looked_up(GOSSIP, (), "Name or service not known", alone=True, now_s=at_s)
+        told += [effect.text for effect in effects if isinstance(effect, Warn)]
+    return told
+
+
+def test_a_name_without_an_answer_is_warned_of_once_with_what_to_do():
+    """At a first start the records come late, so not at once."""
+    found = named()
+    assert warnings(found, [0.0, 5.0]) == []
+    [text] = warnings(found, [PATIENCE_S + 1, 50.0, 100.0])
+    assert "dns://gossipsess:7950 has had no answer" in text
+    assert "Name or service not known" in text
+    assert "headless Service" in text
+    found.looked_up(GOSSIP, (THERE,), "", alone=True, now_s=200.0)
+    [text] = warnings(found, [201.0, 220.0, 300.0])
+    assert "What its last answer named is kept" in text
+
+
+def test_a_second_way_that_has_no_answer_is_not_warned_of():
+    """Nobody set it."""
+    assert warnings(named(when_alone=True), [0.0, 50.0, 100.0]) == []
