@@ -42,11 +42,9 @@ from ..e2e.harness import (
     gossip_environ,
 )
 from .balancer import Balancer, CutError, fetch
-from .shoppers import Shopper, Tally, audit
+from .shoppers import Tally, audit, open_shop
 
 POLL_S: Final = 0.01
-CLIENTS: Final = 8
-THINK_S: Final = 0.05
 STOP_MAX_S: Final = 20.0
 """After SIGTERM: handing over takes at most 10 s, and the server ends its connections before."""
 NEVER_MEET: Final = "Where nodes never meet, everything must be lost: --discovery none shows that it would be seen."
@@ -240,15 +238,9 @@ async def open_fleet(hosts: Sequence[str], discovery: Discovery = "static") -> A
 @contextlib.asynccontextmanager
 async def shopping(fleet: Fleet, rng: random.Random) -> AsyncIterator[Tally]:
     """Have clients use the fleet meanwhile; then look for all that they wrote on every node that runs."""
-    tally = Tally()
-    ask = partial(fetch, fleet.balancer.port)
-    async with trio.open_nursery() as nursery:
-        for number in range(CLIENTS):
-            shopper = Shopper(number, ask, tally, THINK_S, random.Random(rng.getrandbits(64)))
-            nursery.start_soon(shopper.run)
+    async with open_shop(partial(fetch, fleet.balancer.port), rng) as tally:
         yield tally
-        nursery.cancel_scope.cancel()
-    tally.killed = fleet.killed
+    tally.hurt = fleet.killed
     await audit(tally, [partial(fetch, place.port) for place in fleet.running])
 
 
