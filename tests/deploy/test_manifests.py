@@ -8,6 +8,7 @@ import pytest
 
 from gossipsess.cli import asking
 from gossipsess.config import PORT, PORT_RANGE, Config
+from gossipsess.errors import ConfigError
 from gossipsess.model.member import Name
 from gossipsess.runtime.portal import CLOSE_S
 
@@ -142,7 +143,9 @@ def test_nothing_asks_the_kubernetes_api(rendered):
 
 
 def test_the_variables_of_services_do_not_reach_the_settings(rendered):
-    """A Service called gossipsess would set GOSSIPSESS_PORT to tcp://10.0.0.1:80, and no pod would start."""
+    """Those of a Service called gossipsess-demo begin as settings do, and no pod would start."""
+    with pytest.raises(ConfigError, match="GOSSIPSESS_DEMO_PORT is not a setting"):
+        Config.from_env({"KUBERNETES_SERVICE_HOST": "10.96.0.1", "GOSSIPSESS_DEMO_PORT": "tcp://10.96.7.7:80"})
     assert pod(rendered)["enableServiceLinks"] is False
 
 
