@@ -104,7 +104,7 @@ _IN_KUBERNETES: Final = "KUBERNETES_SERVICE_HOST"
 _SERVICE_LINK: Final = re.compile(
     r"GOSSIPSESS_(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=.*|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?=.*|PORT=\w+://.*)"
 )
-"""What Kubernetes puts into each pod where a Service is called gossipsess, as it does for every Service. No settings."""
+"""What Kubernetes puts into each pod where a Service is called gossipsess, as for every Service. No settings."""
 _HOST: Final = re.compile(r"(?=.{1,253}\.?$)[A-Za-z0-9_]([-A-Za-z0-9_]{0,62})(\.[A-Za-z0-9_][-A-Za-z0-9_]{0,62})*\.?")
 """A name as the resolver takes it (RFC 1123, and RFC 2782's underscores)."""
 _variables: Final[ContextVar[Mapping[str, str]]] = ContextVar("variables", default=_NO_VARIABLES)
@@ -123,6 +123,11 @@ class Discovery:
     """What the name service is asked for."""
     names_when_alone: bool = False
     """Only while nobody was met otherwise."""
+
+    @property
+    def can_do_without_multicast(self) -> bool:
+        """There is another way to find others."""
+        return bool(self.seeds or self.names)
 
 
 @dataclass(frozen=True, kw_only=True)
