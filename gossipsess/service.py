@@ -30,7 +30,7 @@ from gossipsess.protocol.placement import partition_of
 from gossipsess.protocol.replica import ALONE_S, Replica, Settings
 from gossipsess.runtime import localkey
 from gossipsess.runtime.forks import unforked
-from gossipsess.runtime.sockets import Sockets, bind, route_address
+from gossipsess.runtime.sockets import Sockets, bind, is_local, route_address
 from gossipsess.runtime.transport import Endpoint
 from gossipsess.session import Session
 from gossipsess.status import Status, snapshot
@@ -259,8 +259,26 @@ def listen(config: Config) -> Sockets:
     Raises:
         ConfigError: no port is free, or the address is not this machine's.
     """
-    group = config.discovery_parts().multicast
-    return bind(config.bind_address, config.port, config.port_range, group)
+    parts = config.discovery_parts()
+    return bind(
+        config.bind_address,
+        config.port,
+        config.port_range,
+        parts.multicast,
+        interface=_multicast_interface(config),
+        can_do_without=parts.can_do_without_multicast,
+    )
+
+
+def _multicast_interface(config: Config) -> str | None:
+    """Return the address to advertise, where that tells more than the one to listen on.
+
+    A pod may have no default route, by which one would be chosen else.
+    """
+    bound = ipaddress.ip_address(config.bind_address)
+    if bound.is_unspecified and config.advertise is not None and is_local(config.advertise):
+        return config.advertise
+    return None
 
 
 def lone_node(config: Config | None = None) -> NodeService:

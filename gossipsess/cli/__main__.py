@@ -3,7 +3,7 @@
 # In:    arguments.    Out: text, or with --json one JSON object a line; an exit code.
 # Choice: argparse, and each command imports what it needs when it runs, so that --help costs no import of Trio, and a
 # probe that runs every few seconds hardly any.
-# Not here: what a command does (demo/, asking.py).
+# Not here: what a command does (demo/, k8s.py, asking.py).
 
 import argparse
 import json
@@ -19,6 +19,18 @@ exit codes:
   2    wrong arguments, or it could not start
   130  interrupted
 """
+
+KEYGEN = """\
+Prints a new random secret, 43 characters that hold 32 bytes of the system's randomness: what all nodes of one
+application share (GOSSIPSESS_SECRET, or the file that GOSSIPSESS_SECRET_FILE names). Who has it can read and end every
+session: each application gets its own, kept where passwords are kept. Nothing remembers what was printed.
+
+examples:
+  export GOSSIPSESS_SECRET="$(gossipsess keygen)"
+  gossipsess keygen | kubectl create secret generic shop-gossipsess --from-file=secret=/dev/stdin
+"""
+
+SECRET_BYTES = 32
 
 HOLDERS_POSSIBLE_FROM = 3
 """So many nodes it takes: one is killed, one drained, and one must be left."""
@@ -73,6 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from gossipsess.sim.__main__ import main as simulate  # it has a parser of its own
 
         return simulate(arguments[1:], prog="gossipsess simulate")
+    if arguments and arguments[0] == "k8s":
+        from gossipsess.cli.k8s import main as k8s  # so has it
+
+        return k8s(arguments[1:])
     if arguments and arguments[0] in asking.COMMANDS:  # so that a probe pays for one parser and not for all
         return asking.main(arguments)
     parser = _parser()
@@ -86,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from gossipsess.cli.demo.run import run
 
             return run(play=options.scenario, as_json=options.json, port=options.port, nodes=options.nodes)
+        case "keygen":
+            return _print_secret(as_json=options.json)
         case _:
             return _print_version(as_json=options.json)
 
@@ -103,6 +121,14 @@ def _print_version(*, as_json: bool) -> int:
 
     installed = version("gossipsess")
     print(json.dumps({"version": installed}) if as_json else f"gossipsess {installed}")
+    return 0
+
+
+def _print_secret(*, as_json: bool) -> int:
+    import secrets
+
+    secret = secrets.token_urlsafe(SECRET_BYTES)
+    print(json.dumps({"secret": secret}) if as_json else secret)
     return 0
 
 
@@ -133,6 +159,16 @@ def _parser() -> argparse.ArgumentParser:
     for name, (summary, _) in asking.COMMANDS.items():
         commands.add_parser(name, help=summary)
     commands.add_parser("simulate", help="the protocol in a world where everything breaks, from a seed")
+
+    keygen = commands.add_parser(
+        "keygen",
+        help="print a new secret for the nodes of an application",
+        description=KEYGEN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    keygen.add_argument("--json", action="store_true", help="as a JSON object")
+
+    commands.add_parser("k8s", help="manifests for Kubernetes")
 
     version = commands.add_parser("version", help="print which version is installed")
     version.add_argument("--json", action="store_true", help="as a JSON object")
