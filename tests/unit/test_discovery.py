@@ -266,6 +266,82 @@ def test_an_address_that_is_named_no_more_is_forgotten_after_ten_minutes():
     assert THERE not in dialed(found, discovery.NAMED_FOR_S + 100)
 
 
+def test_further_ports_are_forgotten_with_the_address_they_belong_to():
+    """Each pod that ends would leave fifteen behind, until the table is full and nobody new is dialed."""
+    found = named()
+    settle_siblings(found)
+    found.looked_up(GOSSIP, (THERE,), "", alone=True, now_s=0.0)
+    found.linked(THERE)
+    found.looked_up(GOSSIP, (("10.0.0.3", 7950),), "", alone=False, now_s=30.0)
+    found.unlinked(THERE, 31.0)
+    found.dial_failed(THERE, 32.0, refused=True)
+    late_s = 32.0 + discovery.NAMED_FOR_S
+    found.looked_up(GOSSIP, (("10.0.0.3", 7950),), "", alone=False, now_s=late_s)
+    assert [address for address in dialed(found, late_s + 100) if address[0] == THERE[0]] == []
+
+
+def test_while_there_are_no_answers_nothing_is_forgotten():
+    """A node that is cut off for an hour, from the name service too, must still know where the others were."""
+    found = named()
+    settle_siblings(found)
+    found.looked_up(GOSSIP, (THERE,), "", alone=True, now_s=0.0)
+    dialed(found, 0.0)
+    found.dial_failed(THERE, 0.1)
+    for minute in range(1, 60):
+        found.looked_up(GOSSIP, (), "no answer", alone=True, now_s=minute * 60.0)
+    found.looked_up(GOSSIP, (("10.0.0.3", 7950),), "", alone=True, now_s=3600.0)
+    assert THERE in dialed(found, 3600.0)
+
+
+def test_further_ports_do_not_keep_out_who_is_named_now():
+    """Forty pods that are named before their processes listen refuse; whoever comes after them must be dialed too."""
+    wide = GOSSIP._replace(ports=16)
+    found = named(wide)
+    slow = tuple((f"10.0.1.{n}", 7950) for n in range(40))
+    found.looked_up(wide, slow, "", alone=True, now_s=0.0)
+    for address in slow:
+        found.dial_failed(address, 1.0, refused=True)
+    found.looked_up(wide, (THERE,), "", alone=True, now_s=2.0)
+    assert THERE in [address for step in range(20) for address in dialed(found, 2.0 + step)]
+
+
+def test_addresses_that_are_named_no_more_do_not_keep_out_who_is_named_now():
+    """A wildcard record that was there for a moment would keep a node alone for ten minutes."""
+    found = named()
+    found.looked_up(GOSSIP, tuple((f"10.1.{n // 256}.{n % 256}", 7950) for n in range(600)), "", alone=True, now_s=0.0)
+    found.looked_up(GOSSIP, (THERE,), "", alone=True, now_s=1.0)
+    assert THERE in [address for step in range(100) for address in dialed(found, 1.0 + step)]
+
+
+def test_where_somebody_is_linked_the_further_ports_there_are_left_alone():
+    """It knows the other workers. Fifteen dials a minute to each pod that was slow to listen are noise for ever."""
+    found = named()
+    settle_siblings(found)
+    found.looked_up(GOSSIP, (THERE,), "", alone=True, now_s=0.0)
+    found.dial_failed(THERE, 0.0, refused=True)
+    found.linked(THERE)
+    found.looked_up(GOSSIP, (THERE,), "", alone=False, now_s=30.0)
+    tried = [address for step in range(200) for address in dialed(found, 30.0 + step)]
+    assert [address for address in tried if address[0] == THERE[0]] == []
+
+
+def test_an_address_that_was_a_strangers_and_is_a_members_is_dialed_again_soon():
+    """A node that closes during the greeting, as one under load does, looks like a stranger; it is not one for ever."""
+    found = named()
+    settle_siblings(found)
+    found.looked_up(GOSSIP, (THERE,), "", alone=True, now_s=0.0)
+    found.dial_failed(THERE, 0.0, stranger=True)
+    found.linked(THERE)
+    found.unlinked(THERE, 100.0)
+    tries: list[float] = []
+    for step in range(1, 3000):
+        now_s = 100.0 + step / 10
+        if THERE in dialed(found, now_s):
+            tries.append(now_s)
+            found.dial_failed(THERE, now_s)
+    assert max(later - earlier for earlier, later in pairwise(tries)) < 1.3 * discovery.RETRY_MAX_S
+
+
 def test_no_answer_makes_a_node_remember_addresses_without_end():
     """A wildcard record, or somebody who may answer for the name, could fill the memory of every node."""
     found = named()
