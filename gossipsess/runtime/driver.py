@@ -337,6 +337,9 @@ class Driver:
             addresses, problem = await self._transport.look_up(name), "no addresses"
         except OSError as error:
             addresses, problem = (), error.strerror or str(error)
+        except Exception as error:  # no thread to be had for it, say: that must not end the node
+            addresses, problem = (), str(error) or type(error).__name__
+            self._reject(error)
         self._tell([LookedUp(name, addresses, problem)])
 
     # --- links --------------------------------------------------------------------------------------------

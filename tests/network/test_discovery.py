@@ -1,6 +1,7 @@
 """Nodes find each other by seeds and by multicast, and nobody else finds them."""
 
 import socket
+import threading
 import time
 
 import pytest
@@ -165,6 +166,35 @@ async def test_a_name_that_is_not_known_is_an_error_of_the_moment(host):
     """It is asked for again a little later, and must not end the node."""
     with pytest.raises(OSError):  # noqa: PT011  # its text is the system's
         await look_up(Name("dns", host, 7950, 16), socket.AF_INET)
+
+
+async def test_records_with_ports_name_all_whose_target_is_there(monkeypatch):
+    """Of a StatefulSet's pods one is always just gone, and the cache does not know it yet."""
+    import dns.asyncresolver
+    import dns.message
+    import dns.rrset
+
+    records = ["0 0 7951 localhost.", "0 0 7950 gone.invalid.", "0 0 0 localhost.", "0 0 7950 ."]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        resolver = dns.asyncresolver.Resolver(configure=False)
+        resolver.nameservers, resolver.port = ["127.0.0.1"], server.getsockname()[1]
+        monkeypatch.setattr(dns.asyncresolver, "default_resolver", resolver)
+
+        def answer() -> None:
+            data, client = server.recvfrom(4096)
+            query = dns.message.from_wire(data)
+            response = dns.message.make_response(query)
+            response.answer.append(dns.rrset.from_text(query.question[0].name, 5, "IN", "SRV", *records))
+            server.sendto(response.to_wire(), client)
+
+        name = Name("srv", "_gossip._tcp.shop.example", 0, 1)
+        threading.Thread(target=answer, daemon=True).start()
+        assert await look_up(name, socket.AF_INET) == (("127.0.0.1", 7951),)
+        records[:] = ["0 0 7950 gone.invalid."]
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(OSError):  # noqa: PT011  # its text is the system's
+            await look_up(name, socket.AF_INET)
 
 
 async def look_up_or_nothing(name: Name, family: socket.AddressFamily) -> tuple[Address, ...]:
