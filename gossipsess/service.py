@@ -205,11 +205,11 @@ class NodeService:
         config = self.config
         port = self.sockets.port if self.sockets is not None else 0
         if config.advertise is not None:
-            return (config.advertise, port)
+            return (str(ipaddress.ip_address(config.advertise)), port)  # as sockets and the name service write it
         bound = ipaddress.ip_address(config.bind_address)
         if bound.is_unspecified and self.sockets is not None:
             return (route_address(config.discovery_parts().multicast, dual=bound.version == 6), port)
-        return (config.bind_address, port)
+        return (str(bound), port)
 
 
 _running: "weakref.WeakSet[RunningNode]" = weakref.WeakSet()  # iterated only to close each; order is no matter

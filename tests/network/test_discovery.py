@@ -154,6 +154,16 @@ async def test_a_socket_for_both_versions_of_ip_speaks_to_either_under_its_own_a
             one.close()
 
 
+def test_addresses_are_told_as_sockets_write_them(start):
+    """An IPv6 address can be written in many ways. In another one a node would dial itself, and find no peer by it."""
+    long = "0:0:0:0:0:0:0:1"
+    first = start(bind=long)
+    second = start(bind="::1", advertise=long, discovery=f"static://[{long}]:{first.status().address[1]}")
+    all_linked(first, second)
+    for node in (first, second):
+        assert node.status().address[0] == node.status().members[0].address[0] == "::1"
+
+
 async def test_a_name_is_looked_up_as_the_machine_does_it():
     """The hosts file is part of that: a stack in containers often has nothing else."""
     name = Name("dns", "localhost", 7950, 16)
