@@ -66,6 +66,8 @@ class _Attempts:
     """It has answered or not, once at least; of a seed nobody asks."""
     name: Name | None = None
     """Who told of it, where that was the name service."""
+    mine: bool = False
+    """This node itself answered there last: it has one address for each version of IP, say."""
 
 
 class Discovery:
@@ -145,9 +147,11 @@ class Discovery:
                 self._seeds[address] = _Attempts(
                     SEED_RETRY_S, now_s, until_s=now_s + NAMED_FOR_S, tried=False, name=name
                 )
-        settled = not alone and all(one.open for one in self._seeds.values() if one.name and not one.at_leisure)
+        waited_for = [one for one in self._seeds.values() if one.name and not one.at_leisure and not one.mine]
+        settled = not alone and all(one.open for one in waited_for)
         effects = self._names.answered(name, len(addresses), problem, settled=settled, now_s=now_s)
-        others = len({host for host, _ in addresses} - {self._myself[0]})
+        mine = {host for (host, _), one in self._seeds.items() if one.mine} | {self._myself[0]}
+        others = len({host for host, _ in addresses} - mine)
         if not (alone and others):
             self._unreached_since_s = math.inf
         elif self._unreached_since_s == math.inf:
@@ -168,16 +172,25 @@ class Discovery:
         """The name service has not answered yet, or somebody whom it named has not been tried."""
         return self._names.first_answer_is_due or not all(one.tried for one in self._seeds.values())
 
-    def dial_failed(self, address: Address, now_s: float, *, refused: bool = False, stranger: bool = False) -> None:
+    def dial_failed(
+        self,
+        address: Address,
+        now_s: float,
+        *,
+        refused: bool = False,
+        stranger: bool = False,
+        itself: bool = False,
+    ) -> None:
         """A dial to `address` came to nothing; it is tried again later, and each time later than before.
 
-        `refused`: nobody listens there. `stranger`: somebody does who is no other node of this cluster.
+        `refused`: nobody listens there. `stranger`: somebody does who is no node of this cluster. `itself`: this node
+        does.
         """
         attempts = self._seeds.get(address) or self._heard.get(address)
         if attempts is None:
             return
-        attempts.open, attempts.tried = False, True
-        if stranger and attempts.name is not None:
+        attempts.open, attempts.tried, attempts.mine = False, True, itself
+        if (stranger or itself) and attempts.name is not None:
             attempts.delay_max_s = LEISURE_RETRY_MAX_S
         if (refused or stranger) and attempts.name is not None and not attempts.at_leisure:
             self._try_ports(address, attempts.name, now_s, until_s=attempts.until_s)
@@ -187,7 +200,7 @@ class Discovery:
         """A link to `address` stands: no more dials from here."""
         attempts = self._seeds.get(address)
         if attempts is not None:
-            attempts.open = attempts.tried = True
+            attempts.open, attempts.tried, attempts.mine = True, True, False
             if not attempts.at_leisure:
                 attempts.delay_max_s = RETRY_MAX_S  # no stranger's any more
         if address[0] != self._myself[0]:

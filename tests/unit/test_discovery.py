@@ -342,6 +342,23 @@ def test_an_address_that_was_a_strangers_and_is_a_members_is_dialed_again_soon()
     assert max(later - earlier for earlier, later in pairwise(tries)) < 1.3 * discovery.RETRY_MAX_S
 
 
+def test_a_nodes_own_other_address_is_nobody_to_wait_for():
+    """A pod with an address of each version of IP is named twice. It would look for a firewall, and ask for ever."""
+    found = named()
+    settle_siblings(found)
+    mine = (("10.0.0.1", 7950), ("fd00::1", 7950))
+    found.looked_up(GOSSIP, mine, "", alone=True, now_s=0.0)
+    assert dialed(found, 0.0) == [mine[1]]
+    found.dial_failed(mine[1], 0.0, itself=True)
+    assert not found.is_searching
+    tried = [address for step in range(300) for address in dialed(found, float(step))]
+    assert {address for address in tried if address[0] == "fd00::1"} <= {mine[1]}, "its ports are this node's own"
+    told = [found.looked_up(GOSSIP, mine, "", alone=True, now_s=at_s) for at_s in (0.0, PATIENCE_S, 2 * PATIENCE_S)]
+    assert not [effect for effects in told for effect in effects if isinstance(effect, Warn)]
+    made = lookups(found, 500.0, alone=False, answer=mine)
+    assert all(24.0 <= later - earlier <= 36.0 for earlier, later in pairwise(made[1:]))
+
+
 def test_no_answer_makes_a_node_remember_addresses_without_end():
     """A wildcard record, or somebody who may answer for the name, could fill the memory of every node."""
     found = named()
