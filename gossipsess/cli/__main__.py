@@ -2,13 +2,15 @@
 #
 # In:    arguments.    Out: text, or with --json one JSON object a line; an exit code.
 # Choice: argparse, and each command imports what it needs when it runs, so that --help costs no import of Trio.
-# Not here: what a command does (demo/).
+# Not here: what a command does (demo/, doctor/).
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
 from typing import Final
+
+from gossipsess.cli.doctor.finding import FAULTS
 
 EXIT_CODES: Final = """\
 exit codes:
@@ -17,6 +19,8 @@ exit codes:
   2    wrong arguments, or it could not start
   130  interrupted before a scenario's verdict
 """
+
+DOCTOR_S_MAX: Final = 60.0
 
 HOLDERS_POSSIBLE_FROM: Final = 3
 """So many nodes it takes: one is killed, one drained, and one must be left."""
@@ -59,6 +63,39 @@ the start.
 
 {EXIT_CODES}"""
 
+DOCTOR: Final = """\
+Why is a node alone? This looks at everything that must be right for nodes to meet, says what is not, and what to do.
+
+Run it where the application runs, beside it and with the same environment: it uses the same settings, ports, keys and
+name service as a node does. In Kubernetes:
+
+  kubectl exec POD -- gossipsess doctor
+
+It looks at: the settings; the address that others are told; the ports on this machine; multicast, its own beacons and
+those of others; the names that are looked up; each address that any of these tells of, or that a node there knows:
+TCP, secret and cluster, UDP, clock, and how many others the node there sees. It takes part in nothing: it becomes no
+member, and sees no session. Others may log that a stranger called, where its secret is not theirs.
+
+The last lines name the most likely cause first. Where two sides do not meet, run it on both.
+
+  ok    as it should be       warn  may be the reason, or become one
+  info  worth knowing         FAIL  keeps nodes apart
+
+examples:
+  gossipsess doctor
+  gossipsess doctor --seconds 12          others say a beacon every ten seconds
+  gossipsess doctor --json | jq '.reasons[0]'
+
+With --json one object: well, cluster, key (its public id), findings, and reasons, which are those findings that are
+wrong, the most likely cause first. Each has check, verdict, text, advice and fault, a word of:
+{faults}
+
+exit codes:
+  0  nothing keeps nodes apart, and there are others
+  1  something does, or nobody else was found
+  2  the settings are refused, or wrong arguments
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; None: with the arguments of this process.
@@ -82,6 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from gossipsess.cli.demo.run import run
 
             return run(play=options.scenario, as_json=options.json, port=options.port, nodes=options.nodes)
+        case "doctor":
+            from gossipsess.cli.doctor.run import run as examine
+
+            return examine(seconds=options.seconds, as_json=options.json)
         case _:
             return _print_version(as_json=options.json)
 
@@ -126,11 +167,38 @@ def _parser() -> argparse.ArgumentParser:
         "--port", type=_port, default=8000, help="first port to try, for page and replicas (default: %(default)s)"
     )
 
+    doctor = commands.add_parser(
+        "doctor",
+        help="why a node is alone, and what to do",
+        description=DOCTOR.format(faults="\n".join([f"  {fault:<18} {what}" for fault, what in FAULTS.items()])),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    doctor.add_argument("--json", action="store_true", help="one JSON object")
+    doctor.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=3.0,
+        metavar="S",
+        help=f"how long to listen to multicast, above 0 and up to {DOCTOR_S_MAX:g} (default: 3)",
+    )
+
     commands.add_parser("simulate", help="the protocol in a world where everything breaks, from a seed")
 
     version = commands.add_parser("version", help="print which version is installed")
     version.add_argument("--json", action="store_true", help="as a JSON object")
     return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if 0 < seconds <= DOCTOR_S_MAX:
+        return seconds
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a number of seconds; take one above 0 and up to {DOCTOR_S_MAX:g}"
+    )
 
 
 def _port(text: str) -> int:
