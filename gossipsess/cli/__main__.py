@@ -1,31 +1,41 @@
 # Command line: `gossipsess COMMAND`, also `python -m gossipsess COMMAND`.
 #
 # In:    arguments.    Out: text, or with --json one JSON object a line; an exit code.
-# Choice: argparse, and each command imports what it needs when it runs, so that --help costs no import of Trio.
-# Not here: what a command does (demo/, doctor/).
+# Choice: argparse, and each command imports what it needs when it runs, so that --help costs no import of Trio, and a
+# probe that runs every few seconds hardly any.
+# Not here: what a command does (demo/, doctor/, k8s.py, asking.py).
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Final
 
-from gossipsess.cli.doctor.finding import FAULTS
+from gossipsess.cli import asking
 
-EXIT_CODES: Final = """\
+EXIT_CODES = """\
 exit codes:
-  0    done; for a scenario: nothing was lost
-  1    a scenario lost something
+  0    done, or yes; for a scenario: nothing was lost
+  1    no; for a scenario: something was lost
   2    wrong arguments, or it could not start
-  130  interrupted before a scenario's verdict
+  130  interrupted
 """
 
-DOCTOR_S_MAX: Final = 60.0
+KEYGEN = """\
+Prints a new random secret, 43 characters that hold 32 bytes of the system's randomness: what all nodes of one
+application share (GOSSIPSESS_SECRET, or the file that GOSSIPSESS_SECRET_FILE names). Who has it can read and end every
+session: each application gets its own, kept where passwords are kept. Nothing remembers what was printed.
 
-HOLDERS_POSSIBLE_FROM: Final = 3
+examples:
+  export GOSSIPSESS_SECRET="$(gossipsess keygen)"
+  gossipsess keygen | kubectl create secret generic shop-gossipsess --from-file=secret=/dev/stdin
+"""
+
+SECRET_BYTES = 32
+
+HOLDERS_POSSIBLE_FROM = 3
 """So many nodes it takes: one is killed, one drained, and one must be left."""
 
-DEMO: Final = f"""\
+DEMO = f"""\
 A small shop in three app processes (--nodes), with nothing else to run: no Redis, no sticky sessions. In front of
 them stands a plain round-robin balancer. The terminal shows who knows of whom, and where sessions are held.
 
@@ -63,39 +73,6 @@ the start.
 
 {EXIT_CODES}"""
 
-DOCTOR: Final = """\
-Why is a node alone? This looks at everything that must be right for nodes to meet, says what is not, and what to do.
-
-Run it where the application runs, beside it and with the same environment: it uses the same settings, ports, keys and
-name service as a node does. In Kubernetes:
-
-  kubectl exec POD -- gossipsess doctor
-
-It looks at: the settings; the address that others are told; the ports on this machine; multicast, its own beacons and
-those of others; the names that are looked up; each address that any of these tells of, or that a node there knows:
-TCP, secret and cluster, UDP, clock, and how many others the node there sees. It takes part in nothing: it becomes no
-member, and sees no session. Others may log that a stranger called, where its secret is not theirs.
-
-The last lines name the most likely cause first. Where two sides do not meet, run it on both.
-
-  ok    as it should be       warn  may be the reason, or become one
-  info  worth knowing         FAIL  keeps nodes apart
-
-examples:
-  gossipsess doctor
-  gossipsess doctor --seconds 12          others say a beacon every ten seconds
-  gossipsess doctor --json | jq '.reasons[0]'
-
-With --json one object: well, cluster, key (its public id), findings, and reasons, which are those findings that are
-wrong, the most likely cause first. Each has check, verdict, text, advice and fault, a word of:
-{faults}
-
-exit codes:
-  0  nothing keeps nodes apart, and there are others
-  1  something does, or nobody else was found
-  2  the settings are refused, or wrong arguments
-"""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; None: with the arguments of this process.
@@ -108,6 +85,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from gossipsess.sim.__main__ import main as simulate  # it has a parser of its own
 
         return simulate(arguments[1:], prog="gossipsess simulate")
+    if arguments and arguments[0] == "k8s":
+        from gossipsess.cli.k8s import main as k8s  # so has it
+
+        return k8s(arguments[1:])
+    if arguments and arguments[0] == "doctor":
+        from gossipsess.cli.doctor.command import main as doctor  # and it
+
+        return doctor(arguments[1:])
+    if arguments and arguments[0] in asking.COMMANDS:  # so that a probe pays for one parser and not for all
+        return asking.main(arguments)
     parser = _parser()
     options = parser.parse_args(arguments)
     match options.command:
@@ -119,10 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from gossipsess.cli.demo.run import run
 
             return run(play=options.scenario, as_json=options.json, port=options.port, nodes=options.nodes)
-        case "doctor":
-            from gossipsess.cli.doctor.run import run as examine
-
-            return examine(seconds=options.seconds, as_json=options.json)
+        case "keygen":
+            return _print_secret(as_json=options.json)
         case _:
             return _print_version(as_json=options.json)
 
@@ -140,6 +125,14 @@ def _print_version(*, as_json: bool) -> int:
 
     installed = version("gossipsess")
     print(json.dumps({"version": installed}) if as_json else f"gossipsess {installed}")
+    return 0
+
+
+def _print_secret(*, as_json: bool) -> int:
+    import secrets
+
+    secret = secrets.token_urlsafe(SECRET_BYTES)
+    print(json.dumps({"secret": secret}) if as_json else secret)
     return 0
 
 
@@ -167,38 +160,24 @@ def _parser() -> argparse.ArgumentParser:
         "--port", type=_port, default=8000, help="first port to try, for page and replicas (default: %(default)s)"
     )
 
-    doctor = commands.add_parser(
-        "doctor",
-        help="why a node is alone, and what to do",
-        description=DOCTOR.format(faults="\n".join([f"  {fault:<18} {what}" for fault, what in FAULTS.items()])),
+    for name, (summary, _) in asking.COMMANDS.items():
+        commands.add_parser(name, help=summary)
+    commands.add_parser("doctor", help="why a node is alone, and what to do")
+    commands.add_parser("simulate", help="the protocol in a world where everything breaks, from a seed")
+
+    keygen = commands.add_parser(
+        "keygen",
+        help="print a new secret for the nodes of an application",
+        description=KEYGEN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    doctor.add_argument("--json", action="store_true", help="one JSON object")
-    doctor.add_argument(
-        "--seconds",
-        type=_seconds,
-        default=3.0,
-        metavar="S",
-        help=f"how long to listen to multicast, above 0 and up to {DOCTOR_S_MAX:g} (default: 3)",
-    )
+    keygen.add_argument("--json", action="store_true", help="as a JSON object")
 
-    commands.add_parser("simulate", help="the protocol in a world where everything breaks, from a seed")
+    commands.add_parser("k8s", help="manifests for Kubernetes")
 
     version = commands.add_parser("version", help="print which version is installed")
     version.add_argument("--json", action="store_true", help="as a JSON object")
     return parser
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if 0 < seconds <= DOCTOR_S_MAX:
-        return seconds
-    raise argparse.ArgumentTypeError(
-        f"{text!r} is not a number of seconds; take one above 0 and up to {DOCTOR_S_MAX:g}"
-    )
 
 
 def _port(text: str) -> int:

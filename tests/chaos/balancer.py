@@ -11,7 +11,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -45,6 +45,10 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
+Ask = Callable[[str, str, Mapping[str, str]], Awaitable[Answer]]
+"""Makes one request of somebody: method, path and cookies. It raises what `fetch` does."""
+
+
 async def fetch(port: int, method: str, path: str, cookies: Mapping[str, str] | None = None) -> Answer:
     """Make one request on a connection of its own.
 
@@ -52,10 +56,23 @@ async def fetch(port: int, method: str, path: str, cookies: Mapping[str, str] | 
         OSError: nobody listens there.
         CutError: there was no answer.
     """
+    stream = await trio.open_tcp_stream(LOOPBACK, port)
+    async with stream:
+        return await fetch_over(stream, method, path, cookies)
+
+
+async def fetch_over(
+    stream: trio.SocketStream, method: str, path: str, cookies: Mapping[str, str] | None = None
+) -> Answer:
+    """Make one request on this connection.
+
+    Raises:
+        CutError: there was no answer.
+    """
     cookie = "; ".join(f"{name}={value}" for name, value in (cookies or {}).items())
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {LOOPBACK}:{port}", "Content-Length: 0"]
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {LOOPBACK}", "Content-Length: 0"]
     lines += [f"Cookie: {cookie}"] if cookie else []
-    message = await _exchange(port, "\r\n".join([*lines, "", ""]).encode("ascii"))
+    message = await _exchange_over(stream, "\r\n".join([*lines, "", ""]).encode("ascii"))
     head, _, body = message.partition(b"\r\n\r\n")
     first, *rest = head.decode("latin-1").split("\r\n")
     headers = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(":") for line in rest)]
@@ -130,12 +147,16 @@ async def _exchange(port: int, message: bytes) -> bytes:
     """Send a whole request to a port, return the whole answer; OSError where nobody listens, else CutError."""
     stream = await trio.open_tcp_stream(LOOPBACK, port)
     async with stream:
-        try:
-            with trio.fail_after(REQUEST_S):
-                await stream.send_all(message)
-                return await _receive(stream)
-        except (trio.BrokenResourceError, trio.TooSlowError) as error:
-            raise CutError(f"port {port}") from error
+        return await _exchange_over(stream, message)
+
+
+async def _exchange_over(stream: trio.SocketStream, message: bytes) -> bytes:
+    try:
+        with trio.fail_after(REQUEST_S):
+            await stream.send_all(message)
+            return await _receive(stream)
+    except (trio.BrokenResourceError, trio.TooSlowError) as error:
+        raise CutError(repr(error)) from error
 
 
 async def _receive(stream: trio.SocketStream) -> bytes:

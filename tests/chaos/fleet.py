@@ -22,6 +22,7 @@ import textwrap
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,11 +42,9 @@ from ..e2e.harness import (
     gossip_environ,
 )
 from .balancer import Balancer, CutError, fetch
-from .shoppers import Shopper, Tally, audit
+from .shoppers import Tally, audit, open_shop
 
 POLL_S: Final = 0.01
-CLIENTS: Final = 8
-THINK_S: Final = 0.05
 STOP_MAX_S: Final = 20.0
 """After SIGTERM: handing over takes at most 10 s, and the server ends its connections before."""
 NEVER_MEET: Final = "Where nodes never meet, everything must be lost: --discovery none shows that it would be seen."
@@ -239,15 +238,10 @@ async def open_fleet(hosts: Sequence[str], discovery: Discovery = "static") -> A
 @contextlib.asynccontextmanager
 async def shopping(fleet: Fleet, rng: random.Random) -> AsyncIterator[Tally]:
     """Have clients use the fleet meanwhile; then look for all that they wrote on every node that runs."""
-    tally = Tally()
-    async with trio.open_nursery() as nursery:
-        for number in range(CLIENTS):
-            shopper = Shopper(number, fleet.balancer.port, tally, THINK_S, random.Random(rng.getrandbits(64)))
-            nursery.start_soon(shopper.run)
+    async with open_shop(partial(fetch, fleet.balancer.port), rng) as tally:
         yield tally
-        nursery.cancel_scope.cancel()
-    tally.killed = fleet.killed
-    await audit(tally, [place.port for place in fleet.running])
+    tally.hurt = fleet.killed
+    await audit(tally, [partial(fetch, place.port) for place in fleet.running])
 
 
 @contextlib.contextmanager
@@ -280,6 +274,7 @@ def script_parser(
     rounds: tuple[int, str] | None = None,
     nodes: tuple[int, str],
     nodes_min: int = NODES_MIN,
+    package: str = "tests.chaos",
     sessions: int | None = None,
     value_bytes: int | None = None,
     seconds: float,
@@ -291,11 +286,12 @@ def script_parser(
     Args:
         example: arguments that one may want.
         control: how the script shows that it can fail.
+        package: where the script is.
         rounds, nodes: the default, and what they are; `nodes_min`: the fewest that prove anything.
         sessions, value_bytes, seconds: the default. A script has no argument for what is None or False.
         seed: what hangs on it.
     """
-    command = f"python -m tests.chaos.{name}"
+    command = f"python -m {package}.{name}"
     parser = argparse.ArgumentParser(
         prog=command,
         description=textwrap.fill(description, 100),

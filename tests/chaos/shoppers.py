@@ -1,6 +1,6 @@
 # Shoppers: browsers that know what they wrote, and look for it in every answer.
 #
-# In:     the balancer's port.   Out: `Tally`, what they were told and what was missing.
+# In:     how to ask the balancer.   Out: `Tally`, what they were told and what was missing.
 # Client: opens a session with its first write, then reads and writes at random, one request at a time, and sends
 #         the cookies of its last answers, version token included. After some twenty writes it opens another one and
 #         leaves the first alone; what it wrote there must still be there in the end.
@@ -12,16 +12,19 @@
 #         hidden        acknowledged writes that some node does not show in the end, and another does
 # Not here: what happens meanwhile to those who answer (the scripts).
 
+import contextlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import trio
 
-from .balancer import Answer, CutError, fetch
+from .balancer import Answer, Ask, CutError
 from .nodes import percentile
 
+CLIENTS: Final = 8
+THINK_S: Final = 0.05
 WRITES_EACH: Final = 20
 """A session is left alone after so many writes."""
 AUDITORS: Final = 8
@@ -63,8 +66,8 @@ class Tally:
     """Of the stale answers, those that did not say so themselves."""
     doubted: int = 0
     """Nobody could say in time whether a copy is the newest: right where a holder was killed, and nowhere else."""
-    killed: bool = False
-    """Somebody was killed meanwhile."""
+    hurt: bool = False
+    """A holder was killed meanwhile, or out of reach."""
     invented: int = 0
     """Answers that showed what nobody wrote into that session."""
     errors: int = 0
@@ -84,12 +87,12 @@ class Tally:
     def clean(self) -> bool:
         """Nothing was missing, made up or refused.
 
-        Where somebody was killed, writes cut off with it are nobody's fault, and an answer may say itself that it may
-        be old, or that nobody can tell in time: that is what is promised for a holder that does not answer.
+        Where a holder was away, writes cut off with it are nobody's fault, and an answer may say itself that it may be
+        old, or that nobody can tell in time: that is what is promised for a holder that does not answer.
         """
         wrong = (self.lost, self.hidden, self.absent, self.untold, self.invented, self.errors)
         doubts = (self.stale, self.doubted, self.unavailable)
-        return self.acknowledged > 0 and not any(wrong) and (self.killed or not any(doubts))
+        return self.acknowledged > 0 and not any(wrong) and (self.hurt or not any(doubts))
 
     def judge(self, basket: Basket, key: str, seen: Mapping[str, Any], *, stale: bool) -> bool:
         """Count an answer of 200 by what it shows; `key` was written by its request, "" for none.
@@ -155,9 +158,9 @@ def milliseconds(took_s: Sequence[float]) -> dict[str, float]:
 class Shopper:
     """One client."""
 
-    def __init__(self, number: int, port: int, tally: Tally, think_s: float, rng: random.Random) -> None:
+    def __init__(self, number: int, ask: Ask, tally: Tally, think_s: float, rng: random.Random) -> None:
         self._number = number
-        self._port = port
+        self._ask = ask
         self._tally = tally
         self._think_s = think_s
         self._rng = rng
@@ -188,7 +191,7 @@ class Shopper:
         if key:
             basket.in_doubt[key] = f"{key}.v"
         try:
-            answer = await fetch(self._port, method, path, basket.cookies)
+            answer = await self._ask(method, path, basket.cookies)
         except (OSError, CutError) as error:
             tally.errors += 1
             tally.note(f"{method}: {error!r}")
@@ -208,23 +211,35 @@ class Shopper:
             tally.note(f"{method}: {answer.status} {answer.body[:200]!r}")
 
 
-async def audit(tally: Tally, ports: Sequence[int]) -> None:
+@contextlib.asynccontextmanager
+async def open_shop(ask: Ask, rng: random.Random, clients: int = CLIENTS) -> AsyncIterator[Tally]:
+    """Have so many clients ask there as long as the block runs; what they were told is in the tally."""
+    tally = Tally()
+    async with trio.open_nursery() as nursery:
+        for number in range(clients):
+            nursery.start_soon(Shopper(number, ask, tally, THINK_S, random.Random(rng.getrandbits(64))).run)
+        yield tally
+        nursery.cancel_scope.cancel()
+
+
+async def audit(tally: Tally, nodes: Sequence[Ask]) -> None:
     """Look for every acknowledged write on every node, once nobody writes any more."""
     ahead = iter(tally.baskets)
 
     async def work() -> None:
         for basket in ahead:
-            tally.judge_end(basket, [await _seen(port, basket) for port in ports])
+            tally.judge_end(basket, [await seen_by(ask, basket.cookies) for ask in nodes])
 
     async with trio.open_nursery() as nursery:
         for _ in range(AUDITORS):
             nursery.start_soon(work)
 
 
-async def _seen(port: int, basket: Basket) -> dict[str, Any]:
+async def seen_by(ask: Ask, cookies: Mapping[str, str]) -> dict[str, Any]:
+    """Return what an answer shows of a session; after a few errors, nothing."""
     for _ in range(TRIES):
         try:
-            answer = await fetch(port, "GET", "/", basket.cookies)
+            answer = await ask("GET", "/", cookies)
         except (OSError, CutError):
             continue
         if answer.status == 200:

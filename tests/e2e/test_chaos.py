@@ -224,7 +224,7 @@ def test_shoppers_see_what_an_answer_lacks(seen: str, stale: bool, counted: dict
     } == counted
     assert lives == ("absent" not in counted)
     assert tally.clean == (not counted)
-    tally.killed = True
+    tally.hurt = True
     told = counted in ({"doubted": 1}, {"stale": 1})
     assert tally.clean == (not counted or told), "only then there may be nobody to ask, and the answer says so"
 

@@ -30,6 +30,12 @@ from tests.network.nodes import (
 SECONDS = 0.5
 
 
+@pytest.fixture(autouse=True)
+def runtime_folder(tmp_path, monkeypatch) -> None:
+    """Give the nodes of each test, and its doctor, a folder of their own: others of this machine are not asked."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
 def environ(**changes) -> dict[str, str]:
     """Return variables by which the doctor has the settings of these tests' nodes; None leaves one out."""
     values = {
@@ -96,9 +102,10 @@ def test_nobody_notices_the_doctor(cluster, caplog):
     assert all(len(driver_of(node)._links) == 2 for node in nodes)
 
 
-def test_whom_nobody_named_is_found_through_who_knows_him(cluster):
+def test_whom_nobody_named_is_found_through_who_knows_him(cluster, tmp_path, monkeypatch):
     """One seed is enough for a node, and so it is for its doctor."""
     nodes = cluster(3)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "elsewhere"))
     report = examined(discovery=static(nodes[0]))
     assert texts(report, "node").count("sees 2 others") == 3
     assert texts(report, "node").count("(known at 127.0.0.1)") == 2
@@ -113,6 +120,24 @@ def test_nodes_are_found_by_multicast_and_answer_the_doctor(start):
     assert report.exit_code == 0
     assert "our own heard, 2 nodes of this machine" in texts(report, "multicast")
     assert texts(report, "node").count("(multicast)") == 2
+
+
+def test_the_nodes_of_this_machine_say_how_they_are_and_whom_they_know(cluster):
+    """To whom a node is linked only the node itself can say."""
+    nodes = cluster(2)
+    report = examined()
+    for node in nodes:
+        assert f"{node.status().name} ({node.status().node}): ready; sees 1 other" in texts(report, "here")
+    assert texts(report, "node").count("(known here): sees 1 other") == 2
+    assert report.exit_code == 0
+
+
+def test_the_environment_of_another_application_is_told(start):
+    """The doctor was called in another shell than the application."""
+    node = start()
+    report = examined(cluster="another")
+    assert f"nodes here are of cluster {node.config.cluster!r}" in texts(report, "here")
+    assert "secret" in faults(report)
 
 
 @pytest.mark.parametrize("changes", [{"secret": "another-horse-battery"}, {"cluster": "another"}])

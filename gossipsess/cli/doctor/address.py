@@ -4,11 +4,11 @@
 # Loopback beside a bind that other machines reach is refused by the settings already (config.py, runtime/sockets.py).
 
 import ipaddress
-import socket
 from collections.abc import Mapping
 
 from gossipsess.cli.doctor.finding import Finding
 from gossipsess.config import Config
+from gossipsess.runtime.sockets import is_local
 from gossipsess.service import advertised_host
 
 
@@ -20,6 +20,10 @@ def check_address(config: Config, environ: Mapping[str, str]) -> tuple[str, list
     """
     host = advertised_host(config)
     bind = config.bind_address
+    if not is_local(bind):
+        advice = "Correct GOSSIPSESS_BIND, or leave it out."
+        text = f"no interface of this machine has bind={bind!r}: no node can start here"
+        return host, [Finding("address", "fail", text, advice, "address")]
     text = f"others are told {host} ({_why(config, environ)}); listening on {bind}"
     if is_local(host):
         return host, [Finding("address", "ok", text)]
@@ -33,17 +37,6 @@ def check_address(config: Config, environ: Mapping[str, str]) -> tuple[str, list
             "address",
         )
     ]
-
-
-def is_local(host: str) -> bool:
-    """Say whether an IP address is one of this machine's (of this pod's)."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((host, 0))
-    except OSError:
-        return False
-    return True
 
 
 def _why(config: Config, environ: Mapping[str, str]) -> str:

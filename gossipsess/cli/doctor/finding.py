@@ -15,6 +15,7 @@ FAULTS: Final = {
     "settings": "the settings are refused, so that no node starts with them",
     "no-secret": "no secret is set, so that nodes talk to their own machine only",
     "discovery-none": "the settings say to look for nobody",
+    "stopped": "the node of this machine does not replicate any more",
     "ports": "no port of the range is free, or it is another program's",
     "secret": "a node has another secret, or is of another cluster",
     "tcp-blocked": "TCP gets no answer",
@@ -28,7 +29,7 @@ FAULTS: Final = {
     "refused": "nobody listens at an address that was told",
     "unlinked": "nodes that can be reached do not know each other",
     "rules": "two nodes place sessions by different settings",
-    "address": "the advertised address is not this machine's",
+    "address": "the address to listen on, or that others are told, is not this machine's",
     "alone": "no other node of this cluster was found",
 }
 """Each fault's word, and what it says; the most likely cause of others first."""
@@ -40,7 +41,8 @@ class Finding:
     """One thing found."""
 
     check: str
-    """What was looked at: settings, address, ports, names, multicast, node, clock, cluster."""
+    """What was looked at: settings, address, ports, here (this machine's nodes), names, multicast, node, clock,
+    cluster."""
     verdict: Verdict
     text: str
     advice: str = ""

@@ -13,7 +13,7 @@ import os
 import random
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import trio
@@ -24,8 +24,8 @@ from gossipsess.model.clock import time_ms_of
 from gossipsess.model.identity import NODE_ID_BYTES, NodeId
 from gossipsess.model.member import Address, Name
 from gossipsess.runtime.links import READ_BYTES, greet
-from gossipsess.runtime.sockets import Sockets, bind
 from gossipsess.runtime.transport import Connection, Receiver
+from gossipsess.service import listen
 from gossipsess.wire.codec import decode_untrusted, encode
 from gossipsess.wire.crypto import DatagramOpener, DatagramSealer, Link
 from gossipsess.wire.keyring import Keyring
@@ -96,19 +96,20 @@ class Ears:
 class Outpost:
     """A pair of ports of its own, and membership of the multicast group."""
 
-    def __init__(self, config: Config, keyring: Keyring, *, multicast: bool = True) -> None:
+    def __init__(self, config: Config, keyring: Keyring, group: Address | None) -> None:
         """Bind.
 
         Raises:
-            ConfigError: no port is to be had, or the group cannot be joined.
+            ConfigError: no port is to be had, or `group` cannot be joined.
         """
         self.ears = Ears()
-        self._group = config.discovery_parts().multicast if multicast else None
+        self._group = group
         self._keyring = keyring
         self._node = bytes(2) + os.urandom(NODE_ID_BYTES - 2)
         self._sealer = DatagramSealer(keyring.primary, self._node)
         self._opener = DatagramOpener(keyring)
-        sockets: Sockets = bind(config.bind_address, 0, 1, self._group)
+        discovery = f"multicast://{group[0]}:{group[1]}" if group is not None else "none"
+        sockets = listen(replace(config, discovery=discovery, port=0, port_range=1))
         self._port = sockets.port
         self._transport = sockets.transport()
         self._sequence = random.getrandbits(31)  # tells our pings apart, and hides nothing

@@ -12,12 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from socket import AF_UNSPEC
-from typing import Final
+from typing import Any, Final
 
 import trio
 
-from gossipsess.cli.doctor.address import check_address, is_local
-from gossipsess.cli.doctor.finding import Finding
+from gossipsess.cli.doctor.address import check_address
+from gossipsess.cli.doctor.finding import Finding, Verdict
+from gossipsess.cli.doctor.local import ask_here, check_local, known_to
 from gossipsess.cli.doctor.multicast import check_multicast
 from gossipsess.cli.doctor.names import Answer, check_name
 from gossipsess.cli.doctor.outpost import Outpost, Visit
@@ -29,6 +30,7 @@ from gossipsess.config import Config, Discovery
 from gossipsess.errors import ConfigError
 from gossipsess.model.member import Address, Name
 from gossipsess.runtime import localkey, resolver
+from gossipsess.runtime.sockets import is_local
 from gossipsess.wire.keyring import Keyring
 
 VISITS_MAX: Final = 64
@@ -62,7 +64,8 @@ async def examine(seconds: float, progress: Progress, environ: Mapping[str, str]
         return Report([Finding("settings", "fail", str(error), "", "settings")], refused=True)
     examination = Examination(config, keyring, seconds, progress, advertised)
     examination.found = [*check_settings(config, keyring, environ), *found]
-    await examination.run()
+    if is_local(config.bind_address):
+        await examination.run()
     return Report(examination.found, cluster=config.cluster, key=keyring.primary.key_id.hex())
 
 
@@ -80,6 +83,8 @@ class Examination:
     here: dict[int, Visit] = field(default_factory=dict)
     """By port: who was met on this machine's own range."""
     answers: list[Answer] = field(default_factory=list)
+    asked: tuple[list[dict[str, Any]], list[str], str] = ([], [], "")
+    """What the nodes of this machine said of themselves, see `local.ask_here`."""
 
     def __post_init__(self) -> None:
         self.is_local = cache(is_local)
@@ -88,46 +93,49 @@ class Examination:
         """Look at everything."""
         parts = self.config.discovery_parts()
         taken = taken_ports(self.config)
+        group = parts.multicast
         try:
-            outpost = Outpost(self.config, self.keyring)
+            outpost = Outpost(self.config, self.keyring, group)
         except ConfigError as error:
-            self.found.append(Finding("multicast", "fail", str(error), "", "multicast-local"))
-            try:
-                outpost = Outpost(self.config, self.keyring, multicast=False)
-            except ConfigError:
-                return  # not even a port: the address is not this machine's, and the text says so
-            parts = Discovery(None, parts.seeds, parts.names, parts.names_when_alone)
+            verdict: Verdict = "warn" if parts.can_do_without_multicast else "fail"
+            self.found.append(Finding("multicast", verdict, str(error), "", "multicast-local"))
+            group = None
+            outpost = Outpost(self.config, self.keyring, None)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(outpost.serve)
-                await self._gather(outpost, parts, [one.port for one in taken if one.tcp][:TAKEN_MAX])
+                await self._gather(outpost, parts, group, [one.port for one in taken if one.tcp][:TAKEN_MAX])
                 nursery.cancel_scope.cancel()
         finally:
             outpost.close()
 
-        elsewhere = [visit for visit in self.visits if visit.outcome == "met" and not self._is_mine(visit.address[0])]
-        self.found += check_ports(self.config, taken, self.here)
+        elsewhere = [visit for visit in self._met() if not self._is_mine(visit.address[0])]
+        self.found += [
+            *check_ports(self.config, taken, self.here),
+            *check_local(self.config, *self.asked, alone=not self._met()),
+        ]
         for answer in self.answers:
             needed = not elsewhere or not parts.names_when_alone
             self.found.append(check_name(answer, needed=needed, is_mine=self._is_mine))
-        if parts.multicast is not None:
+        if group is not None:
             self.found += check_multicast(
-                self.config, outpost.ears, parts.multicast, self.seconds,
+                self.config, outpost.ears, group, self.seconds,
                 met_elsewhere=bool(elsewhere), is_mine=self._is_mine,
             )  # fmt: skip
         everyone = [visit for visit in self.here.values() if visit.outcome == "met"] + self.visits
         for visit in everyone:
             self.found += check_visit(visit, self.config)
-        self.found += [*check_clocks(everyone, self._is_mine), *check_links(everyone), self._company(everyone)]
+        self.found += [*check_clocks(everyone, self._is_mine), *check_links(everyone), self._company()]
 
-    async def _gather(self, outpost: Outpost, parts: Discovery, ports: list[int]) -> None:
+    async def _gather(self, outpost: Outpost, parts: Discovery, group: Address | None, ports: list[int]) -> None:
         async with trio.open_nursery() as nursery:
-            if parts.multicast is not None:
+            if group is not None:
                 self.progress(f"listening to multicast for {self.seconds:g} s")
                 nursery.start_soon(outpost.beacon, self.seconds)
             for name in parts.names:
                 nursery.start_soon(self._look_up, outpost, name)
             nursery.start_soon(self._visit_here, outpost, ports)
+            nursery.start_soon(self._ask_here)
         candidates = dict.fromkeys(parts.seeds, ("seed", 1))
         for answer in self.answers:
             told_by = f"{answer.name.scheme}://{answer.name.host}"
@@ -135,6 +143,8 @@ class Examination:
                 candidates.setdefault(address, (told_by, min(answer.name.ports, NAMED_PORTS_MAX)))
         for address in outpost.ears.heard:
             candidates.setdefault(address, ("multicast", 1))
+        for address in known_to(self.config, self.asked[0]):
+            candidates.setdefault(address, ("known here", 1))
         self.visits = await self._visit(outpost, candidates)
         met = {visit.node for visit in (*self.here.values(), *self.visits)}
         known: dict[Address, tuple[str, int]] = {}
@@ -143,6 +153,12 @@ class Examination:
                 if told.member.is_live and told.member.node not in met:
                     known.setdefault(told.member.address, (f"known at {visit.address[0]}", 1))
         self.visits += await self._visit(outpost, known)
+
+    def _met(self) -> list[Visit]:
+        return [visit for visit in (*self.here.values(), *self.visits) if visit.outcome == "met"]
+
+    async def _ask_here(self) -> None:
+        self.asked = await trio.to_thread.run_sync(ask_here)
 
     async def _look_up(self, outpost: Outpost, name: Name) -> None:
         answer = Answer(name)
@@ -196,8 +212,8 @@ class Examination:
     def _is_mine(self, host: str) -> bool:
         return host == self.advertised or self.is_local(host)
 
-    def _company(self, everyone: list[Visit]) -> Finding:
-        met = {visit.node: visit for visit in everyone if visit.outcome == "met"}
+    def _company(self) -> Finding:
+        met = {visit.node: visit for visit in self._met()}
         here = [visit for visit in met.values() if self._is_mine(visit.address[0])]
         others = len(met) - len(here)
         text = f"{others} node{'' if others == 1 else 's'} of this cluster elsewhere, {len(here)} on this machine"

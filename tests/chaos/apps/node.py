@@ -15,8 +15,9 @@ import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b
 from typing import Any
+
+from digests import digests
 
 from gossipsess.config import Config
 from gossipsess.errors import SessionUnavailable
@@ -24,7 +25,7 @@ from gossipsess.model.identity import sid_of
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, RESERVED
 from gossipsess.model.table import register_value
 from gossipsess.protocol.outcomes import Gone, Outcome
-from gossipsess.protocol.placement import EVERYWHERE, partition_of
+from gossipsess.protocol.placement import partition_of
 from gossipsess.service import RunningNode
 from gossipsess.session import Session
 from gossipsess.waiting import blocking
@@ -59,26 +60,8 @@ class App:
         }
 
     def digests(self) -> dict[str, Any]:
-        """Return digests of all that this node is to hold, by partition: ids, keys, values, and who wrote them when.
-
-        And the tag of its layout: nodes with equal tags agree on what each is to hold.
-        """
-        # Not of the product's own state hashes: those are one of the things under test.
-        with self._service.node.locked() as replica:
-            layout = replica.placement.layout
-            scope = layout.partitions_of(replica.node)
-            records = sorted(self._service.node.records.items())
-        summaries = {
-            partition: blake2b(digest_size=16) for partition in range(EVERYWHERE + 1) if scope >> partition & 1
-        }
-        for sid, record in records:
-            summary = summaries.get(partition_of(sid))
-            if summary is not None:
-                entries = [
-                    (key, entry.stamp, entry.origin, entry.value) for key, entry in sorted(record.entries.items())
-                ]
-                summary.update(repr((sid, record.tombstone, entries)).encode())
-        return {"layout": layout.tag, "of": {partition: one.hexdigest() for partition, one in summaries.items()}}
+        """See `digests.digests`."""
+        return digests(self._service.node)
 
     def shown(self, ids: list[str]) -> list[dict[str, Any] | None]:
         """Return what this node has of these sessions; None for one that is ended.

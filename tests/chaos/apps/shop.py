@@ -1,7 +1,8 @@
 # A web application whose clients can tell what is missing: every write of a session has a key of its own.
 #
 # In:     uvicorn shop:app, and GOSSIPSESS_*.
-# Out:    GET / and POST /write answer with all that the session shows; the rest is for the scripts.
+# Out:    GET / and POST /write answer with all that the session shows, POST /logout ends it; the rest is for the
+#         scripts. Its twin is shop_flask.py.
 # Choice: a key for each write, since a value that is read, added to and written back could be overwritten by a write
 #         whose answer never came; then a later write would hide an earlier one, and nothing would have gone wrong.
 
@@ -10,6 +11,8 @@ import threading
 import time
 from typing import Final
 
+from digests import digests
+from node_status import node_status
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -38,7 +41,9 @@ def tell_pulled() -> None:
 
 def shown(request: Request) -> JSONResponse:
     values = dict(request.session)
-    return JSONResponse({"seen": values, "stale": request.scope["session"].stale})
+    return JSONResponse(
+        {"seen": values, "stale": request.scope["session"].stale, "replica": os.environ.get("GOSSIPSESS_HOST")}
+    )
 
 
 async def read(request: Request) -> JSONResponse:
@@ -47,6 +52,11 @@ async def read(request: Request) -> JSONResponse:
 
 async def write(request: Request) -> JSONResponse:
     request.session[request.query_params["key"]] = request.query_params["value"]
+    return shown(request)
+
+
+async def logout(request: Request) -> JSONResponse:
+    request.session.clear()
     return shown(request)
 
 
@@ -65,10 +75,11 @@ def fill(request: Request) -> JSONResponse:
 
 
 async def status(_: Request) -> JSONResponse:
-    told = process_node().status()
-    linked = sum(member.linked for member in told.members)
-    names = ("synced", "sessions", "unconfirmed", "pulled_bytes")
-    return JSONResponse({"linked": linked} | {name: getattr(told, name) for name in names})
+    return JSONResponse(node_status())
+
+
+def all_digests(_: Request) -> JSONResponse:
+    return JSONResponse(digests(process_node().node))
 
 
 async def owners(_: Request) -> JSONResponse:
@@ -84,9 +95,11 @@ app = Starlette(
     routes=[
         Route("/", read),
         Route("/write", write, methods=["POST"]),
+        Route("/logout", logout, methods=["POST"]),
         Route("/fill", fill, methods=["POST"]),
         Route("/status", status),
         Route("/owners", owners),
+        Route("/digests", all_digests),
     ],
     middleware=[Middleware(SessionMiddleware)],
 )

@@ -1,0 +1,163 @@
+# Pod: one replica of an application, in a network namespace of its own, with its own address.
+#
+# In:     which application, its environment, an address.   Out: `Pod.start / stop / kill / ask`.
+# Choice: the environment is what Kubernetes gives: POD_IP and the pod's name from the downward API, and
+#         KUBERNETES_SERVICE_HOST, which it sets by itself. Everything else is the application's own.
+#         A pod's address goes with it, and may be another pod's a moment later.
+# Not here: records and the front (deployment.py).
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import trio
+
+from ..chaos.balancer import Answer, CutError
+from ..chaos.fleet import STOP_MAX_S, until
+from ..e2e.harness import START_S, Process, ScenarioError
+from .front import APP_PORT
+from .network import Network, inside_command
+
+App = Literal["starlette", "flask"]
+
+_APPS: Final = Path(__file__).parent.parent / "chaos" / "apps"
+
+
+def _command(app: App, bind: str) -> list[str]:
+    if app == "starlette":
+        host = ("--host", bind, "--port", str(APP_PORT))
+        return ["uvicorn", "shop:app", "--app-dir", str(_APPS), "--no-access-log", *host]
+    address = f"[{bind}]:{APP_PORT}" if ":" in bind else f"{bind}:{APP_PORT}"
+    workers = ("--workers", str(WORKERS), "--worker-class", "gthread", "--threads", "8")
+    return ["gunicorn", "shop_flask:app", "--chdir", str(_APPS), "--bind", address, "--no-control-socket", *workers]
+
+
+WORKERS: Final = 2
+"""Processes with a node of its own in a pod of gunicorn's."""
+
+
+class Pod:
+    """One pod; nothing runs at first.
+
+    Attributes:
+        address: its own, as long as it lives.
+        nodes: how many nodes live in it.
+        started_s: how long the start took until the application answered.
+    """
+
+    def __init__(
+        self, name: str, network: Network, address: str, resolv_conf: str, app: App, environ: Mapping[str, str],
+        folder: Path,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.address = address
+        self.nodes = WORKERS if app == "flask" else 1
+        self.started_s = 0.0
+        self._network = network
+        self._resolv_conf = resolv_conf
+        self._app: App = app
+        self._environ = environ
+        self._folder = folder
+        self._namespace = ""
+        self._process: Process | None = None
+
+    @property
+    def running(self) -> bool:
+        """Its process has not ended."""
+        return self._process is not None and self._process.running
+
+    async def launch(self) -> None:
+        """Give it its address and start its process; returns at once."""
+        own = ("GOSSIPSESS_", "KUBERNETES_", "POD_")
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+        environ |= {"PYTHONUNBUFFERED": "1", "POD_IP": self.address, "GOSSIPSESS_HOST": self.name, **self._environ}
+        self._namespace = await self._network.attach(self.name, self.address, self._resolv_conf)
+        bind = "::" if self._network.version == 6 else "0.0.0.0"
+        command = inside_command(self._namespace, [sys.executable, "-m", *_command(self._app, bind)])
+        self._process = Process(self.name, command, environ, self._folder)
+
+    async def wait_ready(self) -> None:
+        """Wait until the application answers.
+
+        Raises:
+            ScenarioError: its process ended, or it did not in time.
+        """
+        began_s = time.monotonic()
+
+        async def answers() -> bool:
+            if not self.running:
+                raise ScenarioError(f"{self.name} ended before it served")
+            try:
+                await self.status()
+            except (OSError, CutError):
+                return False
+            return True
+
+        await until(answers, f"{self.name} serves", START_S)
+        self.started_s = time.monotonic() - began_s
+
+    async def stop(self, grace_s: float = STOP_MAX_S) -> None:
+        """SIGTERM, wait until the process is gone, and give up the address.
+
+        Raises:
+            ScenarioError: it did not end by itself within `grace_s`.
+        """
+        assert self._process is not None
+        ended = await trio.to_thread.run_sync(self._process.stop, grace_s)
+        await self._network.detach(self._namespace)
+        if not ended:
+            raise ScenarioError(f"{self.name} did not end within {grace_s:g} s of SIGTERM")
+
+    async def kill(self) -> None:
+        """``kill -9`` of all that runs in it; the address goes too, as with a pod that is deleted without grace."""
+        assert self._process is not None
+        self._process.kill()
+        await self._network.detach(self._namespace)
+
+    async def ask(self, method: str, path: str, cookies: Mapping[str, str]) -> Answer:
+        """Make one request of this pod itself; see `Network.ask` for what it raises."""
+        return await self._network.ask(self.address, APP_PORT, method, path, cookies)
+
+    async def status(self) -> dict[str, Any]:
+        """Return what a node of this pod says of itself.
+
+        Raises:
+            OSError, CutError: it gives no answer.
+        """
+        answer = await self.ask("GET", "/status", {})
+        if answer.status != 200:
+            raise CutError(f"{self.name}: {answer.status}")
+        told: dict[str, Any] = answer.json()
+        return told
+
+    def says(self, text: str) -> int:
+        """Return how many lines of its log have this text."""
+        assert self._process is not None
+        return sum(text in line for line in self._process.log.read_text(errors="replace").splitlines())
+
+    def close(self) -> None:
+        """Kill what still runs; the namespace goes with the network."""
+        if self._process is not None:
+            self._process.kill()
+
+    def log_tail(self) -> str:
+        """Return the end of its log."""
+        return self._process.log_tail() if self._process is not None else ""
+
+    def pause(self) -> None:
+        """SIGSTOP to every process in it."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
