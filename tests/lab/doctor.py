@@ -24,18 +24,20 @@
 # From the repository's root: python -m tests.lab.doctor --fault udp-blocked
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import trio
 
 from ..chaos.fleet import run_script, script_parser, until
 from ..e2e.harness import START_S
+from .form import add_shape
 from .lab import SERVICE, Deployment, Lab, open_lab
 from .network import Protocol
-from .pod import Pod
+from .pod import App, Pod
 
 DOCTOR: Final = (sys.executable, "-m", "gossipsess", "doctor", "--json", "--seconds", "1.5")
 DOCTOR_MAX_S: Final = 60.0
@@ -60,31 +62,26 @@ class Fault(NamedTuple):
     """The pods become one cluster all the same, and the doctor is called then."""
 
 
-def faketime(shift: str) -> tuple[tuple[str, str], ...]:
-    """Return variables that shift a process's wall clock and leave its monotonic clock alone."""
-    library = faketime_library()
-    return (("LD_PRELOAD", library), ("FAKETIME", shift), ("FAKETIME_DONT_FAKE_MONOTONIC", "1"))
-
-
-def faketime_library() -> str:
-    """Return where libfaketime is; empty where it is not installed."""
-    return next((str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), "")
+def clock(ahead_s: int) -> tuple[tuple[str, str], ...]:
+    """Return variables that have a process believe another time of day."""
+    path = os.pathsep.join([str(Path(__file__).parent / "shifted_clock"), os.environ.get("PYTHONPATH", "")])
+    return (("PYTHONPATH", path.rstrip(os.pathsep)), ("LAB_AHEAD_S", str(ahead_s)))
 
 
 FAULTS: Final = {
     "nothing": Fault("", 0, multicast=True, meets=True),
     "no-dns": Fault("dns", service="another"),
     "dns-silent": Fault("dns"),
-    "own-record": Fault("dns-own"),
+    "own-record": Fault("dns-own", 0, meets=True),  # the other pod asks too, and dials
     "wrong-secret": Fault("secret", others_told=(("GOSSIPSESS_SECRET", OTHER_SECRET),)),
     "wrong-cluster": Fault("secret", others_told=(("GOSSIPSESS_CLUSTER", "blog"),)),
     "udp-blocked": Fault("udp-blocked", blocked=("udp",)),
     "tcp-blocked": Fault("tcp-blocked", blocked=("tcp",)),
     "all-blocked": Fault("tcp-blocked", blocked=("tcp", "udp")),
     "multicast": Fault("multicast-dropped", told=(("GOSSIPSESS_DISCOVERY", "multicast://239.255.79.50:7949"),)),
-    "clock-ahead": Fault("clock", others_told=faketime("+60s")),
-    "clock-behind": Fault("clock", others_told=faketime("-60s")),
-    "own-clock": Fault("clock", told=faketime("-60s"), others_told=(("FAKETIME", "+0s"),), nodes=3),
+    "clock-ahead": Fault("clock", others_told=clock(60)),
+    "clock-behind": Fault("clock", others_told=clock(-60)),
+    "own-clock": Fault("clock", told=clock(-60), others_told=clock(0), nodes=3),
     "ports": Fault("ports", told=(("GOSSIPSESS_PORT_RANGE", "1"),), nodes=1),
     "loopback": Fault("settings", 2, told=(("POD_IP", "127.0.0.1"),), nodes=1),
 }
@@ -97,21 +94,21 @@ with socket.create_server(("", 7950)):
 """
 
 
-async def play(name: str) -> dict[str, Any]:
-    """Plant one fault; return what the doctor made of it.
+async def play(name: str, *, app: App = "starlette", version: Literal[4, 6] = 4) -> dict[str, Any]:
+    """Plant one fault; return what the doctor made of it. `version` is of IP.
 
     Raises:
         ScenarioError: an application did not come up, or the doctor did not end.
     """
     fault = FAULTS[name]
-    async with open_lab() as lab:
+    async with open_lab(version) as lab:
         lab.network.faults.multicast = fault.multicast
         lab.network.faults.blocked = set(fault.blocked)
         await lab.network.apply()
-        first = lab.new_deployment("shop", service=fault.service, environ=dict(fault.told))
+        first = lab.new_deployment("shop", service=fault.service, app=app, environ=dict(fault.told))
         environ = {"GOSSIPSESS_CLUSTER": "shop", **dict(fault.told), **dict(fault.others_told)}
         service = "hidden" if name == "own-record" else fault.service
-        others = lab.new_deployment("other", service=service, environ=environ)
+        others = lab.new_deployment("other", service=service, app=app, environ=environ)
         if name in WITHOUT_APPLICATION:
             code, told = await _without_application(lab, fault)
         else:
@@ -141,7 +138,8 @@ async def _with_applications(lab: Lab, name: str, first: Deployment, others: Dep
 
 
 async def _meet(pods: list[Pod]) -> bool:
-    return all([(await pod.status())["linked"] == len(pods) - 1 for pod in pods])
+    nodes = sum(pod.nodes for pod in pods)
+    return all([(await pod.status())["linked"] == nodes - 1 for pod in pods])
 
 
 async def _without_application(lab: Lab, fault: Fault) -> tuple[int, str]:
@@ -169,10 +167,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seconds=900,
     )
     parser.add_argument("--fault", action="append", choices=FAULTS, help="these only; may be given several times")
+    add_shape(parser)
     options = parser.parse_args(arguments)
 
     async def planted() -> dict[str, Any]:
-        played = [await play(name) for name in options.fault or FAULTS]
+        played = [await play(name, app=options.app, version=options.ip) for name in options.fault or FAULTS]
         missed = [{name: one[name] for name in ("fault", "exit_code", "reasons", "text")} for one in played
                   if not one["named"]]  # fmt: skip
         return {

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -81,25 +82,29 @@ def test_a_cluster_that_is_well_is_called_well(cluster):
     assert texts(report, "clock").startswith("3 clocks within 0.")
 
 
-def test_nobody_notices_the_doctor(cluster, caplog):
+@pytest.mark.parametrize("way", ["seeds", "multicast"])
+def test_nobody_notices_the_doctor(start, caplog, way):
     """It is run where something is wrong already: it must not add a member, a log line, or a change of placement."""
-    caplog.set_level(logging.INFO)
-    nodes = cluster(3)
-    before = [
-        (node.status().members, node.node.replica.placement.layout.tag, node.node.replica.swim.myself.incarnation)
-        for node in nodes
-    ]
-    lines = len(caplog.records)
+    caplog.set_level(logging.INFO, "gossipsess")
+    group = multicast_group()
+    nodes = [start(discovery=group) for _ in range(3)]
+    all_linked(*nodes)
+    eventually(lambda: time.time() - caplog.records[-1].created > 2.0, "nothing happens any more")
+    caplog.clear()
+    before = [_seen_by(node) for node in nodes]
     for _ in range(3):
-        assert examined(discovery=static(*nodes)).exit_code == 0
-    after = [
-        (node.status().members, node.node.replica.placement.layout.tag, node.node.replica.swim.myself.incarnation)
-        for node in nodes
-    ]
-    assert after == before
-    assert [one.getMessage() for one in caplog.records[lines:] if one.name.startswith("gossipsess")] == []
+        report = examined(discovery=group if way == "multicast" else static(*nodes))
+        assert report.exit_code == 0
+        assert "3 on this machine" in texts(report, "cluster")
+    assert [_seen_by(node) for node in nodes] == before
+    assert [one.getMessage() for one in caplog.records if one.name.startswith("gossipsess")] == []
     assert all(not rejected(node) for node in nodes)
     assert all(len(driver_of(node)._links) == 2 for node in nodes)
+
+
+def _seen_by(node: RunningNode) -> tuple[object, ...]:
+    replica = node.node.replica
+    return node.status().members, replica.placement.layout.tag, replica.swim.myself.incarnation
 
 
 def test_whom_nobody_named_is_found_through_who_knows_him(cluster, tmp_path, monkeypatch):
@@ -281,7 +286,6 @@ def test_nodes_that_do_not_know_each_other_are_told(start):
 def test_a_clock_that_is_off_is_named(start, monkeypatch, ahead_s, verdict):
     """Nodes refuse who is more than ten seconds ahead, and it looks like a network that swallows links."""
     node = start()
-    time = sys.modules["time"]
     now = time.time
     with monkeypatch.context() as shifted:  # the doctor's own clock
         shifted.setattr("gossipsess.cli.doctor.outpost.time", type("Time", (), {"time": lambda: now() - ahead_s}))
