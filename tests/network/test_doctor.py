@@ -145,6 +145,26 @@ def test_the_environment_of_another_application_is_told(start):
     assert "secret" in faults(report)
 
 
+def test_two_doctors_at_once_are_no_finding(start):
+    """Two people look for the same fault, and hear each other's beacons."""
+    group = multicast_group()
+    nodes = [start(discovery=group) for _ in range(2)]
+    all_linked(*nodes)
+    reports: list[Report] = []
+
+    async def one() -> None:
+        reports.append(await examine(SECONDS, lambda text: None, environ(discovery=group)))
+
+    async def both() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one)
+            nursery.start_soon(one)
+
+    trio.run(both)
+    assert [report.exit_code for report in reports] == [0, 0]
+    assert all("0 nodes of this cluster elsewhere, 2 on this machine" in texts(one, "cluster") for one in reports)
+
+
 @pytest.mark.parametrize("changes", [{"secret": "another-horse-battery"}, {"cluster": "another"}])
 def test_a_wrong_secret_is_named(start, changes):
     """The two look alike from the outside: one that says nothing at all."""

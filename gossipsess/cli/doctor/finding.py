@@ -24,7 +24,7 @@ FAULTS: Final = {
     "dns": "a name has no addresses, or the name server gives no answer",
     "dns-own": "a name has this machine's own address only",
     "multicast-local": "multicast does not work on this machine",
-    "multicast-dropped": "multicast brings nobody else's beacons",
+    "multicast-dropped": "multicast brings nobody else's beacons, or takes ours to nobody",
     "not-a-node": "something else than a node answers",
     "refused": "nobody listens at an address that was told",
     "unlinked": "nodes that can be reached do not know each other",

@@ -53,7 +53,11 @@ def check_multicast(
     if elsewhere:
         shown = ", ".join(_shown(address) for address in elsewhere[:SHOWN_MAX])
         more = f" and {len(elsewhere) - SHOWN_MAX} more" if len(elsewhere) > SHOWN_MAX else ""
-        return [*found, Finding("multicast", "ok", f"{text}, and {shown}{more}")]
+        text = f"{text}, and {shown}{more}"
+        if any(ears.heard[address].answered for address in elsewhere):
+            return [*found, Finding("multicast", "ok", text)]
+        text += "; but none of them answers ours: multicast goes one way here, or UDP does not reach us"
+        return [*found, Finding("multicast", "info" if met_elsewhere else "warn", text, _ELSE, "multicast-dropped")]
     if ipaddress.ip_address(config.bind_address).is_loopback:
         return [*found, Finding("multicast", "ok" if here else "info", f"{text}{'' if here else ', nobody else'}")]
     text += f", nobody of another machine within {seconds:g} s"

@@ -3,8 +3,9 @@
 # In:    settings, keys.    Out: beacons heard and answered, pings answered, addresses visited.
 # Rule:  it must never become a member. Nobody becomes one by a beacon, by a ping, or by a link without a Hello; so that
 #        is all it sends. What it pings names a node that nobody is: the answer (WrongId) changes nothing over there.
-# Node id: smaller than nearly all others, so that who hears its beacon answers by unicast and does not dial; and random
-#        beyond that, since each id seals with nonces of its own.
+# Node id: smaller than nearly all others, so that who hears its beacon answers by unicast and does not dial; by that
+#        doctors also know each other, where two are called at once. Random beyond, since each id seals with nonces of
+#        its own.
 # Same parts as a node: sockets, seals, greetings and lookups are those of runtime/ and wire/, so what fails here would
 #        fail there.
 # Not here: what follows from what was met (visits.py, multicast.py).
@@ -44,6 +45,8 @@ HEARD_MAX: Final = 256
 """Addresses noted from beacons; more nodes than that on one network segment are not told one by one."""
 BEACON_EVERY_S: Final = 0.8
 _FAILED_PAUSE_S: Final = 0.1
+_DOCTORS: Final = bytes(2)
+"""How their node ids begin; one in 65,536 nodes' does too, and is met in other ways."""
 
 Outcome = Literal["met", "stranger", "former", "no node", "refused", "silent", "unreachable"]
 """``former``: it takes only what is sealed with a former secret of ours."""
@@ -105,7 +108,7 @@ class Outpost:
         self.ears = Ears()
         self._group = group
         self._keyring = keyring
-        self._node = bytes(2) + os.urandom(NODE_ID_BYTES - 2)
+        self._node = _DOCTORS + os.urandom(NODE_ID_BYTES - len(_DOCTORS))
         self._sealer = DatagramSealer(keyring.primary, self._node)
         self._opener = DatagramOpener(keyring)
         discovery = f"multicast://{group[0]}:{group[1]}" if group is not None else "none"
@@ -187,7 +190,7 @@ class Outpost:
             match message:
                 case Beacon() if sender == self._node:
                     self.ears.own = True
-                case Beacon(port, reply):
+                case Beacon(port, reply) if not sender.startswith(_DOCTORS):
                     self._heard((address[0], port), on_group=on_group, reply=reply)
                 case ProbeAck(sequence) | WrongId(sequence) if sequence in self._pings:
                     self._pings.pop(sequence).set()

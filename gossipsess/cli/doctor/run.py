@@ -44,13 +44,14 @@ Progress = Callable[[str], None]
 def run(*, seconds: float, as_json: bool) -> int:
     """Examine, print, and return the exit code."""
     progress = _on_terminal if sys.stderr.isatty() else _nowhere
+    report: Report | None = None
     try:
         report = trio.run(examine, seconds, progress, os.environ)
-    except KeyboardInterrupt:
-        return 130
+    except* KeyboardInterrupt:
+        pass
     finally:
         progress("")
-    return print_report(report, as_json=as_json)
+    return 130 if report is None else print_report(report, as_json=as_json)
 
 
 async def examine(seconds: float, progress: Progress, environ: Mapping[str, str]) -> Report:
