@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from gossipsess.model.member import Address
+
 Verdict = Literal["ok", "info", "warn", "fail"]
 """``fail`` keeps nodes apart, or will; ``warn`` may; ``info`` is worth knowing."""
 
@@ -52,6 +54,12 @@ class Finding:
 
     def __post_init__(self) -> None:
         assert not self.fault or self.fault in FAULTS, self.fault
+
+
+def shown(address: Address) -> str:
+    """Return an address as people write it."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def reasons(findings: Iterable[Finding]) -> list[Finding]:

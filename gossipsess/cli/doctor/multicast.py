@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Callable
 from typing import Final
 
-from gossipsess.cli.doctor.finding import Finding, Verdict
+from gossipsess.cli.doctor.finding import Finding, Verdict, shown
 from gossipsess.cli.doctor.outpost import Ears
 from gossipsess.config import Config
 from gossipsess.model.member import Address
@@ -51,9 +51,9 @@ def check_multicast(
     if here:
         text += f", {len(here)} node{'s' if len(here) > 1 else ''} of this machine"
     if elsewhere:
-        shown = ", ".join(_shown(address) for address in elsewhere[:SHOWN_MAX])
+        listed = ", ".join(shown(address) for address in elsewhere[:SHOWN_MAX])
         more = f" and {len(elsewhere) - SHOWN_MAX} more" if len(elsewhere) > SHOWN_MAX else ""
-        text = f"{text}, and {shown}{more}"
+        text = f"{text}, and {listed}{more}"
         if any(ears.heard[address].answered for address in elsewhere):
             return [*found, Finding("multicast", "ok", text)]
         text += "; but none of them answers ours: multicast goes one way here, or UDP does not reach us"
@@ -66,7 +66,3 @@ def check_multicast(
         return [*found, Finding("multicast", "info", f"{text}: {why}", "", "multicast-dropped")]
     why = "no other machine runs a node, or the network drops multicast"
     return [*found, Finding("multicast", "warn", f"{text}: {why}", _ELSE, "multicast-dropped")]
-
-
-def _shown(address: Address) -> str:
-    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"

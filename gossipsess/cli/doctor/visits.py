@@ -9,12 +9,11 @@ from collections.abc import Callable
 from statistics import median
 from typing import Final
 
-from gossipsess.cli.doctor.finding import Finding
+from gossipsess.cli.doctor.finding import Finding, shown
 from gossipsess.cli.doctor.outpost import CONNECT_S, Visit
 from gossipsess.config import Config
 from gossipsess.model.clock import AGREE_MS, AHEAD_MS_MAX
 from gossipsess.model.identity import short
-from gossipsess.model.member import Address
 from gossipsess.model.rules import Rules
 
 AGREE_S: Final = AGREE_MS / 1000
@@ -33,7 +32,7 @@ _NTP: Final = "Run NTP on both machines (timedatectl, chronyc tracking), then re
 
 def check_visit(visit: Visit, config: Config) -> list[Finding]:
     """Say what came of one visit."""
-    where = f"{_shown(visit.address)} ({visit.told_by})"
+    where = f"{shown(visit.address)} ({visit.told_by})"
     match visit.outcome:
         case "met":
             return _met(visit, config, where)
@@ -64,7 +63,7 @@ def _met(visit: Visit, config: Config, where: str) -> list[Finding]:
     if hello is None:
         return [Finding("node", "warn", f"{where} is of this cluster, but {visit.problem}", "See its log.")]
     live = sum(told.member.is_live for told in hello.members)
-    name = "" if hello.member.name == _shown(visit.address) else f" {hello.member.name}"
+    name = "" if hello.member.name == shown(visit.address) else f" {hello.member.name}"
     text = f"{where}:{name} sees {live} other{'' if live == 1 else 's'}; TCP {_ms(visit.connect_s)}"
     if visit.udp_s is None:
         text += ", and UDP gets no answer: a firewall or NetworkPolicy lets only TCP through"
@@ -96,7 +95,7 @@ def check_clocks(visits: list[Visit], is_mine: Callable[[str], bool]) -> list[Fi
 
 def _of_one(visit: Visit, is_mine: Callable[[str], bool]) -> str:
     what = "the clock of the node at" if not is_mine(visit.address[0]) else "the clock of this machine's node at"
-    return f"{what} {_shown(visit.address)} is {_off(visit.ahead_s)} this machine's"
+    return f"{what} {shown(visit.address)} is {_off(visit.ahead_s)} this machine's"
 
 
 def _clock_off(text: str, ahead_s: float) -> Finding:
@@ -119,8 +118,8 @@ def check_links(visits: list[Visit]) -> list[Finding]:
         known = {told.member.node for told in visit.hello.members if told.member.is_live} | {visit.node}
         lacking = [other for other in met if other.node not in known]
         if lacking:
-            shown = ", ".join(_shown(other.address) for other in lacking[:4]) + (", ..." if lacking[4:] else "")
-            unknown.append(f"{_shown(visit.address)} ({short(visit.node)}) does not see {shown}")
+            listed = ", ".join(shown(other.address) for other in lacking[:4]) + (", ..." if lacking[4:] else "")
+            unknown.append(f"{shown(visit.address)} ({short(visit.node)}) does not see {listed}")
     if not unknown:
         return []
     text = f"nodes that are reached from here do not know each other: {'; '.join(unknown[:4])}"
@@ -130,10 +129,6 @@ def check_links(visits: list[Visit]) -> list[Finding]:
         "there too, and see their logs."
     )
     return [Finding("cluster", "warn", text, advice, "unlinked")]
-
-
-def _shown(address: Address) -> str:
-    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
 
 def _ms(seconds: float | None) -> str:
