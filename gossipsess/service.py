@@ -202,14 +202,9 @@ class NodeService:
         return replica
 
     def _address(self) -> Address:
-        config = self.config
-        port = self.sockets.port if self.sockets is not None else 0
-        if config.advertise is not None:
-            return (str(ipaddress.ip_address(config.advertise)), port)  # as sockets and the name service write it
-        bound = ipaddress.ip_address(config.bind_address)
-        if bound.is_unspecified and self.sockets is not None:
-            return (route_address(config.discovery_parts().multicast, dual=bound.version == 6), port)
-        return (str(bound), port)
+        if self.sockets is None:
+            return (self.config.advertise or self.config.bind_address, 0)
+        return (advertised_host(self.config), self.sockets.port)
 
 
 _running: "weakref.WeakSet[RunningNode]" = weakref.WeakSet()  # iterated only to close each; order is no matter
@@ -251,6 +246,20 @@ class RunningNode(NodeService):
         """Tell the others, and stop. Sessions stay readable in this process."""
         self.closed = True
         self._portal.close()
+
+
+def advertised_host(config: Config) -> str:
+    """Return the IP address at which a node with these settings tells others to reach it, as sockets write it.
+
+    Raises:
+        ConfigError: this machine has none but loopback's, and listens for others.
+    """
+    if config.advertise is not None:
+        return str(ipaddress.ip_address(config.advertise))
+    bound = ipaddress.ip_address(config.bind_address)
+    if bound.is_unspecified:
+        return route_address(config.discovery_parts().multicast, dual=bound.version == 6)
+    return str(bound)
 
 
 def listen(config: Config) -> Sockets:

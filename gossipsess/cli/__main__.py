@@ -3,7 +3,7 @@
 # In:    arguments.    Out: text, or with --json one JSON object a line; an exit code.
 # Choice: argparse, and each command imports what it needs when it runs, so that --help costs no import of Trio, and a
 # probe that runs every few seconds hardly any.
-# Not here: what a command does (demo/, k8s.py, asking.py).
+# Not here: what a command does (demo/, doctor/, k8s.py, asking.py).
 
 import argparse
 import json
@@ -89,6 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from gossipsess.cli.k8s import main as k8s  # so has it
 
         return k8s(arguments[1:])
+    if arguments and arguments[0] == "doctor":
+        from gossipsess.cli.doctor.command import main as doctor  # and it
+
+        return doctor(arguments[1:])
     if arguments and arguments[0] in asking.COMMANDS:  # so that a probe pays for one parser and not for all
         return asking.main(arguments)
     parser = _parser()
@@ -158,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for name, (summary, _) in asking.COMMANDS.items():
         commands.add_parser(name, help=summary)
+    commands.add_parser("doctor", help="why a node is alone, and what to do")
     commands.add_parser("simulate", help="the protocol in a world where everything breaks, from a seed")
 
     keygen = commands.add_parser(

@@ -244,14 +244,16 @@ class Checker:
                 must(same, "{} and another hash unequal states of {} alike", process, sid)
         self._waits.check_end()
 
-    def check_read(self, process: Process, sid: Sid, found: Found | None) -> None:
+    def check_read(self, process: Process, sid: Sid, found: Found | None, record: Record | None) -> None:
         """Check what a read was told when all is well, at one of a session's holders or elsewhere.
+
+        `record`: what was there at that moment.
 
         Raises:
             Violation: a dead session is served, or not what the holders have.
         """
         held = places.running_holders(process, sid, self._cluster.live)[0].records.get(sid)
-        served = process.records.get(sid) if found in (Found.FRESH, Found.STALE) else None
+        served = record if found in (Found.FRESH, Found.STALE) else None
         if held is None:
             return  # it has ended meanwhile, there first
         if held.tombstone:

@@ -15,8 +15,8 @@ from traceback import format_exc
 from typing import Any, Final, NamedTuple
 
 from gossipsess.model import digest
-from gossipsess.model.identity import SID_BYTES, Sid, short
-from gossipsess.model.record import ABSOLUTE, CREATED, IDLE
+from gossipsess.model.identity import SID_BYTES, NodeId, Sid, short
+from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, Record
 from gossipsess.model.revocation import is_user_sid
 from gossipsess.model.table import register_value
 from gossipsess.protocol import gains, placement
@@ -199,8 +199,8 @@ class _Run:
         cluster = self._cluster
         there = {sid: None for process in cluster.live for sid in process.records if not is_user_sid(sid)}
         sids = sorted(there, key=lambda sid: luck(self._scenario.seed, "read", sid.hex()))[:SIDS_READ]
-        for process, sid, found in self._fetched(sids):
-            self._checker.check_read(process, sid, found)
+        for read in self._fetched(sids):
+            self._checker.check_read(*read)
 
     def _serve(self) -> None:
         """Write at each node in turn: when all is well, all confirm, and it takes few messages."""
@@ -223,7 +223,7 @@ class _Run:
         sent = self._checker.pushes - pushes
         if sent > sum(2 * len(places.holders(live[0], sid)) + 2 for sid in sids):
             raise Violation(f"{sent} messages for {len(live)} writes at {len(live)} nodes", "too many messages")
-        if any(found is not Found.FRESH for _, _, found in self._fetched(sids)):
+        if any(found is not Found.FRESH for _, _, found, _ in self._fetched(sids)):
             raise Violation("a node lacks what all confirmed", "not there when well")
         self._end_at_each(sids)
 
@@ -235,23 +235,30 @@ class _Run:
             cluster.submit(process, Invalidate(sid, "all", _Slot(outcomes, number)))
         cluster.run_until(cluster.now_s + TOLD_S)
         served = (Found.FRESH, Found.STALE)
-        for process, sid, found in self._fetched(sids):
-            record = process.records.get(sid)
+        for process, sid, found, record in self._fetched(sids):
             if found in served and record is not None and not record.tombstone:
                 raise Violation(f"{process.label} serves {short(sid)} after a logout", "a dead session is served")
 
-    def _fetched(self, sids: list[Sid]) -> list[tuple[Process, Sid, Found | None]]:
-        """Read sessions at every node; return what each was told."""
+    def _fetched(self, sids: list[Sid]) -> list["_Read"]:
+        """Read sessions at every node; return what each was told, with what was there at that moment.
+
+        A moment later a copy at a node that is no holder may have gone.
+        """
         cluster = self._cluster
-        reads = [(process, sid) for process in cluster.live for sid in sids]
-        outcomes: list[Found | None] = [None] * len(reads)
-        for number, (process, sid) in enumerate(reads):
-            found = cluster.submit(process, Fetch(sid, (), _Slot(outcomes, number)))
-            if isinstance(found, Found):
-                outcomes[number] = found
-        if None in outcomes:
+        reads: dict[tuple[NodeId, Sid], _Read] = {}
+
+        def told(process: Process, sid: Sid, found: Found) -> None:
+            reads[process.node, sid] = (process, sid, found, process.records.get(sid))
+
+        for process in cluster.live:
+            for sid in sids:
+                reads[process.node, sid] = (process, sid, None, None)
+                found = cluster.submit(process, Fetch(sid, (), partial(told, process, sid)))
+                if isinstance(found, Found):
+                    told(process, sid, found)
+        if any(found is None for _, _, found, _ in reads.values()):
             cluster.run_until(cluster.now_s + FETCH_TIMEOUT_S + LOOK_EVERY_S)
-        return [(*read, outcome) for read, outcome in zip(reads, outcomes, strict=True)]
+        return list(reads.values())
 
     def _changes(self) -> tuple[tuple[str, bytes | None], ...]:
         time_ms = EPOCH_MS + round(self._cluster.now_s * 1000)
@@ -281,6 +288,10 @@ class _Run:
                 left = [record for record in process.records.values() if not record.tombstone]
                 if left:
                     raise Violation(f"{process.label} still holds {left[0].sid.hex()}", "a session never ended")
+
+
+_Read = tuple[Process, Sid, Found | None, Record | None]
+"""Who was asked for which session, what it said, None for nothing, and what it served."""
 
 
 class _Slot:

@@ -272,7 +272,7 @@ def script_parser(
     *,
     control: str = "",
     rounds: tuple[int, str] | None = None,
-    nodes: tuple[int, str],
+    nodes: tuple[int, str] | None = None,
     nodes_min: int = NODES_MIN,
     package: str = "tests.chaos",
     sessions: int | None = None,
@@ -304,7 +304,8 @@ def script_parser(
 
     if rounds is not None:
         add("--rounds", *rounds, type=whole(1))
-    add("--nodes", *nodes, type=whole(nodes_min))
+    if nodes is not None:
+        add("--nodes", *nodes, type=whole(nodes_min))
     if sessions is not None:
         add("--sessions", sessions, "that they are filled with", type=whole(1))
     if value_bytes is not None:

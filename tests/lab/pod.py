@@ -73,13 +73,36 @@ class Pod:
 
     async def launch(self) -> None:
         """Give it its address and start its process; returns at once."""
-        own = ("GOSSIPSESS_", "KUBERNETES_", "POD_")
-        environ = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-        environ |= {"PYTHONUNBUFFERED": "1", "POD_IP": self.address, "GOSSIPSESS_HOST": self.name, **self._environ}
-        self._namespace = await self._network.attach(self.name, self.address, self._resolv_conf)
+        await self.attach()
         bind = "::" if self._network.version == 6 else "0.0.0.0"
         command = inside_command(self._namespace, [sys.executable, "-m", *_command(self._app, bind)])
-        self._process = Process(self.name, command, environ, self._folder)
+        self._process = Process(self.name, command, self.environ, self._folder)
+
+    async def attach(self) -> None:
+        """Give it its address, and no process."""
+        self._namespace = await self._network.attach(self.name, self.address, self._resolv_conf)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What a process of its own is told. Its folder for sockets is its own too, as a pod's files are."""
+        own = ("GOSSIPSESS_", "KUBERNETES_", "POD_")
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+        folder = self._folder / f"{self.name}-run"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        named = {"POD_IP": self.address, "GOSSIPSESS_HOST": self.name, "XDG_RUNTIME_DIR": str(folder)}
+        return environ | {"PYTHONUNBUFFERED": "1", **named, **self._environ}
+
+    async def run(self, *command: str, within_s: float = START_S) -> tuple[int, str]:
+        """Run a command beside its application, as ``kubectl exec`` does; return its exit code and what it printed.
+
+        Raises:
+            ScenarioError: it did not end in time.
+        """
+        with trio.move_on_after(within_s):
+            inside = inside_command(self._namespace, list(command))
+            done = await trio.run_process(inside, env=self.environ, capture_stdout=True, check=False)
+            return done.returncode, done.stdout.decode()
+        raise ScenarioError(f"{self.name}: {' '.join(command)} did not end within {within_s:g} s")
 
     async def wait_ready(self) -> None:
         """Wait until the application answers.

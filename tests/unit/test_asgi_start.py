@@ -78,7 +78,7 @@ async def test_a_node_that_cannot_start_stops_the_server_from_starting(app):
     async def receive():
         return {"type": "lifespan.startup"}
 
-    middleware = SessionMiddleware(app, config=Config(advertise="127.0.0.1", bind="192.0.2.1", secret="s" * 16))
+    middleware = SessionMiddleware(app, config=Config(bind="192.0.2.1", secret="s" * 16))
     with pytest.raises(ConfigError):
         await middleware({"type": "lifespan"}, receive, send)
     assert [message["type"] for message in sent] == ["lifespan.startup.failed"]

@@ -26,7 +26,7 @@ FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in name
 ONLY_IN = {
     "cbor2": {"wire"},
     "cryptography": {"wire"},
-    "trio": {"runtime", "service", "inline", "waiting"},
+    "trio": {"runtime", "service", "inline", "waiting", "cli"},
     "time": {"node", "store", "service", "runtime", "web", "cli", "sim", "sync", "aio", "inline"},
     "socket": {"runtime", "cli"},
 }

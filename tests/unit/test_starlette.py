@@ -249,7 +249,7 @@ async def test_a_node_that_cannot_start_is_told_to_the_server_once():
     async def receive():
         return {"type": "lifespan.startup"}
 
-    config = Config(advertise="127.0.0.1", bind="192.0.2.1", secret="s" * 16)
+    config = Config(bind="192.0.2.1", secret="s" * 16)
     with pytest.raises(ConfigError):
         await SessionMiddleware(Starlette(), config=config)({"type": "lifespan"}, receive, send)
     assert sent == ["lifespan.startup.failed"]

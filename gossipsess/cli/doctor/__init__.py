@@ -1,0 +1,1 @@
+"""Why a node is alone, and what to do about it: `gossipsess doctor`."""
