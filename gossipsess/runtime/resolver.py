@@ -58,12 +58,15 @@ async def _srv_addresses(service: str, family: socket.AddressFamily) -> list[Add
 
 
 async def _srv_targets(service: str) -> list[tuple[str, int]]:
+    import dns.asyncbackend
     import dns.asyncresolver
     import dns.exception
     import dns.rdtypes.IN.SRV
 
+    # By name: what dnspython finds out by itself it keeps for the whole process, whose other threads may run asyncio.
+    trios = dns.asyncbackend.get_backend("trio")
     try:
-        answer = await dns.asyncresolver.resolve(service, "SRV", search=True)
+        answer = await dns.asyncresolver.resolve(service, "SRV", search=True, backend=trios)
     except dns.exception.DNSException as error:
         raise OSError(str(error) or type(error).__name__) from None
     records = [one for one in answer if isinstance(one, dns.rdtypes.IN.SRV.SRV)]

@@ -1,10 +1,17 @@
 """Nodes find each other by seeds and by multicast, and nobody else finds them."""
 
+import asyncio
 import socket
 import threading
 import time
+from collections.abc import Iterator
 
+import dns.asyncbackend
+import dns.asyncresolver
+import dns.message
+import dns.rrset
 import pytest
+import trio
 
 from gossipsess.errors import ConfigError
 from gossipsess.model.member import Address, Name
@@ -178,33 +185,59 @@ async def test_a_name_that_is_not_known_is_an_error_of_the_moment(host):
         await look_up(Name("dns", host, 7950, 16), socket.AF_INET)
 
 
-async def test_records_with_ports_name_all_whose_target_is_there(monkeypatch):
-    """Of a StatefulSet's pods one is always just gone, and the cache does not know it yet."""
-    import dns.asyncresolver
-    import dns.message
-    import dns.rrset
+SERVICE = Name("srv", "_gossip._tcp.shop.example", 0, 1)
 
-    records = ["0 0 7951 localhost.", "0 0 7950 gone.invalid.", "0 0 0 localhost.", "0 0 7950 ."]
+
+@pytest.fixture
+def records(monkeypatch) -> Iterator[list[str]]:
+    """SRV records, which a name server on loopback gives to everybody who asks by dnspython's default."""
+    records: list[str] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         resolver = dns.asyncresolver.Resolver(configure=False)
         resolver.nameservers, resolver.port = ["127.0.0.1"], server.getsockname()[1]
         monkeypatch.setattr(dns.asyncresolver, "default_resolver", resolver)
+        monkeypatch.setattr(dns.asyncbackend, "_default_backend", None)
 
-        def answer() -> None:
-            data, client = server.recvfrom(4096)
-            query = dns.message.from_wire(data)
-            response = dns.message.make_response(query)
-            response.answer.append(dns.rrset.from_text(query.question[0].name, 5, "IN", "SRV", *records))
-            server.sendto(response.to_wire(), client)
+        def serve() -> None:
+            while data := (received := server.recvfrom(4096))[0]:
+                query = dns.message.from_wire(data)
+                response = dns.message.make_response(query)
+                response.answer.append(dns.rrset.from_text(query.question[0].name, 0, "IN", "SRV", *records))
+                server.sendto(response.to_wire(), received[1])
 
-        name = Name("srv", "_gossip._tcp.shop.example", 0, 1)
-        threading.Thread(target=answer, daemon=True).start()
-        assert await look_up(name, socket.AF_INET) == (("127.0.0.1", 7951),)
-        records[:] = ["0 0 7950 gone.invalid."]
-        threading.Thread(target=answer, daemon=True).start()
-        with pytest.raises(OSError):  # noqa: PT011  # its text is the system's
-            await look_up(name, socket.AF_INET)
+        serving = threading.Thread(target=serve, daemon=True)
+        serving.start()
+        yield records
+        server.sendto(b"", server.getsockname())
+        serving.join()
+
+
+async def test_records_with_ports_name_all_whose_target_is_there(records):
+    """Of a StatefulSet's pods one is always just gone, and the cache does not know it yet."""
+    records[:] = ["0 0 7951 localhost.", "0 0 7950 gone.invalid.", "0 0 0 localhost.", "0 0 7950 ."]
+    assert await look_up(SERVICE, socket.AF_INET) == (("127.0.0.1", 7951),)
+    records[:] = ["0 0 7950 gone.invalid."]
+    with pytest.raises(OSError):  # noqa: PT011  # its text is the system's
+        await look_up(SERVICE, socket.AF_INET)
+
+
+@pytest.mark.parametrize("first", ["application", "node"])
+def test_a_node_and_an_asyncio_application_ask_by_one_package_and_do_not_meet(records, first):
+    """Dnspython takes whose loop it meets first for the whole process's; then one of the two could not ask any more."""
+    records[:] = ["0 0 7951 localhost."]
+
+    async def application() -> str:
+        return (await dns.asyncresolver.resolve("_http._tcp.app.example", "SRV"))[0].to_text()
+
+    def asks() -> None:
+        assert asyncio.run(application()) == "0 0 7951 localhost."
+
+    if first == "application":
+        asks()
+    assert trio.run(look_up, SERVICE, socket.AF_INET) == (("127.0.0.1", 7951),)
+    if first == "node":
+        asks()
 
 
 async def look_up_or_nothing(name: Name, family: socket.AddressFamily) -> tuple[Address, ...]:
