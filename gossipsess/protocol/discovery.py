@@ -57,6 +57,8 @@ class _Attempts:
     next_s: float
     open: bool = False
     """A dial is under way or stands as a link."""
+    linked: bool = False
+    """It does stand as a link."""
     delay_max_s: float = RETRY_MAX_S
     at_leisure: bool = False
     """Dialed only from what of the budget the others leave."""
@@ -147,8 +149,9 @@ class Discovery:
                 self._seeds[address] = _Attempts(
                     SEED_RETRY_S, now_s, until_s=now_s + NAMED_FOR_S, tried=False, name=name
                 )
-        waited_for = [one for one in self._seeds.values() if one.name and not one.at_leisure and not one.mine]
-        settled = not alone and all(one.open for one in waited_for)
+        # Not for who answers and is of no use, a stranger or this node itself: that may stay so for ever.
+        waited_for = [one for one in self._seeds.values() if one.name and one.delay_max_s < LEISURE_RETRY_MAX_S]
+        settled = not alone and all(one.linked for one in waited_for)
         effects = self._names.answered(name, len(addresses), problem, settled=settled, now_s=now_s)
         mine = {host for (host, _), one in self._seeds.items() if one.mine} | {self._myself[0]}
         others = len({host for host, _ in addresses} - mine)
@@ -189,7 +192,7 @@ class Discovery:
         attempts = self._seeds.get(address) or self._heard.get(address)
         if attempts is None:
             return
-        attempts.open, attempts.tried, attempts.mine = False, True, itself
+        attempts.open, attempts.linked, attempts.tried, attempts.mine = False, False, True, itself
         if (stranger or itself) and attempts.name is not None:
             attempts.delay_max_s = LEISURE_RETRY_MAX_S
         if (refused or stranger) and attempts.name is not None and not attempts.at_leisure:
@@ -200,7 +203,7 @@ class Discovery:
         """A link to `address` stands: no more dials from here."""
         attempts = self._seeds.get(address)
         if attempts is not None:
-            attempts.open, attempts.tried, attempts.mine = True, True, False
+            attempts.open, attempts.linked, attempts.tried, attempts.mine = True, True, True, False
             if not attempts.at_leisure:
                 attempts.delay_max_s = RETRY_MAX_S  # no stranger's any more
         if address[0] != self._myself[0]:
@@ -212,7 +215,7 @@ class Discovery:
         """The member at `address` is gone: another node may start there, so a seed is dialed again."""
         attempts = self._seeds.get(address)
         if attempts is not None:
-            attempts.open = False
+            attempts.open = attempts.linked = False
             attempts.delay_s = SEED_RETRY_S
             self._postpone(attempts, now_s)
         self._heard.pop(address, None)  # its next beacon is news again

@@ -187,14 +187,21 @@ def named(*names: Name, when_alone: bool = False, seeds: tuple[Address, ...] = (
     )
 
 
-def lookups(found: Discovery, until_s: float, *, alone: bool, answer: tuple[Address, ...] = ()) -> list[float]:
-    """Answer each lookup at once; return when they were made. Dials never end."""
+def lookups(
+    found: Discovery, until_s: float, *, alone: bool, answer: tuple[Address, ...] = (), dials_find: str = "nothing"
+) -> list[float]:
+    """Answer each lookup at once; return when they were made.
+
+    Dials find a `stranger`, or this node `itself`; else they never end.
+    """
     made: list[float] = []
     while (deadline_s := found.next_deadline()) is not None and deadline_s <= until_s:
         for effect in found.timeout(deadline_s, alone=alone):
             if isinstance(effect, LookUp):
                 made.append(deadline_s)
                 found.looked_up(effect.name, answer, "no such name", alone=alone, now_s=deadline_s)
+            elif isinstance(effect, Dial) and dials_find != "nothing":
+                found.dial_failed(effect.address, deadline_s, **{dials_find: True})
     return made
 
 
@@ -223,7 +230,19 @@ def test_a_name_is_looked_up_every_second_at_first_and_ever_more_rarely():
 def test_while_somebody_who_was_named_is_not_reached_lookups_go_on_faster():
     """The record may be old: the next answer tells."""
     made = lookups(named(), 100.0, alone=False, answer=(THERE,))
-    assert all(4.0 <= later - earlier <= 6.0 for earlier, later in pairwise(made[10:]))
+    waits = [later - earlier for earlier, later in pairwise(made)]
+    assert len(waits) >= 20
+    assert all(4.0 <= wait <= 6.0 for wait in waits[15:])
+
+
+def test_a_stranger_at_an_address_that_is_named_is_no_reason_to_ask_more_often():
+    """Two applications behind one name, or on one host network, stay so: each would ask six times as often for ever."""
+    found = named()
+    settle_siblings(found)
+    found.looked_up(GOSSIP, (THERE,), "", alone=False, now_s=0.0)
+    found.dial_failed(THERE, 0.0, stranger=True)
+    made = lookups(found, 500.0, alone=False, answer=(THERE,), dials_find="stranger")
+    assert all(24.0 <= later - earlier <= 36.0 for earlier, later in pairwise(made[1:]))
 
 
 def test_a_lookup_that_does_not_end_is_not_made_twice():
@@ -355,7 +374,7 @@ def test_a_nodes_own_other_address_is_nobody_to_wait_for():
     assert {address for address in tried if address[0] == "fd00::1"} <= {mine[1]}, "its ports are this node's own"
     told = [found.looked_up(GOSSIP, mine, "", alone=True, now_s=at_s) for at_s in (0.0, PATIENCE_S, 2 * PATIENCE_S)]
     assert not [effect for effects in told for effect in effects if isinstance(effect, Warn)]
-    made = lookups(found, 500.0, alone=False, answer=mine)
+    made = lookups(found, 500.0, alone=False, answer=mine, dials_find="itself")
     assert all(24.0 <= later - earlier <= 36.0 for earlier, later in pairwise(made[1:]))
 
 
