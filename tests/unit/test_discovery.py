@@ -8,7 +8,7 @@ import pytest
 from gossipsess.model.member import Address, Name
 from gossipsess.protocol import discovery
 from gossipsess.protocol.discovery import Discovery
-from gossipsess.protocol.effects import Dial, Effect, LookUp, SendBeacon, SendDatagram, Warn
+from gossipsess.protocol.effects import Dial, Effect, Inform, LookUp, SendBeacon, SendDatagram, Warn
 from gossipsess.protocol.names import LONELY_S, PATIENCE_S
 from gossipsess.wire.messages import Beacon
 
@@ -251,6 +251,8 @@ def test_a_lookup_that_does_not_end_is_not_made_twice():
     assert found.timeout(0.0).count(LookUp(GOSSIP)) == 1
     for second in range(1, 100):
         assert LookUp(GOSSIP) not in found.timeout(float(second), alone=True)
+        deadline_s = found.next_deadline()
+        assert deadline_s is None or deadline_s > second, "nor is there anything to wake up for"
 
 
 def test_what_a_name_service_tells_is_dialed_until_it_answers():
@@ -376,6 +378,42 @@ def test_a_nodes_own_other_address_is_nobody_to_wait_for():
     assert not [effect for effects in told for effect in effects if isinstance(effect, Warn)]
     made = lookups(found, 500.0, alone=False, answer=mine, dials_find="itself")
     assert all(24.0 <= later - earlier <= 36.0 for earlier, later in pairwise(made[1:]))
+
+
+def test_who_is_linked_is_not_forgotten_though_no_answer_names_it():
+    """Records may be in part for an hour, and its process may end meanwhile and come back."""
+    found = named()
+    settle_siblings(found)
+    found.looked_up(GOSSIP, (THERE,), "", alone=True, now_s=0.0)
+    found.linked(THERE)
+    found.looked_up(GOSSIP, (("10.0.0.3", 7950),), "", alone=False, now_s=discovery.NAMED_FOR_S + 1)
+    found.unlinked(THERE, discovery.NAMED_FOR_S + 2)
+    assert THERE in dialed(found, discovery.NAMED_FOR_S + 10)
+
+
+def test_this_machines_own_ports_are_never_given_up():
+    """A worker may come back at any of them, and no record tells of it."""
+    found = named()
+    settle_siblings(found)
+    found.linked(("10.0.0.1", 7952))
+    many = tuple((f"10.1.{n // 256}.{n % 256}", 7950) for n in range(600))
+    for at_s in (0.0, discovery.NAMED_FOR_S + 1, 2 * discovery.NAMED_FOR_S):
+        found.looked_up(GOSSIP, many, "", alone=True, now_s=at_s)
+    tried = [address for step in range(1000) for address in dialed(found, 2 * discovery.NAMED_FOR_S + step / 2)]
+    assert {("10.0.0.1", 7951), ("10.0.0.1", 7953)} <= set(tried)
+
+
+def test_how_many_addresses_a_name_has_is_said_when_it_changes():
+    """And not at each answer, of which there are thousands a day."""
+    found = named()
+    answers = [(THERE,), (THERE,), (THERE, ("10.0.0.3", 7950)), (), (THERE, ("10.0.0.3", 7950))]
+    told = [
+        effect.text
+        for at_s, answer in enumerate(answers)
+        for effect in found.looked_up(GOSSIP, answer, "no answer", alone=False, now_s=float(at_s))
+        if isinstance(effect, Inform)
+    ]
+    assert told == ["dns://gossipsess:7950 names 1 address.", "dns://gossipsess:7950 names 2 addresses."]
 
 
 def test_no_answer_makes_a_node_remember_addresses_without_end():
