@@ -36,11 +36,19 @@ APART_S: Final = 15.0
 
 
 async def play(
-    by: By, rounds: int = 1, nodes: int = 5, *, app: App = "starlette", version: Literal[4, 6] = 4, lag_s: float = 0.0
+    by: By,
+    rounds: int = 1,
+    nodes: int = 5,
+    *,
+    app: App = "starlette",
+    version: Literal[4, 6] = 4,
+    lag_s: float = 0.0,
+    apart_s: float = APART_S,
 ) -> dict[str, Any]:
     """Start so many pods at once, as often; return the figures.
 
-    `version` is of IP; `lag_s` is how long a pod has been there when its record is.
+    `version` is of IP; `lag_s` is how long a pod has been there when its record is, `apart_s` for how
+    long nobody may meet anybody in the control.
 
     Raises:
         ScenarioError: an application did not come up.
@@ -57,7 +65,7 @@ async def play(
             await shop.start(nodes)
             serving_s.append(time.monotonic() - began_s)
             if by == "neither":
-                await trio.sleep(APART_S)
+                await trio.sleep(apart_s)
                 peers = [(await pod.status())["peers"] for pod in shop.pods]
                 met_s += [0.0] if any(peers) else []
             else:

@@ -38,6 +38,7 @@ class Deployment:
     """Pods of one application that come and go under one name; made by `Lab.new_deployment`.
 
     Attributes:
+        name: what its pods are named after.
         pods: those that live, or were not seen to end yet, the oldest first.
     """
 
@@ -47,7 +48,7 @@ class Deployment:
         self.pods: list[Pod] = []
         self.front = front
         self._lab = lab
-        self._name = name
+        self.name = name
         self._service = service
         self._app: App = app
         self._environ = environ
@@ -102,7 +103,7 @@ class Deployment:
 
     def _new_pod(self, address: str | None = None) -> Pod:
         self._count += 1
-        pod = self._lab.new_pod(f"{self._name}-{self._count}", self._app, self._environ, address)
+        pod = self._lab.new_pod(f"{self.name}-{self._count}", self._app, self._environ, address)
         self.pods.append(pod)
         return pod
 

@@ -32,7 +32,6 @@ from .pod import App, Pod
 USER: Final = "user_id"
 """A login: under this key the session gets another id, as everybody expects of one."""
 TOLD_LIVING_MIN: Final = 2
-MULTICAST = True
 LAG_S: Final = 30.0
 DISCOVERIES: Final = ("auto", "none")
 
@@ -98,7 +97,7 @@ async def play(
     replaced_s: list[float] = []
     waited_s = 0.0
     async with open_lab(version) as lab:
-        lab.network.faults.multicast = MULTICAST
+        lab.network.faults.multicast = False
         await lab.network.apply()
         front = await lab.new_front()
         shop = lab.new_deployment(front=front, app=app, environ={"GOSSIPSESS_DISCOVERY": discovery})

@@ -26,7 +26,7 @@ from ..chaos.shoppers import audit, open_shop
 from .form import add_shape
 from .lab import Deployment, open_lab
 from .pod import App, Pod
-from .pods import DISCOVERIES, MULTICAST
+from .pods import DISCOVERIES
 
 Order = Literal["new-first", "old-first"]
 
@@ -61,7 +61,7 @@ async def play(
     rng = random.Random(seed)
     kills, serving_s = 0, []
     async with open_lab(version) as lab:
-        lab.network.faults.multicast = MULTICAST
+        lab.network.faults.multicast = False
         await lab.network.apply()
         front = await lab.new_front()
         shop = lab.new_deployment(front=front, app=app, environ={"GOSSIPSESS_DISCOVERY": discovery})

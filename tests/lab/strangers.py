@@ -26,20 +26,26 @@ from ..chaos.fleet import run_script, script_parser
 from ..chaos.shoppers import seen_by
 from ..e2e.harness import START_S, ScenarioError
 from .form import By, add_shape
-from .lab import Deployment, open_lab
+from .lab import SERVICE, Deployment, open_lab
 from .pod import App
 
 Differ = Literal["cluster", "secret", "nothing"]
 
 WATCH_S: Final = 15.0
-"""For so long both are watched; lookups, beacons and dials come several times within."""
+"""For so long both are watched, twice; lookups, beacons and dials come several times within."""
 LOOK_S: Final = 0.5
 SAYS: Final = "has another secret or is of another cluster"
 OTHER_SECRET: Final = "another-secret-of-24-characters"
 
 
 async def play(
-    differ: Differ, by: By = "dns", nodes: int = 2, *, app: App = "starlette", version: Literal[4, 6] = 4
+    differ: Differ,
+    by: By = "dns",
+    nodes: int = 2,
+    *,
+    app: App = "starlette",
+    version: Literal[4, 6] = 4,
+    watch_s: float = WATCH_S,
 ) -> dict[str, Any]:
     """Start two deployments of so many pods each on one network; return the figures.
 
@@ -49,16 +55,11 @@ async def play(
     async with open_lab(version) as lab:
         lab.network.faults.multicast = by in ("multicast", "both")
         await lab.network.apply()
-        # Under another name the pods' own Service is asked for in vain.
-        service = "gossipsess" if by in ("dns", "both") else "another"
+        service = SERVICE if by in ("dns", "both") else "another"
         told = {"GOSSIPSESS_DISCOVERY": "auto", "GOSSIPSESS_CLUSTER": "shop"}
-        other = {
-            "cluster": {"GOSSIPSESS_CLUSTER": "blog"},
-            "secret": {"GOSSIPSESS_SECRET": OTHER_SECRET},
-            "nothing": {},
-        }
+        other = {"cluster": {"GOSSIPSESS_CLUSTER": "blog"}, "secret": {"GOSSIPSESS_SECRET": OTHER_SECRET}}
         shop = lab.new_deployment("shop", service=service, app=app, environ=told)
-        blog = lab.new_deployment("blog", service=service, app=app, environ=told | other[differ])
+        blog = lab.new_deployment("blog", service=service, app=app, environ=told | other.get(differ, {}))
         both = (shop, blog)
         async with trio.open_nursery() as nursery:
             for one in both:
@@ -66,13 +67,13 @@ async def play(
         for one in both:
             if differ != "nothing":
                 await one.wait_linked(START_S)
-        mixed = await _watched(both, WATCH_S)
+        mixed = await _watched(both, watch_s)
         shown = await _shown_by_the_other(shop, blog)
         # An address goes from one application to the other, while its former peers still ask for it.
         heir_of = blog.pods[-1].address
         await blog.kill(blog.pods[-1])
         await shop.create(heir_of)
-        mixed += await _watched(both, WATCH_S)
+        mixed += await _watched(both, watch_s)
         if differ != "nothing":
             await shop.wait_linked(START_S)
         said = {pod.name: pod.says(SAYS) for one in both for pod in one.pods}
@@ -96,12 +97,12 @@ async def _watched(both: Sequence[Deployment], seconds: float) -> int:
     with trio.move_on_after(seconds):
         while True:
             for one in both:
-                own = {pod.name for pod in one.pods}
                 for pod in one.pods:
                     try:
-                        mixed += bool(set((await pod.status())["peers"]) - own)
+                        peers = (await pod.status())["peers"]
                     except (OSError, CutError) as error:
                         raise ScenarioError(f"{pod.name} gives no answer") from error
+                    mixed += not all(peer.startswith(f"{one.name}-") for peer in peers)
             await trio.sleep(LOOK_S)
     return mixed
 
