@@ -7,24 +7,24 @@ async with gossipsess.open_node(config) as node:       # on Trio; gossipsess.aio
     again = await node.sessions.load(session.cookie)
 """
 
-from typing import TYPE_CHECKING, Any
-
-from gossipsess.config import Config
-from gossipsess.errors import (
-    ConfigError,
-    GossipsessError,
-    MemoryFull,
-    SessionTooLarge,
-    SessionUnavailable,
-    UnreplicableValue,
-)
-from gossipsess.protocol.outcomes import Confirmed, Degraded, Gone, Outcome, Revoked
-from gossipsess.session import Session
-from gossipsess.status import GainStatus, MemberStatus, Status
-from gossipsess.subscription import Change, Subscription
-
+# Names come from their modules when they are asked for. `gossipsess ready` is run every few seconds and imports this
+# file, as every command does: with all that stands behind the names it would take half a second.
+TYPE_CHECKING = False  # importing typing for it would cost a fifth of a bare start of Python
 if TYPE_CHECKING:
+    from gossipsess.config import Config
+    from gossipsess.errors import (
+        ConfigError,
+        GossipsessError,
+        MemoryFull,
+        SessionTooLarge,
+        SessionUnavailable,
+        UnreplicableValue,
+    )
     from gossipsess.inline import open_node
+    from gossipsess.protocol.outcomes import Confirmed, Degraded, Gone, Outcome, Revoked
+    from gossipsess.session import Session
+    from gossipsess.status import GainStatus, MemberStatus, Status
+    from gossipsess.subscription import Change, Subscription
 
 __all__ = [
     "Change",
@@ -49,10 +49,33 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Only a Trio application pays for importing Trio.
-    if name == "open_node":
-        from gossipsess.inline import open_node
+_MODULES = {
+    "config": ("Config",),
+    "errors": (
+        "ConfigError",
+        "GossipsessError",
+        "MemoryFull",
+        "SessionTooLarge",
+        "SessionUnavailable",
+        "UnreplicableValue",
+    ),
+    "inline": ("open_node",),  # only a Trio application pays for importing Trio
+    "protocol.outcomes": ("Confirmed", "Degraded", "Gone", "Outcome", "Revoked"),
+    "session": ("Session",),
+    "status": ("GainStatus", "MemberStatus", "Status"),
+    "subscription": ("Change", "Subscription"),
+}
 
-        return open_node
+
+def __getattr__(name: str) -> object:
+    for module, names in _MODULES.items():
+        if name in names:
+            from importlib import import_module
+
+            globals()[name] = value = getattr(import_module(f"gossipsess.{module}"), name)
+            return value
     raise AttributeError(f"module 'gossipsess' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

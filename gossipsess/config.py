@@ -101,6 +101,10 @@ _RANGES: Final[Mapping[str, tuple[int, int]]] = {
 _NO_VARIABLES: Final[Mapping[str, str]] = MappingProxyType({})
 _POD_IP: Final = "POD_IP"
 _IN_KUBERNETES: Final = "KUBERNETES_SERVICE_HOST"
+_SERVICE_LINK: Final = re.compile(
+    r"GOSSIPSESS_(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=.*|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?=.*|PORT=\w+://.*)"
+)
+"""What Kubernetes puts into each pod where a Service is called gossipsess, as for every Service. No settings."""
 _HOST: Final = re.compile(r"(?=.{1,253}\.?$)[A-Za-z0-9_]([-A-Za-z0-9_]{0,62})(\.[A-Za-z0-9_][-A-Za-z0-9_]{0,62})*\.?")
 """A name as the resolver takes it (RFC 1123, and RFC 2782's underscores)."""
 _variables: Final[ContextVar[Mapping[str, str]]] = ContextVar("variables", default=_NO_VARIABLES)
@@ -119,6 +123,11 @@ class Discovery:
     """What the name service is asked for."""
     names_when_alone: bool = False
     """Only while nobody was met otherwise."""
+
+    @property
+    def can_do_without_multicast(self) -> bool:
+        """There is another way to find others."""
+        return bool(self.seeds or self.names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +246,9 @@ class Config:
         before = _variables.set(variables)
         try:
             for variable, text in environ.items():
-                if variable.startswith(_PREFIX):
+                if variable.startswith(_PREFIX) and not (
+                    _IN_KUBERNETES in environ and _SERVICE_LINK.fullmatch(f"{variable}={text}")
+                ):
                     name = variable[len(_PREFIX) :].lower()
                     if name.removesuffix(_FILE.lower()) in _IN_FILES and name not in names:
                         name = name.removesuffix(_FILE.lower())

@@ -23,7 +23,7 @@ async def open_node(config: Config | None = None) -> AsyncIterator[RunningFace]:
     """
     wanted = config or Config.from_env()
     service = NodeService(wanted, listen(wanted))
-    driver = service.make_driver()
+    driver = service.make_driver(answers=True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(driver.run)
         with trio.move_on_after(READY_S):

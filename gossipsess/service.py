@@ -30,7 +30,7 @@ from gossipsess.protocol.placement import partition_of
 from gossipsess.protocol.replica import ALONE_S, Replica, Settings
 from gossipsess.runtime import localkey
 from gossipsess.runtime.forks import unforked
-from gossipsess.runtime.sockets import Sockets, bind, route_address
+from gossipsess.runtime.sockets import Sockets, bind, is_local, route_address
 from gossipsess.runtime.transport import Endpoint
 from gossipsess.session import Session
 from gossipsess.status import Status, snapshot
@@ -131,13 +131,15 @@ class NodeService:
         """The node has what the live members had when it met them, or has waited long enough alone."""
         return self.node.replica.sessions.synced
 
-    def make_driver(self) -> "Driver":
-        """Return what runs the node on a Trio loop."""
+    def make_driver(self, *, answers: bool = False) -> "Driver":
+        """Return what runs the node on a Trio loop; `answers`: it can be asked from outside its process."""
+        from gossipsess.runtime.admin import Admin
         from gossipsess.runtime.driver import Driver
 
         assert self.sockets is not None, "a lone node has nothing to drive"
         group = self.config.discovery_parts().multicast
-        return Driver(self.node, self.keyring, self.sockets.transport(), group, self._notify, self._ended)
+        admin = Admin(self.node, self.config.cluster) if answers else None
+        return Driver(self.node, self.keyring, self.sockets.transport(), group, self._notify, self._ended, admin)
 
     def _notify(self, notify: Notify) -> None:
         for subscription in list(self._subscriptions):
@@ -223,7 +225,7 @@ class RunningNode(NodeService):
         """It has left, or is leaving."""
         with unforked:  # a child must find what it is to let go of
             super().__init__(config, listen(config))
-            self._driver = self.make_driver()
+            self._driver = self.make_driver(answers=True)
             _running.add(self)
         self._portal = Portal(self._driver)
 
@@ -240,6 +242,11 @@ class RunningNode(NodeService):
         self._driver.close_sockets()
         self.node.orphaned()
 
+    def leave_soon(self) -> None:
+        """Begin what `close` waits for."""
+        self.closed = True
+        self._portal.leave_soon()
+
     def close(self) -> None:
         """Tell the others, and stop. Sessions stay readable in this process."""
         self.closed = True
@@ -252,8 +259,26 @@ def listen(config: Config) -> Sockets:
     Raises:
         ConfigError: no port is free, or the address is not this machine's.
     """
-    group = config.discovery_parts().multicast
-    return bind(config.bind_address, config.port, config.port_range, group)
+    parts = config.discovery_parts()
+    return bind(
+        config.bind_address,
+        config.port,
+        config.port_range,
+        parts.multicast,
+        interface=_multicast_interface(config),
+        can_do_without=parts.can_do_without_multicast,
+    )
+
+
+def _multicast_interface(config: Config) -> str | None:
+    """Return the address to advertise, where that tells more than the one to listen on.
+
+    A pod may have no default route, by which one would be chosen else.
+    """
+    bound = ipaddress.ip_address(config.bind_address)
+    if bound.is_unspecified and config.advertise is not None and is_local(config.advertise):
+        return config.advertise
+    return None
 
 
 def lone_node(config: Config | None = None) -> NodeService:
@@ -282,6 +307,8 @@ def process_node(config: Config | None = None) -> RunningNode:
 
 
 def _leave_all() -> None:
+    for running in _of_process.values():
+        running.leave_soon()  # all at once: each may take its time
     for running in _of_process.values():
         running.close()
 

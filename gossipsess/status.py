@@ -101,6 +101,14 @@ class Status:
     members: tuple[MemberStatus, ...]
     """Everyone else, live ones first, then by name."""
 
+    @property
+    def ready(self) -> bool:
+        """This process should be sent requests: the node runs, is `synced`, and is not `leaving`.
+
+        Whether there are others does not matter: processes that wait for each other to be ready never would be.
+        """
+        return self.running and self.synced and not self.leaving
+
 
 def snapshot(node: Node) -> Status:
     """Return the status of a node; callable from any thread."""

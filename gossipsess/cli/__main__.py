@@ -1,27 +1,41 @@
 # Command line: `gossipsess COMMAND`, also `python -m gossipsess COMMAND`.
 #
 # In:    arguments.    Out: text, or with --json one JSON object a line; an exit code.
-# Choice: argparse, and each command imports what it needs when it runs, so that --help costs no import of Trio.
-# Not here: what a command does (demo/).
+# Choice: argparse, and each command imports what it needs when it runs, so that --help costs no import of Trio, and a
+# probe that runs every few seconds hardly any.
+# Not here: what a command does (demo/, k8s.py, asking.py).
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Final
 
-EXIT_CODES: Final = """\
+from gossipsess.cli import asking
+
+EXIT_CODES = """\
 exit codes:
-  0    done; for a scenario: nothing was lost
-  1    a scenario lost something
+  0    done, or yes; for a scenario: nothing was lost
+  1    no; for a scenario: something was lost
   2    wrong arguments, or it could not start
-  130  interrupted before a scenario's verdict
+  130  interrupted
 """
 
-HOLDERS_POSSIBLE_FROM: Final = 3
+KEYGEN = """\
+Prints a new random secret, 43 characters that hold 32 bytes of the system's randomness: what all nodes of one
+application share (GOSSIPSESS_SECRET, or the file that GOSSIPSESS_SECRET_FILE names). Who has it can read and end every
+session: each application gets its own, kept where passwords are kept. Nothing remembers what was printed.
+
+examples:
+  export GOSSIPSESS_SECRET="$(gossipsess keygen)"
+  gossipsess keygen | kubectl create secret generic shop-gossipsess --from-file=secret=/dev/stdin
+"""
+
+SECRET_BYTES = 32
+
+HOLDERS_POSSIBLE_FROM = 3
 """So many nodes it takes: one is killed, one drained, and one must be left."""
 
-DEMO: Final = f"""\
+DEMO = f"""\
 A small shop in three app processes (--nodes), with nothing else to run: no Redis, no sticky sessions. In front of
 them stands a plain round-robin balancer. The terminal shows who knows of whom, and where sessions are held.
 
@@ -71,6 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from gossipsess.sim.__main__ import main as simulate  # it has a parser of its own
 
         return simulate(arguments[1:], prog="gossipsess simulate")
+    if arguments and arguments[0] == "k8s":
+        from gossipsess.cli.k8s import main as k8s  # so has it
+
+        return k8s(arguments[1:])
+    if arguments and arguments[0] in asking.COMMANDS:  # so that a probe pays for one parser and not for all
+        return asking.main(arguments)
     parser = _parser()
     options = parser.parse_args(arguments)
     match options.command:
@@ -82,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from gossipsess.cli.demo.run import run
 
             return run(play=options.scenario, as_json=options.json, port=options.port, nodes=options.nodes)
+        case "keygen":
+            return _print_secret(as_json=options.json)
         case _:
             return _print_version(as_json=options.json)
 
@@ -99,6 +121,14 @@ def _print_version(*, as_json: bool) -> int:
 
     installed = version("gossipsess")
     print(json.dumps({"version": installed}) if as_json else f"gossipsess {installed}")
+    return 0
+
+
+def _print_secret(*, as_json: bool) -> int:
+    import secrets
+
+    secret = secrets.token_urlsafe(SECRET_BYTES)
+    print(json.dumps({"secret": secret}) if as_json else secret)
     return 0
 
 
@@ -126,7 +156,19 @@ def _parser() -> argparse.ArgumentParser:
         "--port", type=_port, default=8000, help="first port to try, for page and replicas (default: %(default)s)"
     )
 
+    for name, (summary, _) in asking.COMMANDS.items():
+        commands.add_parser(name, help=summary)
     commands.add_parser("simulate", help="the protocol in a world where everything breaks, from a seed")
+
+    keygen = commands.add_parser(
+        "keygen",
+        help="print a new secret for the nodes of an application",
+        description=KEYGEN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    keygen.add_argument("--json", action="store_true", help="as a JSON object")
+
+    commands.add_parser("k8s", help="manifests for Kubernetes")
 
     version = commands.add_parser("version", help="print which version is installed")
     version.add_argument("--json", action="store_true", help="as a JSON object")

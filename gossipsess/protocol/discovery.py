@@ -158,7 +158,7 @@ class Discovery:
         if attempts is None:
             return
         attempts.open, attempts.tried = False, True
-        if stranger:
+        if stranger and attempts.name is not None:
             attempts.delay_max_s = LEISURE_RETRY_MAX_S
         if (refused or stranger) and attempts.name is not None and not attempts.at_leisure:
             self._try_ports(address, attempts.name, now_s)

@@ -480,6 +480,8 @@ class Replica:
         )
 
     def _drain(self, now_s: float) -> None:
+        if self.swim.myself.leaving:
+            return
         self._route(self.swim.drain(now_s), now_s)
         self._place((*self.swim.view.live(), self.swim.myself), now_s)
         self.outbox += self._moves.drains(self.sessions.securing, now_s)

@@ -48,6 +48,7 @@ from gossipsess.protocol.events import (
     Tick,
 )
 from gossipsess.protocol.sessions import SessionProtocol
+from gossipsess.runtime.admin import Admin
 from gossipsess.runtime.links import Link, greet
 from gossipsess.runtime.transport import Connection, Receiver, Transport
 from gossipsess.wire.codec import decode_untrusted, encode
@@ -88,6 +89,7 @@ class Driver:
         group: Address | None,
         notify: Callable[[Notify], None],
         ended: Callable[[], None],
+        admin: Admin | None = None,
     ) -> None:
         self.node = node
         self.rejected: Counter[str] = Counter()
@@ -97,6 +99,7 @@ class Driver:
         self._ended = ended
         self._keyring = keyring
         self._transport = transport
+        self._admin = admin
         self._group = group
         self._sealer = DatagramSealer(keyring.primary, node.node_id)
         self._opener = DatagramOpener(keyring)
@@ -134,9 +137,12 @@ class Driver:
                     nursery.start_soon(self._receive_datagrams, receiver)
                 nursery.start_soon(self._accept)
                 nursery.start_soon(self._pump)
+                if self._admin is not None:
+                    self._admin.open()
+                    nursery.start_soon(self._admin.serve, self.drain)
                 started()
                 await self._leaving.wait()
-                self._tell([Drain()])
+                self.drain()
                 # Who has heard of the leave closes the link, and takes in no more of what is on its way.
                 with trio.move_on_after(DRAIN_S):
                     while self._left_to(lambda sessions: sessions.securing):  # noqa: ASYNC110  # as below
@@ -161,6 +167,8 @@ class Driver:
         self._over = True
         self.node.driven_by(None)
         self._transport.close()
+        if self._admin is not None:
+            self._admin.close()
         try:
             self.node.submit(Abandon())
         finally:
@@ -180,6 +188,15 @@ class Driver:
     def close_sockets(self) -> None:
         """Close everything without a word; for a child process, whose copies they are."""
         self._transport.close()
+        if self._admin is not None:
+            self._admin.forget()
+
+    def drain(self) -> None:
+        """Begin to hand over what only this node holds, and go on; `leave` does it too. In the Trio thread.
+
+        From now on the node is not ready, and nothing is placed on it. Harmless when it drains already.
+        """
+        self._tell([Drain()])
 
     def leave(self) -> None:
         """End `run`, after telling the peers. In the Trio thread."""

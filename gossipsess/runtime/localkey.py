@@ -5,11 +5,10 @@
 
 import os
 import secrets
-import stat
-import tempfile
 from pathlib import Path
 
 from gossipsess.errors import ConfigError
+from gossipsess.runtime.folder import check_private, make_folder
 
 KEY_BYTES = 32
 
@@ -20,27 +19,18 @@ def local_secret() -> tuple[str, Path]:
     Raises:
         ConfigError: the file, or the folder it is in, belongs to or can be read by somebody else.
     """
-    folder = _folder()
-    path = folder / "local.key"
     try:
-        _make(path)
-    except FileExistsError:
-        pass  # another node, now or earlier, has made it
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error}). Set GOSSIPSESS_SECRET instead.") from error
-    _check_private(path)
+        path = Path(make_folder()) / "local.key"
+        try:
+            _make(path)
+        except FileExistsError:
+            pass  # another node, now or earlier, has made it
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be written ({error}).") from error
+        check_private(str(path))
+    except ConfigError as error:
+        raise ConfigError(f"{error} Or set GOSSIPSESS_SECRET: then no such key is needed.") from error
     return path.read_text("ascii").strip(), path
-
-
-def _folder() -> Path:
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(base) / "gossipsess" if base else Path(tempfile.gettempdir()) / f"gossipsess-{os.getuid()}"
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{folder} cannot be made ({error}). Set GOSSIPSESS_SECRET instead.") from error
-    _check_private(folder)
-    return folder
 
 
 def _make(path: Path) -> None:
@@ -53,12 +43,3 @@ def _make(path: Path) -> None:
         os.link(draft, path)
     finally:
         draft.unlink()
-
-
-def _check_private(path: Path) -> None:
-    status = path.lstat()
-    if stat.S_ISLNK(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise ConfigError(
-            f"{path} must belong to this user and be closed to all others (chmod go-rwx), and be no link. "
-            "Remove it and a new key is made, or set GOSSIPSESS_SECRET."
-        )

@@ -28,9 +28,13 @@ class Portal:
         self._thread.start()
         self._started.wait()
 
+    def leave_soon(self) -> None:
+        """Let the node begin to leave."""
+        self.run_soon(self.driver.leave)
+
     def close(self) -> None:
         """Let the node leave, and wait for the thread to end, at most `CLOSE_S`."""
-        self.run_soon(self.driver.leave)
+        self.leave_soon()
         self._thread.join(CLOSE_S)
 
     def run_soon(self, function: Callable[[], object]) -> None:

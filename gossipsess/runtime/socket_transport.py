@@ -14,7 +14,6 @@ import trio
 from gossipsess.model.member import Address, Name
 from gossipsess.runtime import resolver
 from gossipsess.runtime.forks import unforked
-from gossipsess.runtime.sockets import is_dual
 from gossipsess.runtime.transport import Receiver
 from gossipsess.wire.crypto import DATAGRAM_BYTES_MAX
 
@@ -68,12 +67,15 @@ class SocketConnection:
 class SocketTransport:
     """A node's own sockets, and all connections made over them; see `transport.Transport`."""
 
-    def __init__(self, udp: socket.socket, tcp: socket.socket, beacon: socket.socket | None) -> None:
+    def __init__(
+        self, udp: socket.socket, tcp: socket.socket, beacon: socket.socket | None, *, is_dual: bool = False
+    ) -> None:
+        """`is_dual`: the first two serve IPv4 and IPv6 both."""
         self._udp = udp
         self._tcp = tcp
         self._hearing = (udp,) if beacon is None else (udp, beacon)
         self._open: dict[SocketConnection, None] = {}
-        self._is_dual = is_dual(udp)
+        self._is_dual = is_dual
 
     @property
     def receivers(self) -> tuple[Receiver, ...]:

@@ -4,6 +4,7 @@
 # beacon socket is shared, since every node of the machine hears the group on the group's own port.
 
 import ipaddress
+import logging
 import socket
 import struct
 from contextlib import suppress
@@ -14,6 +15,8 @@ from gossipsess.model.member import Address
 
 if TYPE_CHECKING:  # it imports Trio
     from gossipsess.runtime.socket_transport import SocketTransport
+
+log = logging.getLogger("gossipsess")
 
 BACKLOG = 128
 
@@ -36,7 +39,7 @@ class Sockets(NamedTuple):
         """Return what a driver uses them by."""
         from gossipsess.runtime.socket_transport import SocketTransport
 
-        return SocketTransport(*self)
+        return SocketTransport(*self, is_dual=_is_dual(self.udp))
 
     def close(self) -> None:
         """Close all of them."""
@@ -45,11 +48,27 @@ class Sockets(NamedTuple):
                 one.close()
 
 
-def bind(address: str, port: int, port_range: int, group: Address | None) -> Sockets:
-    """Bind the first port from `port` on that is free for UDP and TCP both, and join `group` on that interface.
+def bind(
+    address: str,
+    port: int,
+    port_range: int,
+    group: Address | None,
+    *,
+    interface: str | None = None,
+    can_do_without: bool = False,
+) -> Sockets:
+    """Bind the first port from `port` on that is free for UDP and TCP both, and join `group`.
+
+    Args:
+        address: to listen on.
+        port: the first to try; 0 for any.
+        port_range: how many to try.
+        group: of multicast; None for none.
+        interface: the address of the one to join the group on, where that is not `address`.
+        can_do_without: where the group cannot be joined, a warning is enough, since others are found in another way.
 
     Raises:
-        ConfigError: no port of the range is free, or the address is not this machine's.
+        ConfigError: no port of the range is free, or the address is not this machine's, or the group cannot be joined.
     """
     tried = [0] * 50 if port == 0 else range(port, min(port + port_range, 65536))
     failure: OSError | None = None
@@ -60,8 +79,11 @@ def bind(address: str, port: int, port_range: int, group: Address | None) -> Soc
             failure = error
             continue
         try:
-            return Sockets(udp, tcp, _beacon_socket(udp, address, group) if group is not None else None)
+            return Sockets(udp, tcp, _beacon_socket(udp, interface or address, group) if group is not None else None)
         except OSError as error:
+            if can_do_without:
+                log.warning("multicast group %s cannot be joined (%s): this node goes on without it", group, error)
+                return Sockets(udp, tcp, None)
             udp.close()
             tcp.close()
             raise ConfigError(
@@ -93,8 +115,18 @@ def route_address(group: Address | None, *, dual: bool = False) -> str:
     )
 
 
-def is_dual(sock: socket.socket) -> bool:
-    """Say whether a socket serves IPv4 and IPv6 both."""
+def is_local(address: str) -> bool:
+    """Say whether an IP address is one of this machine's."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+        return True
+
+
+def _is_dual(sock: socket.socket) -> bool:
     if sock.family != socket.AF_INET6:
         return False
     bound: str = sock.getsockname()[0]

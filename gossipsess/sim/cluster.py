@@ -127,7 +127,7 @@ class Cluster(World):
         slots = told or range(len(self._generations))
         places = [(f"10.0.0.{other + 1}", 7950) for other in slots if other != slot]
         moved = () if told else self.at
-        known = [] if self.scenario.beacons else list(dict.fromkeys([*places, *moved]))
+        known = [] if self.scenario.beacons or self.scenario.named else list(dict.fromkeys([*places, *moved]))
         seeds = (*self._dead_seeds, *known)
         process = Process(
             self.scenario,

@@ -13,7 +13,7 @@ from math import inf
 from typing import Final
 
 from gossipsess.model.identity import NODE_ID_BYTES, NodeId, Sid
-from gossipsess.model.member import Address, Member, MemberState
+from gossipsess.model.member import Address, Member, MemberState, Name
 from gossipsess.model.record import Record
 from gossipsess.protocol.replica import Replica, Settings
 from gossipsess.protocol.swim import SwimTimings
@@ -22,6 +22,9 @@ from gossipsess.sim.scenario import Scenario
 
 EPOCH_MS: Final = 1_700_000_000_000
 DAY_MS: Final = 86_400_000
+
+NAME: Final = Name("dns", "nodes", 7950, 2)
+"""What is looked up where a scenario says so; a port more than anybody uses, so that further ones are tried."""
 
 Way = tuple[int, int]
 """From one slot to another."""
@@ -98,6 +101,7 @@ class Process:
                 swim=SwimTimings(scenario.probe_interval_s, scenario.probe_interval_s / 5),
                 seeds=seeds,
                 beacons=scenario.beacons,
+                names=(NAME,) if scenario.named else (),
                 alone_s=scenario.alone_s,
                 all_to_all_below=scenario.all_to_all_below,
                 secondaries=scenario.secondaries,

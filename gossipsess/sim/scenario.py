@@ -122,6 +122,8 @@ class Scenario(NamedTuple):
     """Constants of the machine and their values in this run, by their names in knobs.py."""
     beacons: bool = False
     """Nodes find each other by beacons, and know no seeds that run."""
+    named: bool = False
+    """Nodes find each other by a name service, and know no seeds that run."""
     dead_seeds: int = 0
     """How many seeds of each node are addresses where none of them ever is: their machines refuse, say nothing, or
     belong to another cluster."""

@@ -47,9 +47,10 @@ class Wires:
         world = self._world
         acceptor = world.at.get(address)
         if acceptor is None:
-            self._dial_failed(dialer, address, refused=address not in world.foreign)
+            foreign = address in world.foreign
+            self._dial_failed(dialer, address, refused=not foreign, stranger=foreign)
         elif acceptor is dialer:
-            self._dial_failed(dialer, address, refused=False)  # its own greeting came back
+            self._dial_failed(dialer, address, stranger=True)  # its own greeting came back
         elif acceptor.paused or self._is_apart(dialer, acceptor):
             self._dial_ends_later(dialer, address)
         else:
@@ -68,13 +69,13 @@ class Wires:
     def _dial_ends_later(self, dialer: Process, address: Address) -> None:
         self._world.after(
             DIAL_TIMEOUT_S,
-            lambda: self._world.reach(dialer, lambda: self._dial_failed(dialer, address, refused=False)),
+            lambda: self._world.reach(dialer, lambda: self._dial_failed(dialer, address)),
         )
 
-    def _dial_failed(self, dialer: Process, address: Address, *, refused: bool) -> None:
+    def _dial_failed(self, dialer: Process, address: Address, *, refused: bool = False, stranger: bool = False) -> None:
         if dialer.alive:
             del dialer.dialing[address]
-            self._submit(dialer, DialFailed(address, refused))
+            self._submit(dialer, DialFailed(address, refused, stranger))
 
     # --- what travels -------------------------------------------------------------------------------------
 

@@ -112,6 +112,16 @@ async def test_nodes_meet_by_beacons_alone(world):
 
 
 @in_world
+async def test_nodes_meet_by_a_name_that_is_known_only_later(world):
+    """Pods are there before their records are; a name without an answer ends no node."""
+    nodes = [world.start("dns://shop") for _ in range(3)]
+    await trio.sleep(3)
+    assert [node.linked() for node in nodes] == [0, 0, 0]
+    world.fabric.names["shop"] = tuple((f"10.0.0.{number}", 7950) for number in (1, 2, 3, 99))
+    await all_linked(*nodes)
+
+
+@in_world
 async def test_each_pair_keeps_one_link_however_often_both_dial(world):
     """All start at the same moment, and each knows all: every pair dials twice."""
     names = ",".join(f"10.0.0.{number}:7950" for number in range(1, 6))

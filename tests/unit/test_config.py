@@ -427,3 +427,23 @@ def test_a_secret_file_that_cannot_be_is_refused(environ, says):
     """With the variable's name, since that is what a manifest sets."""
     with pytest.raises(ConfigError, match=says):
         Config.from_env(environ)
+
+
+LINKS = {
+    "GOSSIPSESS_SERVICE_HOST": "10.96.3.4",
+    "GOSSIPSESS_SERVICE_PORT": "8000",
+    "GOSSIPSESS_SERVICE_PORT_HTTP": "8000",
+    "GOSSIPSESS_PORT": "tcp://10.96.3.4:8000",
+    "GOSSIPSESS_PORT_8000_TCP": "tcp://10.96.3.4:8000",
+    "GOSSIPSESS_PORT_8000_TCP_ADDR": "10.96.3.4",
+}
+
+
+def test_a_service_called_gossipsess_is_no_setting():
+    """Kubernetes tells every pod of every Service by variables that are named after it."""
+    config = Config.from_env({"KUBERNETES_SERVICE_HOST": "10.96.0.1", **LINKS})
+    assert config == Config()
+    with pytest.raises(ConfigError):
+        Config.from_env(LINKS)
+    with pytest.raises(ConfigError, match="GOSSIPSESS_PORT='eight'"):
+        Config.from_env({"KUBERNETES_SERVICE_HOST": "10.96.0.1", "GOSSIPSESS_PORT": "eight"})

@@ -1,0 +1,161 @@
+# Inquiry: asking the nodes of this user on this machine, from any process.
+#
+# In:    a request, one word.    Out: each node's answer, one JSON object, as they come.
+# Each node listens at a Unix socket of its own, <process id>-<node>.sock in this user's folder. A connection carries
+# one line each way. Whoever can enter the folder may ask; nothing of it is on the network.
+# A socket at which nobody listens is left over from a process that was killed; whoever meets it removes it. Its name is
+# never used again, so a new node's cannot be meant; and a node that does not answer still listens.
+# As in folder.py imports are few, since probes pay for them: typing alone would be a fifth of a bare start of Python.
+# Not here: who answers (admin.py), and what follows for a command (cli/asking.py).
+
+import errno
+import json
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+from gossipsess.runtime.folder import check_private, folder_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+ENDING = ".sock"
+STATUS, DRAIN = "status", "drain"
+"""What a node may be asked: how it is; and, before it answers that, to hand over what it holds and take no more."""
+REQUEST_BYTES_MAX = 64
+ANSWER_BYTES_MAX = 4_000_000
+"""Ten thousand members, as a status tells of them."""
+ANSWER_S = 2.0
+"""How long to wait for answers. A node's thread gives them, which may share one core with its application."""
+SOCKET_PATH_BYTES_MAX = 100
+"""Linux takes paths of up to 107 bytes, others of 103."""
+
+
+class Reply:
+    """What came of asking one node."""
+
+    __slots__ = ("answer", "name")
+
+    def __init__(self, name: str, answer: "dict[str, Any] | None") -> None:
+        self.name = name
+        """Its socket's name, which no other node ever has."""
+        self.answer = answer
+        """What it said; None: it runs, and did not answer in time."""
+
+    @property
+    def process(self) -> str:
+        """The id of its process."""
+        return self.name.partition("-")[0]
+
+
+def names() -> list[str]:
+    """Return the names of all sockets, those left over included.
+
+    Raises:
+        ConfigError: somebody else may enter the folder, and answer for nodes of this user's.
+    """
+    folder = folder_path()
+    try:
+        check_private(folder)
+        return sorted(name for name in os.listdir(folder) if name.endswith(ENDING))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def ask(request: str, only: str | None = None, within_s: float = ANSWER_S) -> "Iterator[Reply]":
+    """Ask all nodes of this user at once, or `only` the one of that name; give each reply when it comes.
+
+    Raises:
+        ConfigError: as `names`.
+    """
+    until_s = time.monotonic() + within_s
+    waiting: dict[socket.socket, tuple[str, bytearray]] = {}
+    silent: list[str] = []
+    try:
+        for name in names() if only is None else [only]:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            waiting[sock] = (name, bytearray())
+            sock.setblocking(False)
+            try:
+                at(name, sock.connect)
+                sock.sendall(request.encode("ascii") + b"\n")
+                continue
+            except (ConnectionRefusedError, FileNotFoundError):
+                _remove(name)
+            except OSError:  # its queue is full, or it has closed it since
+                silent.append(name)
+            del waiting[sock]
+            sock.close()
+        while waiting and (left_s := until_s - time.monotonic()) > 0:
+            for sock in select.select(list(waiting), [], [], left_s)[0]:
+                name, received = waiting[sock]
+                try:
+                    data = sock.recv(65536)
+                except OSError:
+                    data = b""
+                received += data
+                if not data or data.endswith(b"\n") or len(received) > ANSWER_BYTES_MAX:
+                    del waiting[sock]
+                    sock.close()
+                    yield Reply(name, _parsed(received))
+        for name in (*silent, *[name for name, _ in waiting.values()]):
+            yield Reply(name, None)
+    finally:
+        for sock in waiting:
+            sock.close()
+
+
+def remove_left_over() -> None:
+    """Remove sockets of processes of this machine that are no more.
+
+    A node calls this when it starts, for where nobody ever asks. It disturbs none that run.
+    """
+    for name in names():
+        process = name.partition("-")[0]
+        if not process.isdecimal() or os.path.exists(f"/proc/{process}"):
+            continue
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.setblocking(False)
+            try:
+                at(name, sock.connect)
+            except (ConnectionRefusedError, FileNotFoundError):
+                _remove(name)
+            except OSError:
+                pass
+
+
+def at(name: str, use: Callable[[str], object]) -> None:
+    """Call `use` with a path by which the socket of that name is bound or connected to.
+
+    Raises:
+        OSError: what `use` raises; also where the folder's path is too long for a socket, and there is no way round.
+    """
+    folder = folder_path()
+    path = os.path.join(folder, name)
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
+        use(path)
+        return
+    if not os.path.isdir("/proc/self/fd"):
+        raise OSError(errno.ENAMETOOLONG, "too long for a socket; set XDG_RUNTIME_DIR to a shorter path", path)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        use(f"/proc/self/fd/{descriptor}/{name}")
+    finally:
+        os.close(descriptor)
+
+
+def _remove(name: str) -> None:
+    with suppress(OSError):  # somebody else was quicker
+        os.unlink(os.path.join(folder_path(), name))
+
+
+def _parsed(received: bytearray) -> "dict[str, Any] | None":
+    try:
+        answer = json.loads(received)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
