@@ -1,24 +1,25 @@
 # Pod: one replica of an application, in a network namespace of its own, with its own address.
 #
-# In:     which application, its environment, an address.   Out: `Pod.start / stop / kill / ask`.
-# Choice: the environment is what Kubernetes gives: POD_IP and the pod's name from the downward API, and
-#         KUBERNETES_SERVICE_HOST, which it sets by itself. Everything else is the application's own.
-#         A pod's address goes with it, and may be another pod's a moment later.
-# Not here: records and the front (deployment.py).
+# In:     which application, its environment, an address.   Out: `Pod.launch / wait_ready / run / stop / kill / ask`.
+# Choice: a folder of its own for temporary files, as each container has: there lie the sockets by which `gossipsess
+#         ready` and `drain` find the nodes of this pod and no other's. A pod's address goes with it, and may be another
+#         pod's a moment later.
+# Not here: what the environment is, records and the front (lab.py).
 
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import trio
 
 from ..chaos.balancer import Answer, CutError
-from ..chaos.fleet import STOP_MAX_S, until
+from ..chaos.fleet import until
 from ..e2e.harness import START_S, Process, ScenarioError
 from .front import APP_PORT
 from .network import Network, inside_command
@@ -61,7 +62,7 @@ class Pod:
         self._network = network
         self._resolv_conf = resolv_conf
         self._app: App = app
-        self._environ = environ
+        self._environ = dict(environ)
         self._folder = folder
         self._namespace = ""
         self._process: Process | None = None
@@ -73,16 +74,30 @@ class Pod:
 
     async def launch(self) -> None:
         """Give it its address and start its process; returns at once."""
-        own = ("GOSSIPSESS_", "KUBERNETES_", "POD_")
+        own = ("GOSSIPSESS_", "KUBERNETES_", "POD_", "XDG_")
         environ = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-        environ |= {"PYTHONUNBUFFERED": "1", "POD_IP": self.address, "GOSSIPSESS_HOST": self.name, **self._environ}
+        temporary = self._folder / f"tmp-{self.name}"
+        temporary.mkdir(mode=0o700)
+        self._environ = environ | {"PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)} | self._environ
         self._namespace = await self._network.attach(self.name, self.address, self._resolv_conf)
         bind = "::" if self._network.version == 6 else "0.0.0.0"
         command = inside_command(self._namespace, [sys.executable, "-m", *_command(self._app, bind)])
-        self._process = Process(self.name, command, environ, self._folder)
+        self._process = Process(self.name, command, self._environ, self._folder)
 
-    async def wait_ready(self) -> None:
-        """Wait until the application answers.
+    async def run(self, command: Sequence[str]) -> tuple[int, str]:
+        """Run ``gossipsess ...`` in this pod, as a probe or a hook does; return its exit code and what it printed."""
+        assert command[0] == "gossipsess", "that is all there is to run"
+        done = await trio.run_process(
+            inside_command(self._namespace, [sys.executable, "-m", *command]),
+            env=self._environ,
+            capture_stdout=True,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        return done.returncode, done.stdout.decode(errors="replace").strip()
+
+    async def wait_ready(self, probe: Sequence[str]) -> None:
+        """Wait until the application answers, and then the readiness probe succeeds.
 
         Raises:
             ScenarioError: its process ended, or it did not in time.
@@ -96,12 +111,12 @@ class Pod:
                 await self.status()
             except (OSError, CutError):
                 return False
-            return True
+            return (await self.run(probe))[0] == 0
 
         await until(answers, f"{self.name} serves", START_S)
         self.started_s = time.monotonic() - began_s
 
-    async def stop(self, grace_s: float = STOP_MAX_S) -> None:
+    async def stop(self, grace_s: float) -> None:
         """SIGTERM, wait until the process is gone, and give up the address.
 
         Raises:

@@ -24,9 +24,9 @@ from ..chaos.balancer import Answer, CutError
 from ..chaos.fleet import NEVER_MEET, run_script, script_parser, until
 from ..chaos.nodes import percentile
 from ..chaos.shoppers import Basket
-from .form import add_shape
+from .form import add_drain, add_shape
 from .front import Front
-from .lab import SERVICE, Lab, open_lab
+from .lab import Deployment, Lab, open_lab
 from .pod import App, Pod
 
 USER: Final = "user_id"
@@ -82,6 +82,7 @@ async def play(
     lag_s: float = LAG_S,
     kill: bool = False,
     discovery: str = "auto",
+    drain_s: float | None = None,
     app: App = "starlette",
     version: Literal[4, 6] = 4,
 ) -> dict[str, Any]:
@@ -100,14 +101,14 @@ async def play(
         lab.network.faults.multicast = False
         await lab.network.apply()
         front = await lab.new_front()
-        shop = lab.new_deployment(front=front, app=app, environ={"GOSSIPSESS_DISCOVERY": discovery})
+        shop = lab.new_deployment(front=front, app=app, environ={"GOSSIPSESS_DISCOVERY": discovery}, drain_s=drain_s)
         await shop.start(nodes)
         if discovery != "none":
             await shop.wait_linked()
         lab.dns.lag_s = lag_s
         for number in range(rounds):
             began_s = time.monotonic()
-            await _records_name_living(lab, shop.pods, lag_s)
+            await _records_name_living(lab, shop, lag_s)
             waited_s += time.monotonic() - began_s
             basket = Basket(acknowledged={USER: f"user{number}"})
             answer = await front.ask("POST", f"/write?key={USER}&value=user{number}", {})
@@ -126,7 +127,7 @@ async def play(
             for number, basket in enumerate(baskets):
                 reloads.judge(basket, await _loaded(pod, basket), f"in the end, of round {number}")
         return {
-            "clean": reloads.clean,
+            "clean": reloads.clean and not shop.undrained,
             "app": app,
             "ip": version,
             "nodes": nodes,
@@ -138,6 +139,7 @@ async def play(
             "other_id": reloads.other_id,
             "stale": reloads.stale,
             "errors": reloads.errors,
+            "undrained": shop.undrained,
             "notes": reloads.notes,
             "replaced_p50_s": round(percentile(replaced_s, 50), 2),
             "replaced_max_s": round(max(replaced_s), 2),
@@ -152,12 +154,12 @@ async def _loaded(asked: Front | Pod, basket: Basket) -> Answer | Exception:
         return error
 
 
-async def _records_name_living(lab: Lab, pods: Sequence[Pod], lag_s: float) -> None:
+async def _records_name_living(lab: Lab, shop: Deployment, lag_s: float) -> None:
     """Wait until the name service tells of enough living pods that one is left when one of them is deleted."""
 
     async def enough() -> bool:
-        living = {pod.address for pod in pods}
-        return len(living & set(lab.dns.addresses(SERVICE))) >= min(TOLD_LIVING_MIN, len(living))
+        living = {pod.address for pod in shop.pods}
+        return len(living & set(lab.dns.addresses(shop.service))) >= min(TOLD_LIVING_MIN, len(living))
 
     await until(enough, "records tell of living pods", lag_s + 5)
 
@@ -179,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_shape(parser)
     parser.add_argument("--kill", action="store_true", help="delete without grace: kill -9")
     parser.add_argument("--lag", type=float, default=LAG_S, help="seconds from a change to its record (%(default)s)")
+    add_drain(parser)
     parser.add_argument("--discovery", choices=DISCOVERIES, default="auto", help="none: the control")
     options = parser.parse_args(arguments)
     return run_script(
@@ -190,6 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lag_s=options.lag,
             kill=options.kill,
             discovery=options.discovery,
+            drain_s=options.drain,
             app=options.app,
             version=options.ip,
         ),

@@ -26,7 +26,7 @@ from ..chaos.fleet import run_script, script_parser
 from ..chaos.shoppers import seen_by
 from ..e2e.harness import START_S, ScenarioError
 from .form import By, add_shape
-from .lab import SERVICE, Deployment, open_lab
+from .lab import Deployment, open_lab
 from .pod import App
 
 Differ = Literal["cluster", "secret", "nothing"]
@@ -35,7 +35,8 @@ WATCH_S: Final = 15.0
 """For so long both are watched, twice; lookups, beacons and dials come several times within."""
 LOOK_S: Final = 0.5
 SAYS: Final = "has another secret or is of another cluster"
-OTHER_SECRET: Final = "another-secret-of-24-characters"
+SERVICE: Final = "gossipsess"
+"""Of both: two applications in one namespace that were given the same one."""
 
 
 async def play(
@@ -53,13 +54,18 @@ async def play(
         ScenarioError: an application did not come up, or did not meet its own.
     """
     async with open_lab(version) as lab:
-        lab.network.faults.multicast = by in ("multicast", "both")
+        lab.network.faults.multicast = by != "dns"
         await lab.network.apply()
-        service = SERVICE if by in ("dns", "both") else "another"
-        told = {"GOSSIPSESS_DISCOVERY": "auto", "GOSSIPSESS_CLUSTER": "shop"}
-        other = {"cluster": {"GOSSIPSESS_CLUSTER": "blog"}, "secret": {"GOSSIPSESS_SECRET": OTHER_SECRET}}
-        shop = lab.new_deployment("shop", service=service, app=app, environ=told)
-        blog = lab.new_deployment("blog", service=service, app=app, environ=told | other.get(differ, {}))
+        has_records = by in ("dns", "both")
+        shop = lab.new_deployment("shop", service=SERVICE, has_records=has_records, app=app)
+        blog = lab.new_deployment(
+            "blog",
+            service=SERVICE,
+            has_records=has_records,
+            app=app,
+            secret="another" if differ == "secret" else "shared",
+            environ={} if differ == "cluster" else {"GOSSIPSESS_CLUSTER": "shop"},
+        )
         both = (shop, blog)
         async with trio.open_nursery() as nursery:
             for one in both:
