@@ -241,19 +241,20 @@ def _drain(cluster: str, timeout_s: float, wait_s: float, *, as_json: bool) -> i
 
     started_s = time.monotonic()
     met: dict[str, Status] = {}
-    done: dict[str, None] = {}
+    done: dict[str, None] = {}  # in whole, once
     while True:
         nodes = _Nodes(cluster)
         left: list[str] = []
-        for name, status in list(nodes.asked()):
-            if not status["leaving"]:  # or a worker that was started meanwhile, in the place of another
-                for reply in inquiry.ask(inquiry.DRAIN, only=name):
-                    status = reply.answer or status
-                if not as_json:
-                    print(f"{_called(status)} drains", flush=True)
+        now = dict(nodes.asked())
+        # Also a worker that was started meanwhile, in the place of another.
+        for reply in inquiry.ask(inquiry.DRAIN, only=[name for name, status in now.items() if not status["leaving"]]):
+            now[reply.name] = reply.answer or now[reply.name]
+            if not as_json:
+                print(f"{_called(now[reply.name])} drains", flush=True)
+        for name, status in now.items():
             met[name] = status
             if status["leaving"] and not status["handing_over"] and not status["unconfirmed"]:
-                # For good: what requests write from now on is other nodes' to hold, and theirs to confirm.
+                # That is for good: what is written here from now on others hold, and confirm.
                 done[name] = None
             if name not in done:
                 left.append(f"{_called(status)} has {_left(status)}")
@@ -266,9 +267,7 @@ def _drain(cluster: str, timeout_s: float, wait_s: float, *, as_json: bool) -> i
     if not met:
         return _say("drained", False, "; ".join(nodes.missing()), as_json=as_json)
     alone = [status for status in met.values() if status["sessions"] and not _others(status)]
-    left += [
-        f"nobody else is there to take the {status['sessions']:,} sessions of {_called(status)}" for status in alone
-    ]
+    left += [f"nobody else is there to take {_count(one['sessions'], 'session')} of {_called(one)}" for one in alone]
     text = "; ".join(left) or f"{_count(len(met), 'node')} drained in {passed_s:.1f} s"
     keys = ("node", "name", "process", "handing_over", "unconfirmed", "sessions")
     told = [{key: status[key] for key in keys} for status in met.values()]

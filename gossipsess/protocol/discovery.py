@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from gossipsess.model.identity import NodeId
 from gossipsess.model.member import Address, Name
-from gossipsess.protocol.effects import Dial, Effect, SendBeacon, SendDatagram
-from gossipsess.protocol.names import Names
+from gossipsess.protocol.effects import Dial, Effect, SendBeacon, SendDatagram, Warn
+from gossipsess.protocol.names import PATIENCE_S, Names
 from gossipsess.wire.messages import Beacon
 
 BEACON_FAST_S = 1.0
@@ -94,6 +94,7 @@ class Discovery:
         for name in [one for one in names if one.scheme == "dns"]:
             self._try_ports((myself[0], name.port), name, now_s)  # other workers of this machine or pod
         self._heard: dict[Address, _Attempts] = {}  # oldest first
+        self._unreached_since_s = math.inf  # others are named and none is linked; minus infinity: that has been said
         self._next_beacon_s = now_s if beacons else None
         self._fast_until_s = now_s + BEACON_FAST_FOR_S
         self._budget = float(ATTEMPTS_PER_SECOND)
@@ -142,7 +143,22 @@ class Discovery:
             elif attempts.until_s <= now_s and not attempts.open:
                 del self._seeds[host, port]
         settled = not alone and all(one.open for one in self._seeds.values() if one.name and not one.at_leisure)
-        return self._names.answered(name, len(addresses), problem, settled=settled, now_s=now_s)
+        effects = self._names.answered(name, len(addresses), problem, settled=settled, now_s=now_s)
+        others = len({host for host, _ in addresses} - {self._myself[0]})
+        if not (alone and others):
+            self._unreached_since_s = math.inf
+        elif self._unreached_since_s == math.inf:
+            self._unreached_since_s = now_s
+        elif 0 <= self._unreached_since_s <= now_s - PATIENCE_S:
+            self._unreached_since_s = -math.inf  # said, until a link stands
+            effects.append(
+                Warn(
+                    f"{name} names {others} other address{'es' if others > 1 else ''}, and this node is linked to "
+                    "nobody there: do firewalls or a NetworkPolicy let UDP and TCP through to the nodes' ports "
+                    f"({name.port or 'as in the records'}), and have all nodes the same secret and cluster name?"
+                )
+            )
+        return effects
 
     @property
     def is_searching(self) -> bool:

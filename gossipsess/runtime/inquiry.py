@@ -66,8 +66,8 @@ def names() -> list[str]:
         return []
 
 
-def ask(request: str, only: str | None = None, within_s: float = ANSWER_S) -> "Iterator[Reply]":
-    """Ask all nodes of this user at once, or `only` the one of that name; give each reply when it comes.
+def ask(request: str, only: list[str] | None = None, within_s: float = ANSWER_S) -> "Iterator[Reply]":
+    """Ask all nodes of this user at once, or `only` those of these names; give each reply when it comes.
 
     Raises:
         ConfigError: as `names`.
@@ -76,7 +76,7 @@ def ask(request: str, only: str | None = None, within_s: float = ANSWER_S) -> "I
     waiting: dict[socket.socket, tuple[str, bytearray]] = {}
     silent: list[str] = []
     try:
-        for name in names() if only is None else [only]:
+        for name in names() if only is None else only:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             waiting[sock] = (name, bytearray())
             sock.setblocking(False)

@@ -370,3 +370,23 @@ def test_a_name_without_an_answer_is_warned_of_once_with_what_to_do():
 def test_a_second_way_that_has_no_answer_is_not_warned_of():
     """Nobody set it."""
     assert warnings(named(when_alone=True), [0.0, 50.0, 100.0]) == []
+
+
+def test_a_node_that_reaches_nobody_whom_the_name_service_names_says_so_once():
+    """Otherwise its log tells of addresses, and of nothing that is wrong."""
+    found = named()
+
+    def told(now_s: float, *, alone: bool, others: bool = True) -> list[str]:
+        found.timeout(now_s, alone=alone)
+        answer = (("10.0.0.1", 7950), *((THERE,) if others else ()))
+        effects = found.looked_up(GOSSIP, answer, "", alone=alone, now_s=now_s)
+        return [effect.text for effect in effects if isinstance(effect, Warn)]
+
+    assert told(0.0, alone=True) == told(5.0, alone=True) == []
+    [text] = told(PATIENCE_S + 1, alone=True)
+    assert "names 1 other address, and this node is linked to nobody there" in text
+    assert "ports (7950)" in text
+    assert told(100.0, alone=True) == told(200.0, alone=True) == []
+    assert told(300.0, alone=False) == told(400.0, alone=True) == []
+    assert len(told(400.0 + PATIENCE_S, alone=True)) == 1
+    assert told(500.0, alone=True, others=False) == told(600.0, alone=True, others=False) == []

@@ -58,6 +58,17 @@ def test_a_node_that_drains_is_no_holder_any_more_for_anybody(datagrams):
         assert isinstance(outcome, Confirmed)
 
 
+def test_to_drain_once_more_is_nothing_new():
+    """A preStop hook says it, perhaps twice, and later the end of the process does again."""
+    cluster = Cluster()
+    holds_alone(cluster, ONE, cluster.sids(ONE)[:5])
+    drains(cluster, ONE)
+    here = cluster[ONE].node
+    here.take()
+    here.submit(Drain())
+    assert here.take()[0] == []
+
+
 def leaves(cluster: Cluster, node: bytes) -> None:
     """Let a node leave, and its process end."""
     cluster[node].node.submit(Leave())

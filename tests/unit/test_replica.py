@@ -133,3 +133,23 @@ def test_a_greeting_says_by_which_rules_this_node_places():
     here.node.submit(LinkOpened(1, BOB, None))
     (hello,) = here.says()
     assert hello.rules == Rules(count_by="host")
+
+
+def test_a_peer_that_is_linked_and_answers_no_probe_is_read_of_once():
+    """A NetworkPolicy that lets TCP through and not UDP makes members come and go, and nothing else would say why."""
+    here = Clocked().linked(BOB)
+    warnings = []
+    for _ in range(200):
+        here.waits(0.1)
+        warnings += [effect.text for effect in here.does() if isinstance(effect, Warn)]
+    assert state_of_bob(here) is MemberState.DEAD
+    (warning,) = warnings
+    assert "TCP gets through to it and UDP does not" in warning
+
+
+def test_of_a_process_that_was_killed_nobody_says_that_datagrams_are_blocked():
+    """Its links end, and its machine refuses another: that is no riddle."""
+    here = Clocked().linked(BOB)
+    here.loses()
+    assert state_of_bob(here) is MemberState.DEAD
+    assert not [effect for effect in here.does() if isinstance(effect, Warn)]

@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import time
 from typing import Any
 
 from flask import Flask, request, session
@@ -38,6 +39,7 @@ def login() -> dict[str, Any]:
 
 @app.post("/cart/add")
 def add_to_cart() -> dict[str, Any]:
+    time.sleep(float(request.args.get("after_s", "0")))
     session.setdefault("cart", []).append(request.args["item"])
     return shown()
 

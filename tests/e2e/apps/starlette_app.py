@@ -1,6 +1,7 @@
 # A shop for the end-to-end tests, in Starlette; settings come from GOSSIPSESS_* alone. Its twin is flask_app.py.
 
 import os
+import time
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -9,6 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from gossipsess.service import process_node
+from gossipsess.waiting import in_thread, on_any_loop
 from gossipsess.web.starlette import SessionMiddleware
 
 
@@ -30,6 +32,7 @@ async def login(request: Request) -> JSONResponse:
 
 
 async def add_to_cart(request: Request) -> JSONResponse:
+    await on_any_loop(in_thread(lambda: time.sleep(float(request.query_params.get("after_s", "0")))))
     request.session.setdefault("cart", []).append(request.query_params["item"])
     return shown(request)
 
