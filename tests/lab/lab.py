@@ -118,14 +118,6 @@ class Deployment:
         """
         await wait_linked(self.pods, timeout_s)
 
-    async def wait_equal(self, timeout_s: float) -> None:
-        """Wait until the nodes agree on who holds what, and all holders hold the same; one node a pod.
-
-        Raises:
-            ScenarioError: not in time.
-        """
-        await wait_equal(self.pods, timeout_s)
-
     def _new_pod(self, address: str | None = None) -> Pod:
         self._count += 1
         name, address = f"{self.name}-{self._count}", address or self._lab.network.free_address()
@@ -168,9 +160,9 @@ class Lab:
         self._folder = folder
         self._parts: list[Front | Pod] = []
 
-    async def new_front(self, name: str = "front") -> Front:
-        """Start a front with nobody behind it."""
-        front = Front(self.network, self._folder, name)
+    async def new_front(self, name: str = "front", *, sticky: bool = False) -> Front:
+        """Start a front with nobody behind it; see `Front` for what it may be."""
+        front = Front(self.network, self._folder, name, sticky=sticky)
         self._parts.append(front)
         await front.start()
         return front

@@ -26,6 +26,8 @@ from typing import Any, Final, Literal
 
 import trio
 
+from gossipsess.protocol.reads import UNTOKENED_S
+
 from ..chaos.balancer import Answer, Ask, CutError
 from ..chaos.fleet import NEVER_MEET, run_script, script_parser
 from ..chaos.shoppers import Basket, audit, open_shop, seen_by
@@ -263,6 +265,7 @@ async def play(
         if discovery != "none":
             await wait_equal(pods, max(0.1, EQUAL_S - (time.monotonic() - healed_s)))
         equal_s = time.monotonic() - healed_s
+        await trio.sleep(UNTOKENED_S)  # for so long a copy is served without asking a holder
         found = await pairs.audit([pod.ask for pod in pods])
         tallies = {"left": left, "right": right}
         for tally in tallies.values():

@@ -6,9 +6,7 @@
 #         pod's a moment later.
 # Not here: what the environment is, records and the front (lab.py).
 
-import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -163,16 +161,3 @@ class Pod:
     def log_tail(self) -> str:
         """Return the end of its log."""
         return self._process.log_tail() if self._process is not None else ""
-
-    def pause(self) -> None:
-        """SIGSTOP to every process in it."""
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: int) -> None:
-        assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)

@@ -81,6 +81,7 @@ async def play(
     *,
     lag_s: float = LAG_S,
     kill: bool = False,
+    sticky: bool = False,
     discovery: str = "auto",
     drain_s: float | None = None,
     app: App = "starlette",
@@ -100,7 +101,7 @@ async def play(
     async with open_lab(version) as lab:
         lab.network.faults.multicast = False
         await lab.network.apply()
-        front = await lab.new_front()
+        front = await lab.new_front(sticky=sticky)
         shop = lab.new_deployment(front=front, app=app, environ={"GOSSIPSESS_DISCOVERY": discovery}, drain_s=drain_s)
         await shop.start(nodes)
         if discovery != "none":
@@ -133,6 +134,7 @@ async def play(
             "nodes": nodes,
             "deleted": rounds,
             "grace": not kill,
+            "sticky": sticky,
             "lag_s": lag_s,
             "loads": reloads.loads,
             "lost": reloads.lost,
@@ -180,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_shape(parser)
     parser.add_argument("--kill", action="store_true", help="delete without grace: kill -9")
+    parser.add_argument("--sticky", action="store_true", help="the front sends one client to one pod while it lives")
     parser.add_argument("--lag", type=float, default=LAG_S, help="seconds from a change to its record (%(default)s)")
     add_drain(parser)
     parser.add_argument("--discovery", choices=DISCOVERIES, default="auto", help="none: the control")
@@ -192,6 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.nodes,
             lag_s=options.lag,
             kill=options.kill,
+            sticky=options.sticky,
             discovery=options.discovery,
             drain_s=options.drain,
             app=options.app,

@@ -38,29 +38,30 @@ async def test_pods_stay_apart_where_nothing_names_the_others() -> None:
     assert played["clean"], played
 
 
-async def test_a_login_outlives_the_pods_that_answered() -> None:
-    """Where this library comes from: every deployment logged everybody out."""
-    played = await pods.play(2)
+@pytest.mark.parametrize("sticky", [False, True])
+async def test_a_login_outlives_the_pods_that_answered(sticky: bool) -> None:
+    """Where this library comes from: every deployment logged everybody out, with a sticky balancer too."""
+    played = await pods.play(2, sticky=sticky, drain_s=0.5)
     assert played["clean"], played
 
 
 async def test_a_login_is_lost_with_its_pod_where_the_pods_never_meet() -> None:
     """The deletions above prove something only if a lost login would be seen."""
-    played = await pods.play(1, nodes=2, discovery="none")
+    played = await pods.play(1, nodes=2, discovery="none", drain_s=0)
     assert not played["clean"], played
 
 
 @pytest.mark.parametrize("order", ["new-first", "old-first"])
 async def test_an_update_of_all_pods_loses_nothing_though_one_is_killed(order: rolling.Order) -> None:
     """Both ways in which a Deployment replaces pods, and the accident that does not wait until it is over."""
-    played = await rolling.play(1, nodes=3, order=order, kill=True, seed=random.randrange(10**6))
+    played = await rolling.play(1, nodes=3, order=order, kill=True, drain_s=0.5, seed=random.randrange(10**6))
     assert played["clean"], played
     assert played["kills"] == 1
 
 
 async def test_an_update_loses_all_where_the_pods_never_meet() -> None:
     """The updates above prove something only if clients would see a loss."""
-    played = await rolling.play(1, nodes=2, discovery="none")
+    played = await rolling.play(1, nodes=2, discovery="none", drain_s=0)
     assert not played["clean"], played
     assert played["lost"] > 0, played
 
