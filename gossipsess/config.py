@@ -515,13 +515,13 @@ def _address(setting: str, item: str) -> Address:
     if not host or not port.isdecimal() or not 0 < int(port) <= 65535:
         raise ConfigError(f"{setting}: {item!r} is not IP:PORT, as in 10.0.0.1:{PORT}.")
     host = host.removeprefix("[").removesuffix("]")
-    _check_ip(setting, host)
-    return (host, int(port))
+    return (_check_ip(setting, host), int(port))
 
 
-def _check_ip(setting: str, text: str) -> None:
+def _check_ip(setting: str, text: str) -> str:
+    """Return an IP address as sockets write it: IPv6 has many ways, and addresses are compared."""
     try:
-        ipaddress.ip_address(text)
+        return str(ipaddress.ip_address(text))
     except ValueError:
         raise ConfigError(
             f"{setting}: {text!r} is not an IP address, and names are not looked up. Write the address, as in 10.0.0.1."

@@ -249,17 +249,17 @@ class RunningNode(NodeService):
 
 
 def advertised_host(config: Config) -> str:
-    """Return the IP address at which a node with these settings tells others to reach it.
+    """Return the IP address at which a node with these settings tells others to reach it, as sockets write it.
 
     Raises:
         ConfigError: this machine has none but loopback's, and listens for others.
     """
     if config.advertise is not None:
-        return config.advertise
+        return str(ipaddress.ip_address(config.advertise))
     bound = ipaddress.ip_address(config.bind_address)
     if bound.is_unspecified:
         return route_address(config.discovery_parts().multicast, dual=bound.version == 6)
-    return config.bind_address
+    return str(bound)
 
 
 def listen(config: Config) -> Sockets:

@@ -8,7 +8,8 @@
 # Names: an address that the name service has told is dialed like a seed, at the first port: who serves there knows the
 #        other workers of that address. Where nobody of this cluster does, the further ports are tried, at leisure; at
 #        this node's own address they are tried at once. An answer adds addresses and takes none away: it may be old,
-#        cached, in part or empty. One that no answer has named for ten minutes is forgotten.
+#        cached, in part or empty. One that answers have not named for ten minutes is forgotten; where there are no
+#        answers, none is.
 # Why a beacon and a record are no more than hints: they may be old, or name an address that is another's now.
 # Not here: links to members (links.py), the rhythm of lookups (names.py).
 
@@ -56,6 +57,8 @@ class _Attempts:
     next_s: float
     open: bool = False
     """A dial is under way or stands as a link."""
+    linked: bool = False
+    """It does stand as a link."""
     delay_max_s: float = RETRY_MAX_S
     at_leisure: bool = False
     """Dialed only from what of the budget the others leave."""
@@ -65,6 +68,8 @@ class _Attempts:
     """It has answered or not, once at least; of a seed nobody asks."""
     name: Name | None = None
     """Who told of it, where that was the name service."""
+    mine: bool = False
+    """This node itself answered there last: it has one address for each version of IP, say."""
 
 
 class Discovery:
@@ -129,22 +134,27 @@ class Discovery:
         self, name: Name, addresses: tuple[Address, ...], problem: str, *, alone: bool, now_s: float
     ) -> list[Effect]:
         """React to an answer of the name service, or to its lack; `alone`: this node has a link to nobody."""
-        for address in addresses:
-            if address == self._myself:
-                continue
-            if address not in self._seeds and len(self._seeds) < NAMED_MAX:
-                self._seeds[address] = _Attempts(SEED_RETRY_S, now_s, tried=False, name=name)
         named = {host for host, _ in addresses} | {self._myself[0]}
         for (host, port), attempts in list(self._seeds.items()):
             if attempts.name is None:
                 continue
-            if host in named:
+            if host in named or (attempts.name == name and not addresses):
                 attempts.until_s = now_s + NAMED_FOR_S
             elif attempts.until_s <= now_s and not attempts.open:
                 del self._seeds[host, port]
-        settled = not alone and all(one.open for one in self._seeds.values() if one.name and not one.at_leisure)
+        new = [address for address in addresses if address != self._myself and address not in self._seeds]
+        self._make_room(len(new), named)
+        for address in new:
+            if len(self._seeds) < NAMED_MAX:
+                self._seeds[address] = _Attempts(
+                    SEED_RETRY_S, now_s, until_s=now_s + NAMED_FOR_S, tried=False, name=name
+                )
+        # Not for who answers and is of no use, a stranger or this node itself: that may stay so for ever.
+        waited_for = [one for one in self._seeds.values() if one.name and one.delay_max_s < LEISURE_RETRY_MAX_S]
+        settled = not alone and all(one.linked for one in waited_for)
         effects = self._names.answered(name, len(addresses), problem, settled=settled, now_s=now_s)
-        others = len({host for host, _ in addresses} - {self._myself[0]})
+        mine = {host for (host, _), one in self._seeds.items() if one.mine} | {self._myself[0]}
+        others = len({host for host, _ in addresses} - mine)
         if not (alone and others):
             self._unreached_since_s = math.inf
         elif self._unreached_since_s == math.inf:
@@ -165,33 +175,47 @@ class Discovery:
         """The name service has not answered yet, or somebody whom it named has not been tried."""
         return self._names.first_answer_is_due or not all(one.tried for one in self._seeds.values())
 
-    def dial_failed(self, address: Address, now_s: float, *, refused: bool = False, stranger: bool = False) -> None:
+    def dial_failed(
+        self,
+        address: Address,
+        now_s: float,
+        *,
+        refused: bool = False,
+        stranger: bool = False,
+        itself: bool = False,
+    ) -> None:
         """A dial to `address` came to nothing; it is tried again later, and each time later than before.
 
-        `refused`: nobody listens there. `stranger`: somebody does who is no other node of this cluster.
+        `refused`: nobody listens there. `stranger`: somebody does who is no node of this cluster. `itself`: this node
+        does.
         """
         attempts = self._seeds.get(address) or self._heard.get(address)
         if attempts is None:
             return
-        attempts.open, attempts.tried = False, True
-        if stranger and attempts.name is not None:
+        attempts.open, attempts.linked, attempts.tried, attempts.mine = False, False, True, itself
+        if (stranger or itself) and attempts.name is not None:
             attempts.delay_max_s = LEISURE_RETRY_MAX_S
         if (refused or stranger) and attempts.name is not None and not attempts.at_leisure:
-            self._try_ports(address, attempts.name, now_s)
+            self._try_ports(address, attempts.name, now_s, until_s=attempts.until_s)
         self._postpone(attempts, now_s)
 
     def linked(self, address: Address) -> None:
         """A link to `address` stands: no more dials from here."""
         attempts = self._seeds.get(address)
         if attempts is not None:
-            attempts.open = attempts.tried = True
+            attempts.open, attempts.linked, attempts.tried, attempts.mine = True, True, True, False
+            if not attempts.at_leisure:
+                attempts.delay_max_s = RETRY_MAX_S  # no stranger's any more
+        if address[0] != self._myself[0]:
+            for beside in [one for one in self._spare() if one[0] == address[0] and self._seeds[one].at_leisure]:
+                del self._seeds[beside]  # who is linked knows the other workers there
         self._heard.pop(address, None)
 
     def unlinked(self, address: Address, now_s: float) -> None:
         """The member at `address` is gone: another node may start there, so a seed is dialed again."""
         attempts = self._seeds.get(address)
         if attempts is not None:
-            attempts.open = False
+            attempts.open = attempts.linked = False
             attempts.delay_s = SEED_RETRY_S
             self._postpone(attempts, now_s)
         self._heard.pop(address, None)  # its next beacon is news again
@@ -223,14 +247,40 @@ class Discovery:
                 attempts.next_s = now_s + self._jittered(1 / ATTEMPTS_PER_SECOND)
         return effects
 
-    def _try_ports(self, address: Address, name: Name, now_s: float) -> None:
+    def _spare(self) -> list[Address]:
+        """Return what the name service has told and is not being dialed or linked."""
+        return [address for address, one in self._seeds.items() if one.name is not None and not one.open]
+
+    def _make_room(self, wanted: int, named: set[str]) -> None:
+        """Let go of further ports, then of who is not named any more, so that `wanted` addresses find room.
+
+        Else the ports of thirty machines where nobody serves would keep out whom the name service tells of now.
+        """
+        lacking = len(self._seeds) + wanted - NAMED_MAX
+        if lacking > 0:
+            further = {address: self._seeds[address].at_leisure for address in self._spare()}
+            spare = [
+                address
+                for address, is_further in further.items()
+                if address[0] not in named or (is_further and address[0] != self._myself[0])
+            ]
+            spare.sort(key=lambda address: (not further[address], self._seeds[address].until_s))
+            for address in spare[:lacking]:
+                del self._seeds[address]
+
+    def _try_ports(self, address: Address, name: Name, now_s: float, until_s: float = math.inf) -> None:
         """Take the further ports at an address for candidates, from the one that was named on."""
         host, first = address
         for port in range(first, min(first + name.ports, 65536)):
             beside = (host, port)
             if beside != self._myself and beside not in self._seeds and len(self._seeds) < NAMED_MAX:
                 self._seeds[beside] = _Attempts(
-                    SEED_RETRY_S, now_s, delay_max_s=LEISURE_RETRY_MAX_S, at_leisure=True, name=name
+                    SEED_RETRY_S,
+                    now_s,
+                    delay_max_s=LEISURE_RETRY_MAX_S,
+                    at_leisure=True,
+                    until_s=until_s,
+                    name=name,
                 )
 
     def _remembered(self, address: Address, now_s: float) -> _Attempts:

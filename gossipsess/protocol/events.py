@@ -111,8 +111,9 @@ class DialFailed(NamedTuple):
     refused: bool
     """The machine answered that nobody listens there: that process is gone."""
     stranger: bool = False
-    """Somebody answered who is no other node of this cluster: one of another cluster, another service, or this node
-    itself by another of its addresses."""
+    """Somebody answered who is no node of this cluster: one of another cluster, or another service."""
+    itself: bool = False
+    """This node answered, by another of its addresses."""
 
 
 class LookedUp(NamedTuple):

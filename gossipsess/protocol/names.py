@@ -2,8 +2,8 @@
 #
 # In:    the configured names, what became of each lookup, whether this node is alone.
 # Out:   LookUp; and what an operator should read where a name stays without an answer.
-# Rule:  while alone every second at first, then every five; every five also while somebody who was named has not been
-#        reached; else every thirty. One lookup of a name at a time, each wait jittered.
+# Rule:  while alone every second at first, then every five; the same while somebody who was named has not answered;
+#        else every thirty. One lookup of a name at a time, each wait jittered.
 # Choice: how long a record may be kept (TTL) is left to the system's resolver, which is the one that caches.
 # Not here: what is made of an answer (discovery.py), and the lookup itself, which the runtime does.
 
@@ -61,7 +61,9 @@ class Names:
         return not self._when_alone and not all(one.ended for one in self._lookups.values())
 
     def answered(self, name: Name, addresses: int, problem: str, *, settled: bool, now_s: float) -> list[Effect]:
-        """A lookup has ended, with so many addresses; `settled`: this node has met others, and all who were named."""
+        """A lookup has ended, with so many addresses; `settled`: this node has met others, and all who were named
+        have answered.
+        """
         lookup = self._lookups[name]
         lookup.under_way, lookup.ended = False, True
         fast = not settled and now_s < self._fast_until_s

@@ -362,7 +362,9 @@ class Replica:
             self._dial_due(now_s)
 
     def _dial_failed(self, event: DialFailed, now_s: float) -> None:
-        self._discovery.dial_failed(event.address, now_s, refused=event.refused, stranger=event.stranger)
+        self._discovery.dial_failed(
+            event.address, now_s, refused=event.refused, stranger=event.stranger, itself=event.itself
+        )
         if event.refused:
             for member in self.swim.view.live():
                 if member.address == event.address and self._links.of(member.node) is None:

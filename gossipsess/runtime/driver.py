@@ -337,6 +337,9 @@ class Driver:
             addresses, problem = await self._transport.look_up(name), "no addresses"
         except OSError as error:
             addresses, problem = (), error.strerror or str(error)
+        except Exception as error:  # no thread to be had for it, say: that must not end the node
+            addresses, problem = (), str(error) or type(error).__name__
+            self._reject(error)
         self._tell([LookedUp(name, addresses, problem)])
 
     # --- links --------------------------------------------------------------------------------------------
@@ -369,7 +372,7 @@ class Driver:
 
     async def _dial(self, address: Address) -> None:
         link: Link | None = None
-        is_refused = is_stranger = False
+        is_refused = is_stranger = is_itself = False
         try:
             with trio.move_on_after(DIAL_TIMEOUT_S):
                 connection = await self._transport.connect(address)
@@ -379,12 +382,13 @@ class Driver:
             if not is_refused:
                 self._reject(error)
         except Exception as error:
-            is_stranger = True
+            is_itself = isinstance(error, SelfReached)
+            is_stranger = not is_itself
             self._reject(error, address[0])
         # Only now: a peer that is paused accepts and says nothing, and would find one connection for each dial.
         del self._dialing[address]
         if link is None:
-            self._tell([DialFailed(address, is_refused, is_stranger)])
+            self._tell([DialFailed(address, is_refused, is_stranger, is_itself)])
         else:
             await self._carry(link, address)
 

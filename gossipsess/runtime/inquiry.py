@@ -61,7 +61,8 @@ def names() -> list[str]:
     folder = folder_path()
     try:
         check_private(folder)
-        return sorted(name for name in os.listdir(folder) if name.endswith(ENDING))
+        # One that begins with a dot is being made: nobody listens there yet, and it must not be taken for left over.
+        return sorted(name for name in os.listdir(folder) if name.endswith(ENDING) and not name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return []
 

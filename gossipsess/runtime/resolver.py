@@ -31,9 +31,7 @@ async def look_up(name: Name, family: socket.AddressFamily) -> tuple[Address, ..
     if name.scheme == "dns":
         found = await _addresses(name.host, name.port, family)
     else:
-        found = []
-        for host, port in await _srv_targets(name.host):
-            found += await _addresses(host, port, family)
+        found = await _srv_addresses(name.host, family)
     return tuple(sorted(set(found))[:ADDRESSES_MAX])
 
 
@@ -46,17 +44,35 @@ async def _addresses(host: str, port: int, family: socket.AddressFamily) -> list
     return [one for one in addresses if _is_dialable(one[0])]
 
 
+async def _srv_addresses(service: str, family: socket.AddressFamily) -> list[Address]:
+    found: list[Address] = []
+    failure: OSError | None = None
+    for host, port in await _srv_targets(service):
+        try:
+            found += await _addresses(host, port, family)
+        except OSError as error:  # of one that is gone; the others count
+            failure = error
+    if failure is not None and not found:
+        raise failure
+    return found
+
+
 async def _srv_targets(service: str) -> list[tuple[str, int]]:
+    import dns.asyncbackend
     import dns.asyncresolver
     import dns.exception
     import dns.rdtypes.IN.SRV
 
+    # By name: what dnspython finds out by itself it keeps for the whole process, whose other threads may run asyncio.
+    trios = dns.asyncbackend.get_backend("trio")
     try:
-        answer = await dns.asyncresolver.resolve(service, "SRV", search=True)
+        answer = await dns.asyncresolver.resolve(service, "SRV", search=True, backend=trios)
     except dns.exception.DNSException as error:
         raise OSError(str(error) or type(error).__name__) from None
     records = [one for one in answer if isinstance(one, dns.rdtypes.IN.SRV.SRV)]
-    return sorted((one.target.to_text(omit_final_dot=True), one.port) for one in records)[:SRV_TARGETS_MAX]
+    # Port 0 and the root are how a record says that there is no such service (RFC 2782).
+    targets = [(one.target.to_text(omit_final_dot=True), one.port) for one in records if one.port]
+    return sorted(targets)[:SRV_TARGETS_MAX]
 
 
 def _is_dialable(text: str) -> bool:

@@ -50,7 +50,7 @@ class Wires:
             foreign = address in world.foreign
             self._dial_failed(dialer, address, refused=not foreign, stranger=foreign)
         elif acceptor is dialer:
-            self._dial_failed(dialer, address, stranger=True)  # its own greeting came back
+            self._dial_failed(dialer, address, itself=True)
         elif acceptor.paused or self._is_apart(dialer, acceptor):
             self._dial_ends_later(dialer, address)
         else:
@@ -72,10 +72,18 @@ class Wires:
             lambda: self._world.reach(dialer, lambda: self._dial_failed(dialer, address)),
         )
 
-    def _dial_failed(self, dialer: Process, address: Address, *, refused: bool = False, stranger: bool = False) -> None:
+    def _dial_failed(
+        self,
+        dialer: Process,
+        address: Address,
+        *,
+        refused: bool = False,
+        stranger: bool = False,
+        itself: bool = False,
+    ) -> None:
         if dialer.alive:
             del dialer.dialing[address]
-            self._submit(dialer, DialFailed(address, refused, stranger))
+            self._submit(dialer, DialFailed(address, refused, stranger, itself))
 
     # --- what travels -------------------------------------------------------------------------------------
 

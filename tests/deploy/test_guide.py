@@ -1,11 +1,14 @@
 """docs/KUBERNETES.md: what it has people write works, and the commands that it names are there."""
 
+import logging
 import re
+import runpy
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
 import yaml
+from starlette.testclient import TestClient
 
 from gossipsess.cli.__main__ import _parser
 
@@ -40,6 +43,20 @@ def test_the_guides_policy_for_what_pods_connect_to_opens_the_gossip_ports():
     (inside,) = (rule for rule in ours["ingress"] if "from" in rule)
     assert {"to": inside["from"], "ports": inside["ports"]} in policy["spec"]["egress"]
     assert policy["spec"]["podSelector"] == ours["podSelector"]
+
+
+def test_the_example_answers_whoever_comes_first_and_keeps_what_they_do(monkeypatch, tmp_path):
+    """It is the first thing that anybody sees of all this: a page, before there is any session."""
+    for name, value in {"DISCOVERY": "none", "CLUSTER": "example", "PORT": "0", "HOST": "shop-1"}.items():
+        monkeypatch.setenv(f"GOSSIPSESS_{name}", value)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    app = runpy.run_path(str(ROOT / "docs" / "examples" / "shop" / "app.py"))["app"]
+    logging.getLogger("gossipsess").setLevel(logging.NOTSET)  # of all tests' logger
+    with TestClient(app) as client:
+        assert "Not logged in.<p>Answered by shop-1." in client.get("/").text
+        assert "Logged in as &lt;kim&gt;. In the cart: nothing." in client.post("/login", data={"user": "<kim>"}).text
+        assert "In the cart: book." in client.post("/cart", data={"item": "book"}).text
+        assert "Not logged in." in client.post("/logout").text
 
 
 @pytest.mark.parametrize("page", ["docs/KUBERNETES.md", "README.md", "docs/examples/shop/Containerfile"])

@@ -226,6 +226,18 @@ def test_the_socket_of_a_killed_process_is_removed_by_the_next_node(folder, star
         assert sockets(folder) == [f"{os.getpid()}-{node.status().node}.sock"]
 
 
+def test_a_probe_that_comes_while_a_node_makes_its_socket_leaves_it_alone(start, monkeypatch):
+    """The startup of a pod is when probes come. Without its socket the node would never be ready, and be killed."""
+
+    def bound_and_asked(name: str, use: Callable[[str], object]) -> None:
+        inquiry.at(name, use)
+        answers()  # it is bound, and does not listen yet
+
+    monkeypatch.setattr(admin, "at", bound_and_asked)
+    start()
+    assert len(answers()) == 1
+
+
 def test_a_process_that_stands_still_does_not_answer_and_keeps_its_socket(folder, capsys):
     """Stopped by a debugger, or starved: it may go on, and answer the next time."""
     with process() as running:

@@ -1,9 +1,17 @@
 """Nodes find each other by seeds and by multicast, and nobody else finds them."""
 
+import asyncio
 import socket
+import threading
 import time
+from collections.abc import Iterator
 
+import dns.asyncbackend
+import dns.asyncresolver
+import dns.message
+import dns.rrset
 import pytest
+import trio
 
 from gossipsess.errors import ConfigError
 from gossipsess.model.member import Address, Name
@@ -153,6 +161,16 @@ async def test_a_socket_for_both_versions_of_ip_speaks_to_either_under_its_own_a
             one.close()
 
 
+def test_addresses_are_told_as_sockets_write_them(start):
+    """An IPv6 address can be written in many ways. In another one a node would dial itself, and find no peer by it."""
+    long = "0:0:0:0:0:0:0:1"
+    first = start(bind=long)
+    second = start(bind="::1", advertise=long, discovery=f"static://[{long}]:{first.status().address[1]}")
+    all_linked(first, second)
+    for node in (first, second):
+        assert node.status().address[0] == node.status().members[0].address[0] == "::1"
+
+
 async def test_a_name_is_looked_up_as_the_machine_does_it():
     """The hosts file is part of that: a stack in containers often has nothing else."""
     name = Name("dns", "localhost", 7950, 16)
@@ -165,6 +183,61 @@ async def test_a_name_that_is_not_known_is_an_error_of_the_moment(host):
     """It is asked for again a little later, and must not end the node."""
     with pytest.raises(OSError):  # noqa: PT011  # its text is the system's
         await look_up(Name("dns", host, 7950, 16), socket.AF_INET)
+
+
+SERVICE = Name("srv", "_gossip._tcp.shop.example", 0, 1)
+
+
+@pytest.fixture
+def records(monkeypatch) -> Iterator[list[str]]:
+    """SRV records, which a name server on loopback gives to everybody who asks by dnspython's default."""
+    records: list[str] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        resolver = dns.asyncresolver.Resolver(configure=False)
+        resolver.nameservers, resolver.port = ["127.0.0.1"], server.getsockname()[1]
+        monkeypatch.setattr(dns.asyncresolver, "default_resolver", resolver)
+        monkeypatch.setattr(dns.asyncbackend, "_default_backend", None)
+
+        def serve() -> None:
+            while data := (received := server.recvfrom(4096))[0]:
+                query = dns.message.from_wire(data)
+                response = dns.message.make_response(query)
+                response.answer.append(dns.rrset.from_text(query.question[0].name, 0, "IN", "SRV", *records))
+                server.sendto(response.to_wire(), received[1])
+
+        serving = threading.Thread(target=serve, daemon=True)
+        serving.start()
+        yield records
+        server.sendto(b"", server.getsockname())
+        serving.join()
+
+
+async def test_records_with_ports_name_all_whose_target_is_there(records):
+    """Of a StatefulSet's pods one is always just gone, and the cache does not know it yet."""
+    records[:] = ["0 0 7951 localhost.", "0 0 7950 gone.invalid.", "0 0 0 localhost.", "0 0 7950 ."]
+    assert await look_up(SERVICE, socket.AF_INET) == (("127.0.0.1", 7951),)
+    records[:] = ["0 0 7950 gone.invalid."]
+    with pytest.raises(OSError):  # noqa: PT011  # its text is the system's
+        await look_up(SERVICE, socket.AF_INET)
+
+
+@pytest.mark.parametrize("first", ["application", "node"])
+def test_a_node_and_an_asyncio_application_ask_by_one_package_and_do_not_meet(records, first):
+    """Dnspython takes whose loop it meets first for the whole process's; then one of the two could not ask any more."""
+    records[:] = ["0 0 7951 localhost."]
+
+    async def application() -> str:
+        return (await dns.asyncresolver.resolve("_http._tcp.app.example", "SRV"))[0].to_text()
+
+    def asks() -> None:
+        assert asyncio.run(application()) == "0 0 7951 localhost."
+
+    if first == "application":
+        asks()
+    assert trio.run(look_up, SERVICE, socket.AF_INET) == (("127.0.0.1", 7951),)
+    if first == "node":
+        asks()
 
 
 async def look_up_or_nothing(name: Name, family: socket.AddressFamily) -> tuple[Address, ...]:

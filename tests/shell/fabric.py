@@ -118,8 +118,8 @@ class Fabric:
         self.open: dict[PipeConnection, None] = {}
         self.listening: dict[Address, FabricTransport] = {}
         self.dials: list[Address] = []
-        self.names: dict[str, tuple[Address, ...]] = {}
-        """What the name service knows."""
+        self.names: dict[str, tuple[Address, ...] | Exception] = {}
+        """What the name service knows, or how asking it fails."""
 
     def endpoint(self, address: Address) -> "FabricEndpoint":
         return FabricEndpoint(self, address)
@@ -202,7 +202,10 @@ class FabricTransport:
         await trio.lowlevel.checkpoint()
         if name.host not in self.fabric.names:
             raise OSError("no such name")
-        return self.fabric.names[name.host]
+        answer = self.fabric.names[name.host]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def close(self) -> None:
         if self.fabric.listening.get(self.address) is self:

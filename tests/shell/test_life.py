@@ -122,6 +122,31 @@ async def test_nodes_meet_by_a_name_that_is_known_only_later(world):
 
 
 @in_world
+async def test_a_lookup_that_fails_in_no_foreseen_way_does_not_end_the_node(world):
+    """A pod at its limit of threads gets none for the resolver. Those who are linked are of use all the same."""
+    world.fabric.names["shop"] = RuntimeError("can't start new thread")
+    node = world.start("dns://shop")
+    await eventually(lambda: node.driver.rejected["RuntimeError"] > 1, "it is asked for again")
+    world.fabric.names["shop"] = (node.address,)
+    await goes_on(world, node)
+
+
+@in_world
+async def test_a_node_that_is_named_twice_knows_itself(world, caplog):
+    """A pod may have an address of each version of IP. A lone one has no firewall to look for."""
+    other = ("10.0.0.50", 7950)
+    node = world.start("dns://shop")
+    world.fabric.listening[other] = node.transport
+    world.fabric.names["shop"] = (node.address, other)
+    await trio.sleep(100)
+    assert node.driver.rejected["SelfReached"] >= 1
+    assert not [record.message for record in caplog.records if "linked to nobody" in record.message]
+    assert {address for address in world.fabric.dials if address[0] == other[0]} == {other}, "its ports are known"
+    assert world.fabric.dials.count(other) < 15, "later and later"
+    await goes_on(world, node)
+
+
+@in_world
 async def test_each_pair_keeps_one_link_however_often_both_dial(world):
     """All start at the same moment, and each knows all: every pair dials twice."""
     names = ",".join(f"10.0.0.{number}:7950" for number in range(1, 6))

@@ -330,6 +330,7 @@ def test_without_a_bind_the_secret_decides():
         ("multicast://239.1.2.3:99", Discovery(("239.1.2.3", 99), ())),
         ("static://10.0.0.1:1,10.0.0.2:2", Discovery(None, (("10.0.0.1", 1), ("10.0.0.2", 2)))),
         ("static://[fd00::1]:7950", Discovery(None, (("fd00::1", 7950),))),
+        ("static://[FD00:0::1]:7950", Discovery(None, (("fd00::1", 7950),))),
         (
             "auto, static://10.0.0.1:1, 10.0.0.2:2",
             Discovery(MULTICAST_GROUP, (("10.0.0.1", 1), ("10.0.0.2", 2)), (NAME,), names_when_alone=True),

@@ -187,14 +187,21 @@ def named(*names: Name, when_alone: bool = False, seeds: tuple[Address, ...] = (
     )
 
 
-def lookups(found: Discovery, until_s: float, *, alone: bool, answer: tuple[Address, ...] = ()) -> list[float]:
-    """Answer each lookup at once; return when they were made. Dials never end."""
+def lookups(
+    found: Discovery, until_s: float, *, alone: bool, answer: tuple[Address, ...] = (), dials_find: str = "nothing"
+) -> list[float]:
+    """Answer each lookup at once; return when they were made.
+
+    Dials find a `stranger`, or this node `itself`; else they never end.
+    """
     made: list[float] = []
     while (deadline_s := found.next_deadline()) is not None and deadline_s <= until_s:
         for effect in found.timeout(deadline_s, alone=alone):
             if isinstance(effect, LookUp):
                 made.append(deadline_s)
                 found.looked_up(effect.name, answer, "no such name", alone=alone, now_s=deadline_s)
+            elif isinstance(effect, Dial) and dials_find != "nothing":
+                found.dial_failed(effect.address, deadline_s, **{dials_find: True})
     return made
 
 
@@ -223,7 +230,19 @@ def test_a_name_is_looked_up_every_second_at_first_and_ever_more_rarely():
 def test_while_somebody_who_was_named_is_not_reached_lookups_go_on_faster():
     """The record may be old: the next answer tells."""
     made = lookups(named(), 100.0, alone=False, answer=(THERE,))
-    assert all(4.0 <= later - earlier <= 6.0 for earlier, later in pairwise(made[10:]))
+    waits = [later - earlier for earlier, later in pairwise(made)]
+    assert len(waits) >= 20
+    assert all(4.0 <= wait <= 6.0 for wait in waits[15:])
+
+
+def test_a_stranger_at_an_address_that_is_named_is_no_reason_to_ask_more_often():
+    """Two applications behind one name, or on one host network, stay so: each would ask six times as often for ever."""
+    found = named()
+    settle_siblings(found)
+    found.looked_up(GOSSIP, (THERE,), "", alone=False, now_s=0.0)
+    found.dial_failed(THERE, 0.0, stranger=True)
+    made = lookups(found, 500.0, alone=False, answer=(THERE,), dials_find="stranger")
+    assert all(24.0 <= later - earlier <= 36.0 for earlier, later in pairwise(made[1:]))
 
 
 def test_a_lookup_that_does_not_end_is_not_made_twice():
@@ -264,6 +283,99 @@ def test_an_address_that_is_named_no_more_is_forgotten_after_ten_minutes():
     found.dial_failed(THERE, 0.1)
     found.looked_up(GOSSIP, (("10.0.0.3", 7950),), "", alone=True, now_s=discovery.NAMED_FOR_S + 1)
     assert THERE not in dialed(found, discovery.NAMED_FOR_S + 100)
+
+
+def test_further_ports_are_forgotten_with_the_address_they_belong_to():
+    """Each pod that ends would leave fifteen behind, until the table is full and nobody new is dialed."""
+    found = named()
+    settle_siblings(found)
+    found.looked_up(GOSSIP, (THERE,), "", alone=True, now_s=0.0)
+    found.linked(THERE)
+    found.looked_up(GOSSIP, (("10.0.0.3", 7950),), "", alone=False, now_s=30.0)
+    found.unlinked(THERE, 31.0)
+    found.dial_failed(THERE, 32.0, refused=True)
+    late_s = 32.0 + discovery.NAMED_FOR_S
+    found.looked_up(GOSSIP, (("10.0.0.3", 7950),), "", alone=False, now_s=late_s)
+    assert [address for address in dialed(found, late_s + 100) if address[0] == THERE[0]] == []
+
+
+def test_while_there_are_no_answers_nothing_is_forgotten():
+    """A node that is cut off for an hour, from the name service too, must still know where the others were."""
+    found = named()
+    settle_siblings(found)
+    found.looked_up(GOSSIP, (THERE,), "", alone=True, now_s=0.0)
+    dialed(found, 0.0)
+    found.dial_failed(THERE, 0.1)
+    for minute in range(1, 60):
+        found.looked_up(GOSSIP, (), "no answer", alone=True, now_s=minute * 60.0)
+    found.looked_up(GOSSIP, (("10.0.0.3", 7950),), "", alone=True, now_s=3600.0)
+    assert THERE in dialed(found, 3600.0)
+
+
+def test_further_ports_do_not_keep_out_who_is_named_now():
+    """Forty pods that are named before their processes listen refuse; whoever comes after them must be dialed too."""
+    wide = GOSSIP._replace(ports=16)
+    found = named(wide)
+    slow = tuple((f"10.0.1.{n}", 7950) for n in range(40))
+    found.looked_up(wide, slow, "", alone=True, now_s=0.0)
+    for address in slow:
+        found.dial_failed(address, 1.0, refused=True)
+    found.looked_up(wide, (THERE,), "", alone=True, now_s=2.0)
+    assert THERE in [address for step in range(20) for address in dialed(found, 2.0 + step)]
+
+
+def test_addresses_that_are_named_no_more_do_not_keep_out_who_is_named_now():
+    """A wildcard record that was there for a moment would keep a node alone for ten minutes."""
+    found = named()
+    found.looked_up(GOSSIP, tuple((f"10.1.{n // 256}.{n % 256}", 7950) for n in range(600)), "", alone=True, now_s=0.0)
+    found.looked_up(GOSSIP, (THERE,), "", alone=True, now_s=1.0)
+    assert THERE in [address for step in range(100) for address in dialed(found, 1.0 + step)]
+
+
+def test_where_somebody_is_linked_the_further_ports_there_are_left_alone():
+    """It knows the other workers. Fifteen dials a minute to each pod that was slow to listen are noise for ever."""
+    found = named()
+    settle_siblings(found)
+    found.looked_up(GOSSIP, (THERE,), "", alone=True, now_s=0.0)
+    found.dial_failed(THERE, 0.0, refused=True)
+    found.linked(THERE)
+    found.looked_up(GOSSIP, (THERE,), "", alone=False, now_s=30.0)
+    tried = [address for step in range(200) for address in dialed(found, 30.0 + step)]
+    assert [address for address in tried if address[0] == THERE[0]] == []
+
+
+def test_an_address_that_was_a_strangers_and_is_a_members_is_dialed_again_soon():
+    """A node that closes during the greeting, as one under load does, looks like a stranger; it is not one for ever."""
+    found = named()
+    settle_siblings(found)
+    found.looked_up(GOSSIP, (THERE,), "", alone=True, now_s=0.0)
+    found.dial_failed(THERE, 0.0, stranger=True)
+    found.linked(THERE)
+    found.unlinked(THERE, 100.0)
+    tries: list[float] = []
+    for step in range(1, 3000):
+        now_s = 100.0 + step / 10
+        if THERE in dialed(found, now_s):
+            tries.append(now_s)
+            found.dial_failed(THERE, now_s)
+    assert max(later - earlier for earlier, later in pairwise(tries)) < 1.3 * discovery.RETRY_MAX_S
+
+
+def test_a_nodes_own_other_address_is_nobody_to_wait_for():
+    """A pod with an address of each version of IP is named twice. It would look for a firewall, and ask for ever."""
+    found = named()
+    settle_siblings(found)
+    mine = (("10.0.0.1", 7950), ("fd00::1", 7950))
+    found.looked_up(GOSSIP, mine, "", alone=True, now_s=0.0)
+    assert dialed(found, 0.0) == [mine[1]]
+    found.dial_failed(mine[1], 0.0, itself=True)
+    assert not found.is_searching
+    tried = [address for step in range(300) for address in dialed(found, float(step))]
+    assert {address for address in tried if address[0] == "fd00::1"} <= {mine[1]}, "its ports are this node's own"
+    told = [found.looked_up(GOSSIP, mine, "", alone=True, now_s=at_s) for at_s in (0.0, PATIENCE_S, 2 * PATIENCE_S)]
+    assert not [effect for effects in told for effect in effects if isinstance(effect, Warn)]
+    made = lookups(found, 500.0, alone=False, answer=mine, dials_find="itself")
+    assert all(24.0 <= later - earlier <= 36.0 for earlier, later in pairwise(made[1:]))
 
 
 def test_no_answer_makes_a_node_remember_addresses_without_end():

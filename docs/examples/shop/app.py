@@ -24,10 +24,12 @@ POD = os.environ.get("GOSSIPSESS_HOST", "this machine")
 
 async def home(request: Request) -> Response:
     user, cart = request.session.get("user_id"), request.session.get("cart", [])
-    greeting = f"Logged in as {html.escape(user)}. In the cart: {html.escape(', '.join(cart)) or 'nothing'}."
+    greeting = "Not logged in."
+    if user is not None:
+        greeting = f"Logged in as {html.escape(user)}. In the cart: {html.escape(', '.join(cart)) or 'nothing'}."
     return HTMLResponse(
         "<!doctype html><title>Shop</title>"
-        f"<p>{greeting if user else 'Not logged in.'}<p>Answered by {html.escape(POD)}."
+        f"<p>{greeting}<p>Answered by {html.escape(POD)}."
         "<form method=post action=/login><input name=user required maxlength=40><button>Log in</button></form>"
         "<form method=post action=/cart><input name=item required maxlength=40><button>Into the cart</button></form>"
         "<form method=post action=/logout><button>Log out</button></form>"
