@@ -31,11 +31,17 @@ class Node:
         self._wake: Callable[[], None] | None = None
         self._woken = False
         self._due_s = math.inf  # how long the driver sleeps
+        self._made_s = now()
 
     @property
     def node_id(self) -> NodeId:
         """This node's id."""
         return self.replica.node
+
+    @property
+    def up_s(self) -> float:
+        """For how long this node has been there, seconds."""
+        return self.now() - self._made_s
 
     def time_ms(self) -> int:
         """Return cluster time, Unix milliseconds."""

@@ -41,8 +41,8 @@ applications run here. Nodes and this command need the same XDG_RUNTIME_DIR and 
 
 READY = f"""\
 Say whether this machine (this pod) should be sent requests: whether at least one of its nodes holds what the nodes it
-has met hold, or has met nobody for two seconds, and does not leave or drain. Whether it has met others never matters:
-pods that wait for each other to be ready would wait for ever.
+has met hold, or has met nobody for two seconds, or has run for a minute; and does not leave or drain. Whether it has
+met others never matters: pods that wait for each other to be ready would wait for ever.
 
 {WHICH}
 

@@ -27,6 +27,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -35,7 +36,7 @@ import trio
 from ..chaos.fleet import run_script, script_parser, until
 from ..e2e.harness import START_S
 from .form import add_shape
-from .lab import SERVICE, Deployment, Lab, open_lab
+from .lab import Deployment, Lab, open_lab
 from .network import Protocol
 from .pod import App, Pod
 
@@ -51,12 +52,15 @@ class Fault(NamedTuple):
     """The first reason's fault (gossipsess/cli/doctor/finding.py); empty: none."""
     exit_code: int = 1
     multicast: bool = False
-    service: str = SERVICE
+    has_records: tuple[bool, bool] = (True, True)
+    """The first pod's address is told under the name of the Service, and the others' are."""
     blocked: tuple[Protocol, ...] = ()
     told: tuple[tuple[str, str], ...] = ()
     """What all pods are told beside the usual."""
     others_told: tuple[tuple[str, str], ...] = ()
     """What all but the first are told."""
+    secret: str = "shared"
+    """Which secret all but the first have."""
     nodes: int = 2
     meets: bool = False
     """The pods become one cluster all the same, and the doctor is called then."""
@@ -70,10 +74,10 @@ def clock(ahead_s: int) -> tuple[tuple[str, str], ...]:
 
 FAULTS: Final = {
     "nothing": Fault("", 0, multicast=True, meets=True),
-    "no-dns": Fault("dns", service="another"),
+    "no-dns": Fault("dns", has_records=(False, False)),
     "dns-silent": Fault("dns"),
-    "own-record": Fault("dns-own", 0, meets=True),  # the other pod asks too, and dials
-    "wrong-secret": Fault("secret", others_told=(("GOSSIPSESS_SECRET", OTHER_SECRET),)),
+    "own-record": Fault("dns-own", 0, has_records=(True, False), meets=True),  # the other pod asks too, and dials
+    "wrong-secret": Fault("secret", secret="another"),
     "wrong-cluster": Fault("secret", others_told=(("GOSSIPSESS_CLUSTER", "blog"),)),
     "udp-blocked": Fault("udp-blocked", blocked=("udp",)),
     "tcp-blocked": Fault("tcp-blocked", blocked=("tcp",)),
@@ -105,10 +109,15 @@ async def play(name: str, *, app: App = "starlette", version: Literal[4, 6] = 4)
         lab.network.faults.multicast = fault.multicast
         lab.network.faults.blocked = set(fault.blocked)
         await lab.network.apply()
-        first = lab.new_deployment("shop", service=fault.service, app=app, environ=dict(fault.told))
-        environ = {"GOSSIPSESS_CLUSTER": "shop", **dict(fault.told), **dict(fault.others_told)}
-        service = "hidden" if name == "own-record" else fault.service
-        others = lab.new_deployment("other", service=service, app=app, environ=environ)
+        first = lab.new_deployment("shop", has_records=fault.has_records[0], app=app, environ=dict(fault.told))
+        others = lab.new_deployment(
+            "other",
+            service=first.service,
+            has_records=fault.has_records[1],
+            app=app,
+            secret=fault.secret,
+            environ={"GOSSIPSESS_CLUSTER": "shop", **dict(fault.told), **dict(fault.others_told)},
+        )
         if name in WITHOUT_APPLICATION:
             code, told = await _without_application(lab, fault)
         else:
@@ -130,11 +139,11 @@ async def _with_applications(lab: Lab, name: str, first: Deployment, others: Dep
     if name == "dns-silent":
         lab.dns.pause()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(first.start, 1)
-        nursery.start_soon(others.start, fault.nodes - 1)
+        for pods, count in ((first, 1), (others, fault.nodes - 1)):
+            nursery.start_soon(partial(pods.start, count, probed=False))
     if fault.meets:
         await until(lambda: _meet([*first.pods, *others.pods]), "both pods meet", START_S)
-    return await first.pods[0].run(*DOCTOR, within_s=DOCTOR_MAX_S)
+    return await first.pods[0].run(DOCTOR, within_s=DOCTOR_MAX_S)
 
 
 async def _meet(pods: list[Pod]) -> bool:
@@ -144,15 +153,16 @@ async def _meet(pods: list[Pod]) -> bool:
 
 async def _without_application(lab: Lab, fault: Fault) -> tuple[int, str]:
     environ = {"GOSSIPSESS_SECRET": OTHER_SECRET, **dict(fault.told)}
-    pod = lab.new_pod("bare", "starlette", environ)
+    address = lab.network.free_address()
+    pod = lab.new_pod("bare", "starlette", {"POD_IP": address, **environ}, address)
     await pod.attach()
     if fault.named != "ports":
-        return await pod.run(*DOCTOR, within_s=DOCTOR_MAX_S)
+        return await pod.run(DOCTOR, within_s=DOCTOR_MAX_S)
     # The other program lives as long as the doctor looks.
     taken = (
         "import socket, subprocess, sys; s = socket.create_server(('', 7950)); sys.exit(subprocess.call(sys.argv[1:]))"
     )
-    return await pod.run(sys.executable, "-c", taken, *DOCTOR, within_s=DOCTOR_MAX_S)
+    return await pod.run([sys.executable, "-c", taken, *DOCTOR], within_s=DOCTOR_MAX_S)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-# Front: a real nginx that sends each request to the next pod in turn.
+# Front: a real nginx that sends each request to the next pod in turn, or each client to one.
 #
 # In:     `put_in` and `take_out` of pods' addresses, as readiness decides.   Out: `Front.ask`, which makes a request.
 # Rules:  nginx's own. A pod that refuses the connection got nothing, so the next one is asked, whatever the request.
@@ -28,14 +28,18 @@ RELOAD_S: Final = 20.0
 
 
 class Front:
-    """One nginx, with an address on the network."""
+    """One nginx, with an address on the network.
 
-    def __init__(self, network: Network, folder: Path, name: str = "front") -> None:
+    `sticky`: requests from one address go to one pod while it lives, as with the manifests' overlay client-ip.
+    """
+
+    def __init__(self, network: Network, folder: Path, name: str = "front", *, sticky: bool = False) -> None:
         self.address = network.free_address(service=True)
         self._network = network
         self._name = name
         self._folder = folder / name
         self._config = self._folder / "nginx.conf"
+        self._balance = "hash $remote_addr consistent;" if sticky else ""
         self._in: list[str] = []
         self._changing = trio.Lock()
         self._process: Process | None = None
@@ -110,7 +114,7 @@ class Front:
                 scgi_temp_path scgi;
                 # A time to connect of the last that was asked: it took the request.
                 map $upstream_connect_time $cut {{ default ""; "~[0-9]$" 1; }}
-                upstream shop {{ {" ".join(servers) or "server 127.0.0.1:1 down;"} }}
+                upstream shop {{ {self._balance} {" ".join(servers) or "server 127.0.0.1:1 down;"} }}
                 server {{
                     listen {at(self.address, PORT)};
                     location / {{

@@ -1,10 +1,10 @@
 # Lab: a cluster as an application sees it: a network, its name server, fronts, and deployments of pods.
 #
 # In:     what a scenario wants.   Out: `open_lab`; `Lab.new_front`, `Lab.new_deployment`; `needs_lab` for tests.
-# Rules:  a pod's record is told from its start on, ready or not, as a headless Service with publishNotReadyAddresses
-#         does it, and no more from its end on; both after the name server's lag. The front gets a pod once its
-#         application answers, and is told before SIGTERM, as with a preStop hook that waits. Of a kill nobody is told
-#         before.
+# Rules:  what a pod is told, how it is probed and how it is ended stands in the manifests that `gossipsess k8s render`
+#         prints, and is done here as Kubernetes does it. A pod's record is told from its start on, ready or not, and no
+#         more from its end on; both after the name server's lag. The front gets a pod once it is ready, and hears of a
+#         planned end a moment after it has begun; without the preStop hook, before. Of a kill nobody is told before.
 # Bound:  when the lab closes, every process that was started here is killed and every namespace removed.
 # Not here: what is to be proved (form.py, pods.py, rolling.py, partition.py, strangers.py).
 
@@ -21,15 +21,19 @@ import trio
 
 from ..chaos.balancer import CutError
 from ..chaos.fleet import until
+from ..deploy import manifests
 from ..e2e.harness import START_S, ScenarioError
 from .dns import Dns
-from .front import Front
+from .front import APP_PORT, Front
 from .network import Network, lacking, open_network
 from .pod import App, Pod
 
-SERVICE: Final = "gossipsess"
 IN_KUBERNETES: Final = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
 """What every container there has in its environment."""
+MACHINES: Final = 3
+"""Pods are spread over so many, and so are the copies of a session. All have one network."""
+FRONT_LAG_S: Final = 1.0
+"""From the beginning of a planned end until the front has heard of it."""
 
 needs_lab = pytest.mark.skipif(bool(lacking()), reason=f"needs a network lab: {lacking()}")
 
@@ -38,28 +42,52 @@ class Deployment:
     """Pods of one application that come and go under one name; made by `Lab.new_deployment`.
 
     Attributes:
+        name: what its pods are named after.
+        service: the name that its records stand under.
         pods: those that live, or were not seen to end yet, the oldest first.
+        undrained: what preStop hooks said that did not succeed.
     """
 
     def __init__(
-        self, lab: "Lab", name: str, service: str, front: Front | None, app: App, environ: Mapping[str, str]
+        self,
+        lab: "Lab",
+        name: str,
+        *,
+        service: str,
+        has_records: bool,
+        front: Front | None,
+        app: App,
+        environ: Mapping[str, str],
+        drain_s: float | None,
     ) -> None:
+        self.name = name
+        self.service = service
         self.pods: list[Pod] = []
-        self.front = front
+        self.undrained: list[str] = []
         self._lab = lab
-        self._name = name
-        self._service = service
+        self._front = front
         self._app: App = app
         self._environ = environ
+        self._has_records = has_records
         self._count = 0
+        self._rendered = manifests.printed("--name", name, "--port", str(APP_PORT))
+        container = manifests.container(self._rendered)
+        self._probe: list[str] = container["readinessProbe"]["exec"]["command"]
+        self._pre_stop: list[str] = container["lifecycle"]["preStop"]["exec"]["command"]
+        if drain_s is not None:
+            self._pre_stop = [*self._pre_stop, "--wait", str(drain_s)] if drain_s else []
+        self._grace_s: float = manifests.pod(self._rendered)["terminationGracePeriodSeconds"]
 
-    async def start(self, count: int) -> list[Pod]:
-        """Start so many pods at the same moment, and return once all of them serve."""
+    async def start(self, count: int, *, probed: bool = True) -> list[Pod]:
+        """Start so many pods at the same moment, and return once all of them serve.
+
+        `probed`: and the readiness probe says so, without which the front sends nothing.
+        """
         pods: list[Pod] = []
         async with trio.open_nursery() as nursery:
             for _ in range(count):
                 pods.append(self._new_pod())
-                nursery.start_soon(self._start, pods[-1])
+                nursery.start_soon(self._start, pods[-1], probed)
         return pods
 
     async def create(self, address: str | None = None) -> Pod:
@@ -70,19 +98,20 @@ class Deployment:
 
     async def delete(self, pod: Pod) -> None:
         """End a pod as a planned end goes, and return once it is gone."""
-        self._lab.dns.remove(self._service, pod.address)
-        if self.front is not None:
-            await self.front.take_out(pod.address)
-        await pod.stop()
+        self._untell(pod)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._take_out, pod, FRONT_LAG_S if self._pre_stop else 0.0)
+            if self._pre_stop:
+                nursery.start_soon(self._drain, pod)
+        await pod.stop(self._grace_s)
         self.pods.remove(pod)
 
     async def kill(self, pod: Pod) -> None:
         """``kill -9``; the front and the name server get to know afterwards."""
         await pod.kill()
         self.pods.remove(pod)
-        self._lab.dns.remove(self._service, pod.address)
-        if self.front is not None:
-            await self.front.take_out(pod.address)
+        self._untell(pod)
+        await self._take_out(pod, 0.0)
 
     async def wait_linked(self, timeout_s: float = START_S) -> None:
         """Wait until every node of every pod is linked to every other, and synced.
@@ -92,26 +121,37 @@ class Deployment:
         """
         await wait_linked(self.pods, timeout_s)
 
-    async def wait_equal(self, timeout_s: float) -> None:
-        """Wait until the nodes agree on who holds what, and all holders hold the same; one node a pod.
-
-        Raises:
-            ScenarioError: not in time.
-        """
-        await wait_equal(self.pods, timeout_s)
-
     def _new_pod(self, address: str | None = None) -> Pod:
         self._count += 1
-        pod = self._lab.new_pod(f"{self._name}-{self._count}", self._app, self._environ, address)
+        name, address = f"{self.name}-{self._count}", address or self._lab.network.free_address()
+        machine = f"machine-{self._count % MACHINES}"
+        fields = {"metadata.name": name, "status.podIP": address, "spec.nodeName": machine}
+        environ = manifests.environ(self._rendered, fields) | IN_KUBERNETES | self._environ
+        pod = self._lab.new_pod(name, self._app, environ, address)
         self.pods.append(pod)
         return pod
 
-    async def _start(self, pod: Pod) -> None:
+    async def _start(self, pod: Pod, probed: bool = True) -> None:
         await pod.launch()
-        self._lab.dns.add(self._service, pod.address)
-        await pod.wait_ready()
-        if self.front is not None:
-            await self.front.put_in(pod.address)
+        if self._has_records:
+            self._lab.dns.add(self.service, pod.address)
+        await pod.wait_ready(self._probe if probed else None)
+        if self._front is not None:
+            await self._front.put_in(pod.address)
+
+    def _untell(self, pod: Pod) -> None:
+        if self._has_records:
+            self._lab.dns.remove(self.service, pod.address)
+
+    async def _take_out(self, pod: Pod, lag_s: float) -> None:
+        await trio.sleep(lag_s)
+        if self._front is not None:
+            await self._front.take_out(pod.address)
+
+    async def _drain(self, pod: Pod) -> None:
+        code, said = await pod.run(self._pre_stop)
+        if code:
+            self.undrained.append(f"{pod.name}: {said}")
 
 
 class Lab:
@@ -121,12 +161,11 @@ class Lab:
         self.network = network
         self.dns = dns
         self._folder = folder
-        self._secret = secrets.token_urlsafe(24)
         self._parts: list[Front | Pod] = []
 
-    async def new_front(self, name: str = "front") -> Front:
-        """Start a front with nobody behind it."""
-        front = Front(self.network, self._folder, name)
+    async def new_front(self, name: str = "front", *, sticky: bool = False) -> Front:
+        """Start a front with nobody behind it; see `Front` for what it may be."""
+        front = Front(self.network, self._folder, name, sticky=sticky)
         self._parts.append(front)
         await front.start()
         return front
@@ -136,17 +175,42 @@ class Lab:
         name: str = "shop",
         *,
         front: Front | None = None,
-        service: str = SERVICE,
+        service: str | None = None,
+        has_records: bool = True,
         app: App = "starlette",
+        secret: str = "shared",
         environ: Mapping[str, str] | None = None,
+        drain_s: float | None = None,
     ) -> Deployment:
-        """Return a deployment without pods, of a cluster with its name; `environ` adds to what its pods are told."""
-        told = {"GOSSIPSESS_CLUSTER": name, "GOSSIPSESS_SECRET": self._secret, **IN_KUBERNETES, **(environ or {})}
-        return Deployment(self, name, service, front, app, told)
+        """Return a deployment without pods.
 
-    def new_pod(self, name: str, app: App, environ: Mapping[str, str], address: str | None = None) -> Pod:
+        Args:
+            name: what the manifests are rendered for.
+            service: the name that its pods look each other up by; None: that of the manifests.
+            has_records: its pods get records under that name.
+            secret: those with the same one here have the same secret.
+            environ: beyond what the manifests say.
+            drain_s: how long the preStop hook takes at least; 0: there is none; None: what the manifests say.
+        """
+        file = self._folder / f"secret-{secret}"
+        if not file.exists():
+            file.write_text(secrets.token_urlsafe(24) + "\n")
+            file.chmod(0o600)
+        service = service or f"{name}-gossip"
+        told = {"GOSSIPSESS_SERVICE": service, "GOSSIPSESS_SECRET_FILE": str(file), **(environ or {})}
+        return Deployment(
+            self,
+            name,
+            service=service,
+            has_records=has_records,
+            front=front,
+            app=app,
+            environ=told,
+            drain_s=drain_s,
+        )
+
+    def new_pod(self, name: str, app: App, environ: Mapping[str, str], address: str) -> Pod:
         """Return a pod that is not started yet."""
-        address = address or self.network.free_address()
         pod = Pod(name, self.network, address, self.dns.resolv_conf, app, environ, self._folder)
         self._parts.append(pod)
         return pod

@@ -96,6 +96,7 @@ class Network:
         self._services = ipaddress.ip_network(SERVICE_NETWORKS[version == 6])
         self._taken: set[str] = set()
         self._count = 0
+        self._ports: dict[str, str] = {}  # by namespace
         self._own = f"{_PREFIX}-{os.getpid()}-{os.urandom(3).hex()}"
         self._bridge = self._name("bridge")
         self.gateway = self.free_address(service=True)
@@ -112,7 +113,8 @@ class Network:
 
         `resolv_conf` is what programs there read as /etc/resolv.conf.
         """
-        name, port = self._name(role), f"port{self._count}"
+        name = self._name(role)
+        port = self._ports[name] = f"port{self._count}"
         folder = _RESOLV / name
         folder.mkdir(parents=True)
         (folder / "resolv.conf").write_text(resolv_conf)
@@ -136,6 +138,10 @@ class Network:
 
     async def detach(self, name: str) -> None:
         """Remove a namespace: its address is gone at once, and whatever still runs there is killed."""
+        await _end_all(name)
+        # The kernel takes a namespace down when it finds time. Until then its link would be there, and the bridge send
+        # what is for the next one with this address to the one that is gone.
+        await self._ip(self._bridge, f"link delete {self._ports.pop(name)}")
         await _remove(name)
 
     async def ask(self, address: str, port: int, method: str, path: str, cookies: Mapping[str, str]) -> Answer:
@@ -268,11 +274,18 @@ def _namespaces() -> list[str]:
 
 async def _remove(name: str) -> None:
     with contextlib.suppress(ScenarioError):  # another run came first
-        for pid in (await run("ip", "netns", "pids", name)).split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+        await _end_all(name)
         await run("ip", "netns", "delete", name)
     shutil.rmtree(_RESOLV / name, ignore_errors=True)
+
+
+async def _end_all(name: str) -> None:
+    """Kill what runs in a namespace, and return once it is gone: then its peers have been told by its kernel."""
+    with trio.move_on_after(COMMAND_S, shield=True):
+        while pids := (await run("ip", "netns", "pids", name)).split():
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
 
 
 async def _remove_stale() -> None:

@@ -1,24 +1,22 @@
 # Pod: one replica of an application, in a network namespace of its own, with its own address.
 #
-# In:     which application, its environment, an address.   Out: `Pod.start / stop / kill / ask`.
-# Choice: the environment is what Kubernetes gives: POD_IP and the pod's name from the downward API, and
-#         KUBERNETES_SERVICE_HOST, which it sets by itself. Everything else is the application's own.
-#         A pod's address goes with it, and may be another pod's a moment later.
-# Not here: records and the front (deployment.py).
+# In:     which application, its environment, an address.   Out: `Pod.launch / wait_ready / run / stop / kill / ask`.
+# Choice: a folder of its own for temporary files, as each container has: there lie the sockets by which `gossipsess
+#         ready` and `drain` find the nodes of this pod and no other's. A pod's address goes with it, and may be another
+#         pod's a moment later.
+# Not here: what the environment is, records and the front (lab.py).
 
-import contextlib
 import os
-import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import trio
 
 from ..chaos.balancer import Answer, CutError
-from ..chaos.fleet import STOP_MAX_S, until
+from ..chaos.fleet import until
 from ..e2e.harness import START_S, Process, ScenarioError
 from .front import APP_PORT
 from .network import Network, inside_command
@@ -61,7 +59,7 @@ class Pod:
         self._network = network
         self._resolv_conf = resolv_conf
         self._app: App = app
-        self._environ = environ
+        self._environ = dict(environ)
         self._folder = folder
         self._namespace = ""
         self._process: Process | None = None
@@ -76,36 +74,37 @@ class Pod:
         await self.attach()
         bind = "::" if self._network.version == 6 else "0.0.0.0"
         command = inside_command(self._namespace, [sys.executable, "-m", *_command(self._app, bind)])
-        self._process = Process(self.name, command, self.environ, self._folder)
+        self._process = Process(self.name, command, self._environ, self._folder)
 
     async def attach(self) -> None:
         """Give it its address, and no process."""
+        own = ("GOSSIPSESS_", "KUBERNETES_", "POD_", "XDG_")
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+        temporary = self._folder / f"tmp-{self.name}"
+        temporary.mkdir(mode=0o700)
+        self._environ = environ | {"PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)} | self._environ
         self._namespace = await self._network.attach(self.name, self.address, self._resolv_conf)
 
-    @property
-    def environ(self) -> dict[str, str]:
-        """What a process of its own is told. Its folder for sockets is its own too, as a pod's files are."""
-        own = ("GOSSIPSESS_", "KUBERNETES_", "POD_")
-        environ = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-        folder = self._folder / f"{self.name}-run"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        named = {"POD_IP": self.address, "GOSSIPSESS_HOST": self.name, "XDG_RUNTIME_DIR": str(folder)}
-        return environ | {"PYTHONUNBUFFERED": "1", **named, **self._environ}
+    async def run(self, command: Sequence[str], within_s: float = START_S) -> tuple[int, str]:
+        """Run a command in this pod, as ``kubectl exec``, a probe or a hook does.
 
-    async def run(self, *command: str, within_s: float = START_S) -> tuple[int, str]:
-        """Run a command beside its application, as ``kubectl exec`` does; return its exit code and what it printed.
+        Returns its exit code and what it printed, its errors where that was nothing.
 
         Raises:
             ScenarioError: it did not end in time.
         """
+        if command[0] == "gossipsess":
+            command = [sys.executable, "-m", *command]
         with trio.move_on_after(within_s):
             inside = inside_command(self._namespace, list(command))
-            done = await trio.run_process(inside, env=self.environ, capture_stdout=True, check=False)
-            return done.returncode, done.stdout.decode()
+            done = await trio.run_process(
+                inside, env=self._environ, capture_stdout=True, capture_stderr=True, check=False
+            )
+            return done.returncode, (done.stdout or done.stderr).decode(errors="replace").strip()
         raise ScenarioError(f"{self.name}: {' '.join(command)} did not end within {within_s:g} s")
 
-    async def wait_ready(self) -> None:
-        """Wait until the application answers.
+    async def wait_ready(self, probe: Sequence[str] | None) -> None:
+        """Wait until the application answers, and then the readiness probe succeeds, if there is one.
 
         Raises:
             ScenarioError: its process ended, or it did not in time.
@@ -119,12 +118,12 @@ class Pod:
                 await self.status()
             except (OSError, CutError):
                 return False
-            return True
+            return probe is None or (await self.run(probe))[0] == 0
 
         await until(answers, f"{self.name} serves", START_S)
         self.started_s = time.monotonic() - began_s
 
-    async def stop(self, grace_s: float = STOP_MAX_S) -> None:
+    async def stop(self, grace_s: float) -> None:
         """SIGTERM, wait until the process is gone, and give up the address.
 
         Raises:
@@ -171,16 +170,3 @@ class Pod:
     def log_tail(self) -> str:
         """Return the end of its log."""
         return self._process.log_tail() if self._process is not None else ""
-
-    def pause(self) -> None:
-        """SIGSTOP to every process in it."""
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: int) -> None:
-        assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)

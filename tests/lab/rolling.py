@@ -23,10 +23,10 @@ import trio
 
 from ..chaos.fleet import NEVER_MEET, run_script, script_parser
 from ..chaos.shoppers import audit, open_shop
-from .form import add_shape
+from .form import add_drain, add_shape
 from .lab import Deployment, open_lab
 from .pod import App, Pod
-from .pods import DISCOVERIES, MULTICAST
+from .pods import DISCOVERIES
 
 Order = Literal["new-first", "old-first"]
 
@@ -48,6 +48,7 @@ async def play(
     seed: int = 1,
     lag_s: float = LAG_S,
     discovery: str = "auto",
+    drain_s: float | None = None,
     app: App = "starlette",
     version: Literal[4, 6] = 4,
 ) -> dict[str, Any]:
@@ -61,10 +62,10 @@ async def play(
     rng = random.Random(seed)
     kills, serving_s = 0, []
     async with open_lab(version) as lab:
-        lab.network.faults.multicast = MULTICAST
+        lab.network.faults.multicast = False
         await lab.network.apply()
         front = await lab.new_front()
-        shop = lab.new_deployment(front=front, app=app, environ={"GOSSIPSESS_DISCOVERY": discovery})
+        shop = lab.new_deployment(front=front, app=app, environ={"GOSSIPSESS_DISCOVERY": discovery}, drain_s=drain_s)
         await shop.start(nodes)
         if discovery != "none":
             await shop.wait_linked()
@@ -95,7 +96,9 @@ async def play(
             "rollouts": rounds,
             "kills": kills,
             "lag_s": lag_s,
+            "undrained": shop.undrained,
             **tally.figures(),
+            "clean": tally.clean and (kill or not shop.undrained),
             "start_max_s": round(max(serving_s), 2),
         }
 
@@ -139,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"kill -9 another pod once in each update; takes {NODES_WITH_KILL_MIN} --nodes or more",
     )
     parser.add_argument("--lag", type=float, default=LAG_S, help="seconds from a change to its record (%(default)s)")
+    add_drain(parser)
     parser.add_argument("--discovery", choices=DISCOVERIES, default="auto", help="none: the control")
     options = parser.parse_args(arguments)
     if options.kill and options.nodes < NODES_WITH_KILL_MIN:
@@ -156,6 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=options.seed,
             lag_s=options.lag,
             discovery=options.discovery,
+            drain_s=options.drain,
             app=options.app,
             version=options.ip,
         ),

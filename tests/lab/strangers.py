@@ -32,14 +32,21 @@ from .pod import App
 Differ = Literal["cluster", "secret", "nothing"]
 
 WATCH_S: Final = 15.0
-"""For so long both are watched; lookups, beacons and dials come several times within."""
+"""For so long both are watched, twice; lookups, beacons and dials come several times within."""
 LOOK_S: Final = 0.5
 SAYS: Final = "has another secret or is of another cluster"
-OTHER_SECRET: Final = "another-secret-of-24-characters"
+SERVICE: Final = "gossipsess"
+"""Of both: two applications in one namespace that were given the same one."""
 
 
 async def play(
-    differ: Differ, by: By = "dns", nodes: int = 2, *, app: App = "starlette", version: Literal[4, 6] = 4
+    differ: Differ,
+    by: By = "dns",
+    nodes: int = 2,
+    *,
+    app: App = "starlette",
+    version: Literal[4, 6] = 4,
+    watch_s: float = WATCH_S,
 ) -> dict[str, Any]:
     """Start two deployments of so many pods each on one network; return the figures.
 
@@ -47,18 +54,18 @@ async def play(
         ScenarioError: an application did not come up, or did not meet its own.
     """
     async with open_lab(version) as lab:
-        lab.network.faults.multicast = by in ("multicast", "both")
+        lab.network.faults.multicast = by != "dns"
         await lab.network.apply()
-        # Under another name the pods' own Service is asked for in vain.
-        service = "gossipsess" if by in ("dns", "both") else "another"
-        told = {"GOSSIPSESS_DISCOVERY": "auto", "GOSSIPSESS_CLUSTER": "shop"}
-        other = {
-            "cluster": {"GOSSIPSESS_CLUSTER": "blog"},
-            "secret": {"GOSSIPSESS_SECRET": OTHER_SECRET},
-            "nothing": {},
-        }
-        shop = lab.new_deployment("shop", service=service, app=app, environ=told)
-        blog = lab.new_deployment("blog", service=service, app=app, environ=told | other[differ])
+        has_records = by in ("dns", "both")
+        shop = lab.new_deployment("shop", service=SERVICE, has_records=has_records, app=app)
+        blog = lab.new_deployment(
+            "blog",
+            service=SERVICE,
+            has_records=has_records,
+            app=app,
+            secret="another" if differ == "secret" else "shared",
+            environ={} if differ == "cluster" else {"GOSSIPSESS_CLUSTER": "shop"},
+        )
         both = (shop, blog)
         async with trio.open_nursery() as nursery:
             for one in both:
@@ -66,13 +73,13 @@ async def play(
         for one in both:
             if differ != "nothing":
                 await one.wait_linked(START_S)
-        mixed = await _watched(both, WATCH_S)
+        mixed = await _watched(both, watch_s)
         shown = await _shown_by_the_other(shop, blog)
         # An address goes from one application to the other, while its former peers still ask for it.
         heir_of = blog.pods[-1].address
         await blog.kill(blog.pods[-1])
         await shop.create(heir_of)
-        mixed += await _watched(both, WATCH_S)
+        mixed += await _watched(both, watch_s)
         if differ != "nothing":
             await shop.wait_linked(START_S)
         said = {pod.name: pod.says(SAYS) for one in both for pod in one.pods}
@@ -96,12 +103,12 @@ async def _watched(both: Sequence[Deployment], seconds: float) -> int:
     with trio.move_on_after(seconds):
         while True:
             for one in both:
-                own = {pod.name for pod in one.pods}
                 for pod in one.pods:
                     try:
-                        mixed += bool(set((await pod.status())["peers"]) - own)
+                        peers = (await pod.status())["peers"]
                     except (OSError, CutError) as error:
                         raise ScenarioError(f"{pod.name} gives no answer") from error
+                    mixed += not all(peer.startswith(f"{one.name}-") for peer in peers)
             await trio.sleep(LOOK_S)
     return mixed
 

@@ -1,5 +1,7 @@
 """What a node says of where sessions live, and of what moves."""
 
+from dataclasses import replace
+
 from gossipsess.model.member import Member, Told
 from gossipsess.model.rules import Rules
 from gossipsess.protocol.events import Drain
@@ -140,3 +142,17 @@ def test_zones_and_leaving_of_members_are_shown():
     (said,) = status(here).members
     assert (said.zone, said.leaving) == ("eu-1a", True)
     assert (status(here).zone, status(here).leaving) == ("", False)
+
+
+def test_a_node_that_cannot_be_synced_is_ready_after_a_minute():
+    """A peer that lives and refuses this node's clock never shows what it holds; a deployment must not end by that."""
+    here = Clocked().linked(BOB)
+    here.waits(1.0)
+    early = replace(status(here), running=True)
+    assert early.up_s == 1.0
+    assert not early.synced
+    assert not early.ready
+    late = replace(early, up_s=60.0)
+    assert late.ready
+    assert not replace(late, leaving=True).ready
+    assert not replace(late, running=False).ready
