@@ -383,7 +383,8 @@ class Driver:
                 self._reject(error)
         except Exception as error:
             is_itself = isinstance(error, SelfReached)
-            is_stranger = not is_itself
+            # Not where it ended without a word, as a node of ours does that has all the handshakes it can take.
+            is_stranger = isinstance(error, SealError | VersionError) and not is_itself
             self._reject(error, address[0])
         # Only now: a peer that is paused accepts and says nothing, and would find one connection for each dial.
         del self._dialing[address]
