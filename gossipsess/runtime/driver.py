@@ -68,6 +68,9 @@ UNKNOWN_KIND = "unknown kind"
 WALL_MOVED_S = 0.5
 """When the wall clock has moved this much against the monotonic one, the node hears of it before anything else: its
 machine was suspended, or somebody has set the time."""
+STOOD_STILL_S = 0.02
+"""A deadline that rings so late waits for one look at what has come in: this process stood still, in a collection of
+garbage say or on a busy machine, and what was waited for may be there."""
 DRAIN_S = 10.0
 """How long a leaving node hands over, at most, what the others do not hold yet."""
 LEAVE_S = 0.5
@@ -111,6 +114,7 @@ class Driver:
         self._turning = False
         self._due_s = self._asleep_until_s = math.inf  # the node's next deadline, and how long the pump sleeps
         self._alarm = trio.Event()  # ends that sleep
+        self._is_late = False  # a deadline is overdue, and waits for what has come in
         self._failure: Exception | None = None  # of a turn; ends the pump, and the node with it
         self._leaving = trio.Event()
         self._over = False
@@ -208,14 +212,20 @@ class Driver:
         while self._failure is None:
             self._asleep_until_s = -math.inf
             self._tell(())
+            if self._is_late:
+                for _ in range(2):  # in the first pass this task may come before those that have something to read
+                    await trio.lowlevel.checkpoint()
+                self._tell((), late=True)
             self._asleep_until_s = self._due_s
             with trio.move_on_after(max(0.0, self._due_s - self.node.now())):
                 await self._alarm.wait()
             self._alarm = trio.Event()
         self._nursery.cancel_scope.cancel()
 
-    def _tell(self, events: Iterable[Event]) -> None:
+    def _tell(self, events: Iterable[Event], *, late: bool = False) -> None:
         """Take what happened in the Trio thread, carry out what follows, then let every link send.
+
+        `late`: ring deadlines also that are long overdue.
 
         Never raises: here it would end a link's task, or the whole loop, and no wait would be settled.
         """
@@ -227,7 +237,7 @@ class Driver:
                 self.node.submit(self._tick())
             for event in events:
                 self.node.submit(event)
-            self._turn()
+            self._turn(late=late)
             for link in self._links.values():
                 link.flush()
         except Exception as error:
@@ -238,7 +248,7 @@ class Driver:
         if self._due_s < self._asleep_until_s:
             self._alarm.set()
 
-    def _turn(self) -> None:
+    def _turn(self, *, late: bool) -> None:
         """Carry out effects and ring deadlines until nothing is left to do now.
 
         All in one go and without a pass of the loop in between: a commit that waits pays for each of those.
@@ -249,8 +259,12 @@ class Driver:
             while self._taken:
                 self._perform(self._taken.popleft())
             if not effects:
-                if self._due_s > self.node.now():
+                overdue_s = self.node.now() - self._due_s
+                if overdue_s < 0:
                     return
+                self._is_late = overdue_s > STOOD_STILL_S and not late
+                if self._is_late:
+                    break
                 self.node.submit(self._tick())
         self._alarm.set()  # go on after the other tasks have had theirs
 

@@ -147,6 +147,33 @@ async def test_a_node_that_is_named_twice_knows_itself(world, caplog):
 
 
 @in_world
+async def test_what_came_in_while_the_process_stood_still_counts_before_its_deadlines(world):
+    """A collection of garbage takes a tenth of a second, and what others have answered meanwhile is no timeout."""
+    here, _ = await world.cluster(2)
+    clock = trio.lowlevel.current_clock()
+    outcomes = []
+
+    async def commit() -> None:
+        session = here.store.create()
+        session["number"] = len(outcomes)
+        outcomes.append(await on_trio(here.store.commit(session, 1)))
+
+    for number in range(20):
+        async with trio.open_nursery() as nursery:
+            for connection in here.transport.connections:
+                connection.inward.cut = True
+            nursery.start_soon(commit)
+            for _ in range(50):
+                await trio.lowlevel.checkpoint()
+            assert len(outcomes) == number, "the confirmation is on its way, and has not been read"
+            for connection in here.transport.connections:
+                connection.inward.cut = False
+                connection.inward.touch()
+            clock.jump(2 * here.service.config.confirm_timeout_s)
+    assert [outcome for outcome in outcomes if not isinstance(outcome, Confirmed)] == []
+
+
+@in_world
 async def test_each_pair_keeps_one_link_however_often_both_dial(world):
     """All start at the same moment, and each knows all: every pair dials twice."""
     names = ",".join(f"10.0.0.{number}:7950" for number in range(1, 6))
