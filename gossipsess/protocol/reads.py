@@ -52,6 +52,7 @@ class Reads:
         self._clock = clock
         self._fetches = Fetches()
         self._ended: dict[NodeId, bool] = {}  # members that died (or left: False), oldest first
+        self._died_ms = -1  # when a live member died last, cluster time
 
     # --- from the application -----------------------------------------------------------------------------
 
@@ -114,6 +115,8 @@ class Reads:
 
     def holder_lost(self, node: NodeId, now_s: float, *, died: bool) -> None:
         """A member is no more: nobody waits for it."""
+        if died:
+            self._died_ms = self._clock.time_ms(now_s)
         self._take(self._fetches.holder_lost(node, self._table.records, now_s, died=died), now_s)
 
     def linked(self, node: NodeId, now_s: float) -> None:
@@ -174,12 +177,13 @@ class Reads:
     def _is_doubted(self, origin: NodeId, stamp: Stamp, since_ms: int) -> bool:
         """Say whether a write may be with nobody who can be asked, and exist all the same.
 
-        So where its writer died, or is only out of reach: it may have told nobody who is left. And where it wrote while
-        the data here existed, and nobody has heard of it: then there is another cluster, which was not met yet. One
-        that wrote before was of a cluster that is no more.
+        So where its writer died, or is only out of reach: it may have told nobody who is left. And where a member died
+        since, whoever the writer is: those that hold the session may all be on the other side of a partition, or have
+        died together. And where it wrote while the data here existed, and nobody has heard of it: then there is
+        another cluster, which was not met yet. One that wrote before was of a cluster that is no more.
         """
         if origin == self._myself or origin in self._peers:
-            return False
+            return time_ms_of(stamp) <= self._died_ms
         died = self._ended.get(origin)
         return time_ms_of(stamp) >= since_ms if died is None else died
 

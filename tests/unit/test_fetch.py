@@ -646,3 +646,23 @@ def test_a_peer_that_collapses_by_what_it_asks_for_is_given_no_answer(monkeypatc
     here.hears(Pull(8, (Gap(CAROL * 2, {}, 0),)))
     assert here.replica.sessions.peers[BOB].outbound.collapsed
     assert not [one for one in here.says() if isinstance(one, PullAnswer)]
+
+
+@pytest.mark.parametrize(("written_ms", "found"), [(500, Found.UNKNOWN), (1500, Found.ABSENT)])
+def test_what_was_written_before_a_member_died_is_doubted_though_its_writer_lives(written_ms, found):
+    """A partition: both copies of a login may be on the other side, and its writer on this one. Taken for gone, it
+    would be replaced by the application's next write, and stay so when the sides meet. Tokens end after ten minutes."""
+    here = Clocked().alone().linked(BOB).linked(CAROL, link=2)
+    here.waits(1.0)
+    here.loses(2)
+    here.waits(1.0)
+    here.says()
+    outcomes: list[object] = []
+    here.node.submit(Fetch(SID, ((BOB, stamp(written_ms)),), outcomes.append))
+    asked = [message.request for message in here.says() if isinstance(message, Pull)]
+    assert asked
+    for request in asked:
+        here.hears(PullAnswer(request, held=False, synced=True))
+    here.waits(FETCH_TIMEOUT_S + 0.1)
+    here.says()
+    assert outcomes == [found]
