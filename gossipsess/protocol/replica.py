@@ -138,7 +138,8 @@ class Replica:
         self._search_until_s = now_s + SEARCH_S
         self._refused: dict[NodeId, None] = {}  # nodes warned of, oldest first
         self._off: dict[NodeId, None] = {}  # nodes of whose clocks was warned, oldest first
-        self._silent: dict[NodeId, None] = {}  # nodes that were dead by probes and linked, oldest first
+        self._linked_dead: dict[NodeId, None] = {}  # nodes that died while they were linked
+        self._silent: dict[NodeId, None] = {}  # those of them that turned out to live, and were warned of, oldest first
         self._unlike: dict[NodeId, None] = {}  # nodes of whose rules of placement was warned, oldest first
         self._reached: dict[Address, NodeId] = {}  # addresses behind which a linked node was found
         self._leaving: list[NodeId] = []  # nodes that said Bye; their link's end proves nothing
@@ -425,6 +426,13 @@ class Replica:
         self._moves.member_changed(member, before)
         live = (*self.swim.view.live(), self.swim.myself)
         if member.is_live:
+            if before is MemberState.DEAD and member.node in self._linked_dead:
+                self._warn_once(
+                    self._silent,
+                    member.node,
+                    f"{member.name} ({short(member.node)}) was taken for dead though a link to it stood, and lives: it "
+                    "stood still, or TCP gets through to it and UDP does not (a firewall, a NetworkPolicy).",
+                )
             self.sessions.member_live(member, now_s)
             self._place(live, now_s)
             self._links.wanted(member.node, now_s)
@@ -435,13 +443,8 @@ class Replica:
         if link is not None:
             self.outbox.append(CloseLink(link))
         died = member.state is MemberState.DEAD
-        if died and link is not None:
-            self._warn_once(
-                self._silent,
-                member.node,
-                f"{member.name} ({short(member.node)}) is taken for dead though a link to it stood: it has stopped, or "
-                "TCP gets through to it and UDP does not (a firewall, a NetworkPolicy).",
-            )
+        if died and link is not None and len(self._linked_dead) < WARNED_MAX:
+            self._linked_dead.setdefault(member.node)
         self.sessions.member_gone(member.node, died=died, now_s=now_s)
         self._place(live, now_s)
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import io
 import json
 import os
 import pty
@@ -18,10 +19,10 @@ from typing import Any, TextIO
 import pytest
 from starlette.requests import Request
 
-from gossipsess.cli.demo import app
+from gossipsess.cli.demo import app, visitors
 from gossipsess.cli.demo.balancer import Balancer
 from gossipsess.cli.demo.browser import Browser
-from gossipsess.cli.demo.narrator import held, where
+from gossipsess.cli.demo.narrator import Narrator, held, where
 from gossipsess.cli.demo.page import Mate, crew
 from gossipsess.cli.demo.ports import take_ports
 from gossipsess.cli.demo.scenario import lost
@@ -350,6 +351,30 @@ def test_a_request_whose_browser_has_gone_is_served_to_its_end() -> None:
         backend.close()
 
     asyncio.run(play())
+
+
+def test_a_visitor_whose_replica_was_killed_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """People kill whenever they like, also while the visitors come: that is no reason for the demo to end."""
+    monkeypatch.setattr(visitors, "VISITORS", 8)
+    asked = 0
+
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        number = asked = asked + 1
+        await reader.readuntil(b"\r\n\r\n")
+        line = b"502 Bad Gateway" if number in (2, 3, 7) else b"303 See Other"
+        writer.write(b"HTTP/1.1 " + line + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async def play(told: io.StringIO) -> None:
+        server = await asyncio.start_server(answers, "127.0.0.1", 0)
+        await visitors.visit(server.sockets[0].getsockname()[1], Narrator(told, as_json=True))
+        server.close()
+
+    told = io.StringIO()
+    asyncio.run(play(told))
+    assert json.loads(told.getvalue())["visitors"] == 8
+    assert asked == 8 + 3
 
 
 def test_two_demos_at_a_time_share_no_port_though_their_replicas_are_not_up_yet() -> None:

@@ -16,6 +16,8 @@ from gossipsess.cli.demo.page import VISITOR
 
 VISITORS: Final = 300
 AT_A_TIME: Final = 4
+TRIES: Final = 3
+"""Of one visitor whose replica was killed at that moment: who reads that reloads."""
 
 
 async def visit(port: int, narrator: Narrator) -> None:
@@ -29,7 +31,10 @@ async def visit(port: int, narrator: Narrator) -> None:
 
     async def serve() -> None:
         for number in numbers:
-            answer = await Browser(port).post("/login", {"user": f"{VISITOR} {number}"})
+            for _ in range(TRIES):
+                answer = await Browser(port).post("/login", {"user": f"{VISITOR} {number}"})
+                if answer.status != http.client.BAD_GATEWAY:
+                    break
             if answer.status != http.client.SEE_OTHER:
                 raise DemoError(f"visitor {number} could not log in: {answer.status} {answer.body[:200]!r}")
 
