@@ -109,7 +109,7 @@ def test_violations_are_found_where_the_nodes_never_meet() -> None:
 def test_a_rolling_restart_with_a_kill_9_loses_no_acknowledged_write() -> None:
     """Every deployment is one; and what dies meanwhile does not wait until it is over."""
     played = trio.run(partial(rolling.play, rounds=3, nodes=3, kill=True))
-    assert played["clean"], played
+    assert played["clean"], str(played)
     assert played["kills"] == 1
 
 
@@ -123,13 +123,13 @@ def test_a_rolling_restart_loses_all_where_the_nodes_never_meet() -> None:
 def test_growing_and_shrinking_to_one_loses_no_acknowledged_write() -> None:
     """An autoscaler does it every day, and takes away first what was there first."""
     played = trio.run(partial(grow.play, rounds=1, nodes=4))
-    assert played["clean"], played
+    assert played["clean"], str(played)
 
 
 def test_kill_9_of_all_workers_of_a_host_loses_no_acknowledged_write() -> None:
     """Two copies on one machine would be none."""
     played = trio.run(partial(host.play, rounds=1, nodes=6))
-    assert played["clean"], played
+    assert played["clean"], str(played)
     assert played["confirmed"] >= host.SESSIONS, played
 
 
@@ -143,7 +143,7 @@ def test_kill_9_of_a_host_loses_sessions_where_host_labels_are_ignored() -> None
 def test_a_restart_in_place_moves_nothing_between_the_others() -> None:
     """A deployment restarts every process: if each had others fetch what it held, it would be mostly that."""
     played = trio.run(partial(in_place.play, rounds=2, nodes=4, sessions=1000))
-    assert played["clean"], played
+    assert played["clean"], str(played)
 
 
 def test_a_restart_under_another_name_moves_sessions() -> None:
@@ -197,7 +197,7 @@ def test_arguments_that_would_prove_nothing_are_refused(
 def test_a_joiner_fills_up_though_its_donor_is_killed() -> None:
     """A full cluster must be able to take somebody in, and a joiner must not rely on one other."""
     played = trio.run(partial(joiner.play, nodes=3, sessions=6000, value_bytes=2000, kill_donor=True, before_s=2))
-    assert played["clean"], played
+    assert played["clean"], str(played)
 
 
 @pytest.mark.parametrize(

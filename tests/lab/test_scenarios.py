@@ -29,20 +29,20 @@ pytestmark = needs_lab
 async def test_pods_started_at_once_become_one_cluster(by: form.By, shape: dict[str, Any]) -> None:
     """By one configuration in every network: whoever deploys does not know what passes there."""
     played = await form.play(by, **shape)
-    assert played["clean"], played
+    assert played["clean"], str(played)
 
 
 async def test_pods_stay_apart_where_nothing_names_the_others() -> None:
     """The starts above prove something only if a cluster that did not form would be seen."""
     played = await form.play("neither", nodes=2, apart_s=5)
-    assert played["clean"], played
+    assert played["clean"], str(played)
 
 
 @pytest.mark.parametrize("sticky", [False, True])
 async def test_a_login_outlives_the_pods_that_answered(sticky: bool) -> None:
     """Where this library comes from: every deployment logged everybody out, with a sticky balancer too."""
     played = await pods.play(2, sticky=sticky, drain_s=0.5)
-    assert played["clean"], played
+    assert played["clean"], str(played)
 
 
 async def test_a_login_is_lost_with_its_pod_where_the_pods_never_meet() -> None:
@@ -55,7 +55,7 @@ async def test_a_login_is_lost_with_its_pod_where_the_pods_never_meet() -> None:
 async def test_an_update_of_all_pods_loses_nothing_though_one_is_killed(order: rolling.Order) -> None:
     """Both ways in which a Deployment replaces pods, and the accident that does not wait until it is over."""
     played = await rolling.play(1, nodes=3, order=order, kill=True, drain_s=0.5, seed=random.randrange(10**6))
-    assert played["clean"], played
+    assert played["clean"], str(played)
     assert played["kills"] == 1
 
 
@@ -69,7 +69,7 @@ async def test_an_update_loses_all_where_the_pods_never_meet() -> None:
 async def test_two_halves_that_meet_again_lack_nothing_and_undo_no_logout() -> None:
     """Both sides serve meanwhile, so both have what the other must get: writes, and ends."""
     played = await partition.play(8)
-    assert played["clean"], played
+    assert played["clean"], str(played)
 
 
 async def test_halves_that_never_meet_are_not_taken_for_equal() -> None:
@@ -83,7 +83,7 @@ async def test_halves_that_never_meet_are_not_taken_for_equal() -> None:
 async def test_two_applications_on_one_network_never_mix_and_say_so_once(differ: strangers.Differ, by: form.By) -> None:
     """A session that the other application could read would be a login there."""
     played = await strangers.play(differ, by, watch_s=3)
-    assert played["clean"], played
+    assert played["clean"], str(played)
 
 
 async def test_pods_that_differ_in_nothing_are_seen_to_mix() -> None:

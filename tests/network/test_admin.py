@@ -107,6 +107,12 @@ def process(code: str = "time.sleep(60)", *, lines: int = 1) -> Iterator[subproc
         running.communicate()
 
 
+def stop(running: subprocess.Popen) -> None:
+    """Have it stand still, and return once it does: the signal takes a moment."""
+    os.kill(running.pid, signal.SIGSTOP)
+    os.waitpid(running.pid, os.WUNTRACED)
+
+
 # --- who answers ------------------------------------------------------------------------------------------
 
 
@@ -241,7 +247,7 @@ def test_a_probe_that_comes_while_a_node_makes_its_socket_leaves_it_alone(start,
 def test_a_process_that_stands_still_does_not_answer_and_keeps_its_socket(folder, capsys):
     """Stopped by a debugger, or starved: it may go on, and answer the next time."""
     with process() as running:
-        os.kill(running.pid, signal.SIGSTOP)
+        stop(running)
         assert answers(within_s=SOON_S) == [None]
         assert main(["live", "--cluster", CLUSTER]) == 1
         assert f"process {running.pid} does not answer" in capsys.readouterr().out
@@ -253,7 +259,7 @@ def test_a_process_that_stands_still_does_not_answer_and_keeps_its_socket(folder
 def test_one_that_stands_still_does_not_keep_another_from_being_ready(start):
     """One worker hangs; the other serves, and the pod must not be taken out for it."""
     with process() as running:
-        os.kill(running.pid, signal.SIGSTOP)
+        stop(running)
         start()
         began_s = time.monotonic()
         assert main(["ready", "--cluster", CLUSTER]) == 0
