@@ -431,7 +431,7 @@ class Replica:
                     self._silent,
                     member.node,
                     f"{member.name} ({short(member.node)}) was taken for dead though a link to it stood, and lives: it "
-                    "stood still, or TCP gets through to it and UDP does not (a firewall, a NetworkPolicy).",
+                    "was paused, or TCP gets through to it and UDP does not (a firewall, a NetworkPolicy).",
                 )
             self.sessions.member_live(member, now_s)
             self._place(live, now_s)
