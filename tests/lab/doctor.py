@@ -158,11 +158,7 @@ async def _without_application(lab: Lab, fault: Fault) -> tuple[int, str]:
     await pod.attach()
     if fault.named != "ports":
         return await pod.run(DOCTOR, within_s=DOCTOR_MAX_S)
-    # The other program lives as long as the doctor looks.
-    taken = (
-        "import socket, subprocess, sys; s = socket.create_server(('', 7950)); sys.exit(subprocess.call(sys.argv[1:]))"
-    )
-    return await pod.run([sys.executable, "-c", taken, *DOCTOR], within_s=DOCTOR_MAX_S)
+    return await pod.run([sys.executable, "-c", _TAKING_THE_PORT, *DOCTOR], within_s=DOCTOR_MAX_S)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
