@@ -270,3 +270,12 @@ def test_strangers_behind_one_name_never_mix_and_each_log_says_so_once(start, ca
     assert len(said) == 4
     assert all("a node at 127.0.0.1 has another secret or is of another cluster" in text for text in said)
     assert all("GOSSIPSESS_CLUSTER and GOSSIPSESS_SECRET" in text for text in said)
+
+
+def test_who_serves_beside_a_stranger_at_a_named_address_is_found(start):
+    """Two clusters of one host network: the other has the first port, and a record tells of no other."""
+    first = free_port()
+    start(port=first, port_range=8, cluster="blog")
+    here = start(port=first, port_range=8)
+    there = start(bind="127.0.0.2", discovery=f"dns://localhost:{first}", port_range=8)
+    all_linked(here, there)
