@@ -54,8 +54,8 @@ _TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
     "node_name": (str | None, "'web-1'"),
     "confirm": (int | str, "1"),
     "confirm_timeout_s": (int | float, "0.25"),
-    "idle_timeout_s": (int | float, "1800"),
-    "absolute_timeout_s": (int | float, "43200"),
+    "idle_timeout_s": (int | float | None, "1800"),
+    "absolute_timeout_s": (int | float | None, "43200"),
     "memory_limit_mb": (int, f"{MEMORY_LIMIT_MB}"),
     "all_to_all_below": (int, f"{Rules().all_to_all_below}"),
     "secondaries": (int, f"{Rules().secondaries}"),
@@ -167,8 +167,10 @@ class Config:
             UTF-8, printable, not blank. None: ``ip:port``.
         confirm: how many other hosts must hold a write before `commit` returns, 0 or more, or ``all``.
         confirm_timeout_s: how long that may take, seconds; then the outcome is Degraded.
-        idle_timeout_s: a session that nobody used for this long ends, seconds.
-        absolute_timeout_s: a session ends this long after its creation, whatever happens, seconds.
+        idle_timeout_s: a session that nobody used for this long ends, seconds. None: as the web framework says where
+            its adapter stands in for its own sessions, else 1800.
+        absolute_timeout_s: a session ends this long after its creation, whatever happens, seconds. None: as the web
+            framework says where its adapter stands in for its own sessions, else 43200.
         memory_limit_mb: what all sessions together may take in each process, in MiB, by an account that is roughly
             right; 1 or more. From there on the first commit of a new session raises `MemoryFull`, on the web the
             answer is 503; existing sessions go on. What counts is what this node holds: with fewer nodes than
@@ -203,8 +205,8 @@ class Config:
     node_name: str | None = None
     confirm: int | Literal["all"] = 1
     confirm_timeout_s: float = 0.25
-    idle_timeout_s: float = 30 * 60
-    absolute_timeout_s: float = 12 * 3600
+    idle_timeout_s: float | None = None
+    absolute_timeout_s: float | None = None
     memory_limit_mb: int = MEMORY_LIMIT_MB
     service: str = SERVICE
     zone: str | None = None
@@ -438,8 +440,9 @@ class Config:
             if not least <= getattr(self, name) <= most:
                 raise _no_such_number(name, getattr(self, name))
         for name in ("confirm_timeout_s", "idle_timeout_s", "absolute_timeout_s"):
-            if not 0 < getattr(self, name) < 10**9:
-                raise _no_such_number(name, getattr(self, name))
+            seconds = getattr(self, name)
+            if seconds is not None and not 0 < seconds < 10**9:
+                raise _no_such_number(name, seconds)
 
     def _check_choices(self) -> None:
         if self.count_by not in get_args(CountBy):
@@ -492,6 +495,8 @@ def _content(variable: str, path: str) -> str:
 def _no_such_number(name: str, value: object) -> ConfigError:
     allowed, instead = _NUMBERS[name]
     default = getattr(Config, name)
+    if default is None:
+        default = f"what the web framework says, else {_TYPES[name][1]}"
     return ConfigError(f"{_as_set(name, value)} must be {allowed}. Write {instead}, or leave it out for {default}.")
 
 

@@ -34,7 +34,7 @@ from gossipsess.runtime.sockets import Sockets, bind, is_local, route_address
 from gossipsess.runtime.transport import Endpoint
 from gossipsess.session import Session
 from gossipsess.status import Status, snapshot
-from gossipsess.store import SessionStore
+from gossipsess.store import ABSOLUTE_TIMEOUT_S, IDLE_TIMEOUT_S, SessionStore
 from gossipsess.subscription import Subscription
 from gossipsess.tokens import Tokens
 from gossipsess.wire.keyring import Keyring
@@ -80,15 +80,23 @@ class NodeService:
         self._subscriptions: dict[Subscription, None] = {}
         self._watching = threading.Lock()  # so that of two threads, the one that goes does not silence the other
 
-    def new_store(self, session_class: type[Session] = Session) -> SessionStore:
-        """Return a store over this node that makes sessions of that class."""
+    def new_store(
+        self,
+        session_class: type[Session] = Session,
+        idle_timeout_s: float | None = None,
+        absolute_timeout_s: float | None = None,
+    ) -> SessionStore:
+        """Return a store over this node that makes sessions of that class.
+
+        The timeouts are for where the settings leave them open; None: `IDLE_TIMEOUT_S` and `ABSOLUTE_TIMEOUT_S`.
+        """
         keys = (self.keyring.primary, *self.keyring.fallbacks)
         return SessionStore(
             self.node,
             Tokens(tuple(key.token_key for key in keys)),
             confirm=self.config.confirm,
-            idle_timeout_s=self.config.idle_timeout_s,
-            absolute_timeout_s=self.config.absolute_timeout_s,
+            idle_timeout_s=_first(self.config.idle_timeout_s, idle_timeout_s, IDLE_TIMEOUT_S),
+            absolute_timeout_s=_first(self.config.absolute_timeout_s, absolute_timeout_s, ABSOLUTE_TIMEOUT_S),
             session_class=session_class,
         )
 
@@ -246,6 +254,10 @@ class RunningNode(NodeService):
         """Tell the others, and stop. Sessions stay readable in this process."""
         self.closed = True
         self._portal.close()
+
+
+def _first(set_to: float | None, frameworks: float | None, default: float) -> float:
+    return next((seconds for seconds in (set_to, frameworks) if seconds is not None), default)
 
 
 def advertised_host(config: Config) -> str:

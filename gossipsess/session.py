@@ -20,12 +20,14 @@ from gossipsess.model.record import (
     entry_bytes,
 )
 from gossipsess.model.revocation import USER_CHARACTERS_MAX, user_entry, user_of, user_value
-from gossipsess.model.table import register
+from gossipsess.model.table import register, register_value
 from gossipsess.protocol.events import Changes, Dot
 from gossipsess.wire.values import decode_value, encode_value
 
 KEYS_MAX: Final = 1024
 """Keys of one session, deleted ones included: a deleted key must be remembered as long as the session lives."""
+
+LIMIT_S_MAX: Final = 10**10
 
 _REGISTERS_BYTES: Final = sum(entry_bytes(key, bytes(8)) for key in (CREATED, IDLE, ABSOLUTE))
 _UNCHANGEABLE: Final = frozenset({str, int, float, bool, type(None), bytes})
@@ -68,6 +70,7 @@ class Session(MutableMapping[str, Any]):
         self._assigned: dict[str, bytes | None] = {}  # encoded; None: deleted
         self._bytes: int | None = None  # of all values; counted at the first assignment
         self._new_user: tuple[str | None] | None = None  # None: not changed by this request
+        self._limits: dict[str, bytes] = {}  # registers set by this request
 
     @property
     def sid(self) -> str:
@@ -101,6 +104,22 @@ class Session(MutableMapping[str, Any]):
         if user is not None:
             check_user(user)
         self._new_user = None if user == user_of(user_entry(self._record)) else (user,)
+
+    def limit(self, *, idle_s: float | None = None, ends_at: float | None = None) -> None:
+        """Set when this session ends by time, in place of the store's settings; kept with the next commit.
+
+        Args:
+            idle_s: seconds without use after which it ends; None: as it is.
+            ends_at: Unix time, seconds, at which it ends, used or not; None: as it is.
+
+        Raises:
+            ValueError: not a number, negative, or over 10**10: some centuries.
+        """
+        for key, seconds in ((IDLE, idle_s), (ABSOLUTE, ends_at)):
+            if seconds is not None:
+                if not 0 <= seconds <= LIMIT_S_MAX:
+                    raise ValueError(f"a session's limit of {seconds!r} seconds; allowed are 0 to {LIMIT_S_MAX}.")
+                self._limits[key] = register_value(round(seconds * 1000))
 
     @property
     def modified(self) -> bool:
@@ -222,6 +241,11 @@ class Session(MutableMapping[str, Any]):
                     self._check_size(key, self._size() + grown_by)
             else:
                 changed.pop(key, None)
+        if self._limits and (changed or entries):  # by themselves they make no session
+            for key, number in self._limits.items():
+                entry = entries.get(key)
+                if entry is None or entry.value != number:
+                    changed[key] = number
         return tuple(changed.items())
 
     # --- for the store --------------------------------------------------------------------------------------
@@ -248,6 +272,7 @@ class Session(MutableMapping[str, Any]):
                 del self._live[key]
         self._record = record
         self._assigned.clear()
+        self._limits.clear()
         self._new_user = None
         self._bytes = None
         self.token = token
@@ -263,6 +288,7 @@ class Session(MutableMapping[str, Any]):
         self._record = record
         self._assigned.clear()
         self._live.clear()
+        self._limits.clear()
         self._new_user = None
         self._bytes = None
         self.token = ""

@@ -35,6 +35,9 @@ from gossipsess.protocol.sessions import Written
 from gossipsess.session import Session, check_user, created_at
 from gossipsess.tokens import Tokens
 
+IDLE_TIMEOUT_S: Final = 30 * 60.0
+ABSOLUTE_TIMEOUT_S: Final = 12 * 3600.0
+"""When a session ends by time where neither settings nor a framework say otherwise."""
 ABSENT_FOR_S: Final = 5.0
 """How long an id that nobody knew is not asked for again."""
 ABSENT_MAX: Final = 4096
@@ -53,8 +56,8 @@ class SessionStore:
         tokens: Tokens,
         *,
         confirm: Confirm = 1,
-        idle_timeout_s: float = 30 * 60,
-        absolute_timeout_s: float = 12 * 3600,
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
+        absolute_timeout_s: float = ABSOLUTE_TIMEOUT_S,
         session_class: type[Session] = Session,
     ) -> None:
         self._node = node
@@ -116,7 +119,7 @@ class SessionStore:
             return Confirmed(0, 0)
         record = session.record
         if not record.entries and not record.tombstone:
-            changes = self._registers() + changes
+            changes = tuple({**dict(self._registers()), **dict(changes)}.items())
         wait = _Wait(self._confirm if confirm is None else confirm)
         written = self._node.submit(Write(record.sid, changes, wait.confirm, wait.waiter, record))
         if not isinstance(written.outcome, Gone):

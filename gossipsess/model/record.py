@@ -46,6 +46,8 @@ IDLE: Final = RESERVED + "i"
 ABSOLUTE: Final = RESERVED + "a"
 USER: Final = RESERVED + "u"
 """Whose the session is, and since when; `revocation.py` reads it."""
+REGISTERS: Final = frozenset({CREATED, IDLE, ABSOLUTE, USER})
+"""What the library notes of a session, and no content of it."""
 
 _PLACE = Struct(">Q8s").pack
 _TOMBSTONE_ORIGIN = bytes(8)

@@ -100,7 +100,8 @@ class Table:
         self._owners = Owners()
         self._dropped = Dropped()
         self._checks: list[tuple[int, Sid]] = []  # a heap: (when to look at the deadline, sid)
-        self._check_at: dict[Sid, int] = {}  # of those once dropped: which of their checks counts, 0 for none
+        # Of those once dropped, or given other limits: which of their checks counts, 0 for none.
+        self._check_at: dict[Sid, int] = {}
         self._rechecked = 0  # the leaf that comes next
 
     def get(self, sid: Sid) -> Record:
@@ -299,6 +300,10 @@ class Table:
         elif new.tombstone and not old.tombstone:
             self._accesses.pop(sid, None)
             # It may end before the session would have, and must do so here when it does elsewhere.
+            self._look_at(sid, self.life(new).ends_ms)
+        elif not new.tombstone and any(old.entries.get(key) is not new.entries.get(key) for key in (IDLE, ABSOLUTE)):
+            # Its own limits have changed, and it may end sooner than it was to be looked at. Only this check counts.
+            self._check_at[sid] = 0
             self._look_at(sid, self.life(new).ends_ms)
         was, now = user_entry(old), user_entry(new)
         if was is not now:

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Final, NamedTuple
 
 from gossipsess.config import Config, OnUnavailable, check_on_unavailable
-from gossipsess.model.record import USER
+from gossipsess.model.record import REGISTERS
 from gossipsess.protocol.outcomes import Gone, Outcome
 from gossipsess.service import NodeService, RunningNode, process_node
 from gossipsess.store import SessionStore
@@ -33,7 +33,8 @@ class NodeSessions:
     """The sessions of this process's node, as one adapter sees them.
 
     `node` takes the place of the process's own node where it is given (tests, several nodes in one process), and
-    `on_unavailable` that of the node's setting.
+    `on_unavailable` that of the node's setting. `idle_timeout_s` and `absolute_timeout_s` are the framework's own, for
+    where the settings leave them open; None: the library's.
 
     Raises:
         ConfigError: `on_unavailable` is none of those.
@@ -45,6 +46,9 @@ class NodeSessions:
         config: Config | None,
         node: NodeService | None,
         on_unavailable: OnUnavailable | None,
+        *,
+        idle_timeout_s: float | None = None,
+        absolute_timeout_s: float | None = None,
     ) -> None:
         if on_unavailable is not None:
             check_on_unavailable(on_unavailable)
@@ -52,6 +56,8 @@ class NodeSessions:
         self._session_class = session_class
         self._config = config
         self._node = node
+        self._idle_timeout_s = idle_timeout_s
+        self._absolute_timeout_s = absolute_timeout_s
         self._of_process: tuple[int, NodeService, SessionStore] | None = None  # process id: none outlives a fork
 
     @property
@@ -81,7 +87,7 @@ class NodeSessions:
         node = self.launch()
         if isinstance(node, RunningNode):
             node.wait_ready(READY_TIMEOUT_S)
-        store = node.new_store(self._session_class)
+        store = node.new_store(self._session_class, self._idle_timeout_s, self._absolute_timeout_s)
         self._of_process = (os.getpid(), node, store)
         return store
 
@@ -140,7 +146,7 @@ def save(
         SessionTooLarge: values have grown over a bound in place. Nothing is stored.
         MemoryFull: the session is new, and there is no room for it. The answer is 503. Nothing is stored.
     """
-    if not session.is_new and not session and any(key != USER for key, _ in session.changes()):
+    if not session.is_new and not session and any(key not in REGISTERS for key, _ in session.changes()):
         return Saving(store.invalidate(session), ((name, ""), (token_name(name), "")), ended=True)
     rotates = may_rotate and session.rotates
     sets_id = session.is_new or rotates or wants_refresh(session, max_age_s)

@@ -11,6 +11,8 @@ from gossipsess.model.member import Name
 SECRET = "correct-horse-battery"
 NAME = Name("dns", "gossipsess", 7950, 16)
 
+FRAMEWORKS = "what the web framework says, else"
+
 FROM_ENV = {
     "cluster": ("shop", "shop"),
     "secret": (SECRET, SECRET),
@@ -192,8 +194,16 @@ def test_a_value_of_another_type_is_refused_with_what_to_write(name, value, writ
         ("PORT_RANGE", "a whole number from 1 to 1000", "16"),
         ("CONFIRM", "0, 1, 2, ... or all", "1"),
         ("CONFIRM_TIMEOUT_S", "a number of seconds, above 0 and below 1000000000", "0.25"),
-        ("IDLE_TIMEOUT_S", "a number of seconds, above 0 and below 1000000000", "1800"),
-        ("ABSOLUTE_TIMEOUT_S", "a number of seconds, above 0 and below 1000000000", "43200"),
+        (
+            "IDLE_TIMEOUT_S",
+            "a number of seconds, above 0 and below 1000000000",
+            f"{FRAMEWORKS} 1800",
+        ),
+        (
+            "ABSOLUTE_TIMEOUT_S",
+            "a number of seconds, above 0 and below 1000000000",
+            f"{FRAMEWORKS} 43200",
+        ),
         ("MEMORY_LIMIT_MB", "a whole number of MiB from 1 to 999999999", "512"),
         ("ALL_TO_ALL_BELOW", "a whole number from 2 to 999999999", "4"),
         ("SECONDARIES", "a whole number from 1 to 999999999", "1"),

@@ -374,3 +374,61 @@ def test_a_write_is_not_confirmed_by_nobody_where_all_leave():
     here.hears(Members((Told(member(BOB)._replace(incarnation=1, leaving=True)),), reply=False))
     here.does()
     assert not waiting.done()
+
+
+def test_a_session_may_have_limits_of_its_own(lone):
+    """Django's set_expiry: one session ends sooner or later than the settings say, on every node."""
+    session = lone.store.create()
+    session["user"] = "kim"
+    session.limit(idle_s=7200, ends_at=lone.node.time_ms() / 1000 + 7200)
+    lone.store.commit(session)
+    lone.waits(5000)
+    assert lone.store.load(session.id) is not None, "the settings say a minute"
+    lone.waits(2201)
+    assert lone.store.load(session.id) is None
+
+
+def test_limits_alone_make_no_session_and_end_none(lone):
+    """A framework may set them on every request, also for those who only look."""
+    session = lone.store.create()
+    session.limit(ends_at=lone.node.time_ms() / 1000 + 10)
+    assert not session.changes()
+    session["user"] = "kim"
+    lone.store.commit(session)
+    again = lone.store.load(session.id)
+    again.limit(ends_at=lone.node.time_ms() / 1000 + 3000)
+    assert len(again.changes()) == 1
+    lone.store.commit(again)
+    assert not again.changes()
+    assert dict(lone.store.load(session.id)) == {"user": "kim"}
+
+
+def test_a_limit_that_did_not_change_does_not_travel(lone):
+    """Only what changes costs a message."""
+    session = lone.store.create()
+    session["user"] = "kim"
+    session.limit(idle_s=30)
+    lone.store.commit(session)
+    again = lone.store.load(session.id)
+    again.limit(idle_s=30)
+    assert not again.modified
+
+
+@pytest.mark.parametrize("seconds", [-1, 1e11, float("nan"), float("inf")])
+def test_a_limit_that_is_none_is_refused(lone, seconds):
+    """Eight bytes carry it; and an endless session would fill the memory."""
+    with pytest.raises(ValueError, match="allowed are 0 to"):
+        lone.store.create().limit(idle_s=seconds)
+
+
+def test_a_session_whose_limit_was_shortened_leaves_the_memory_then(lone):
+    """And not at the time it was to end before."""
+    session = stored(lone, user="kim")
+    for ends_in_s in (3000, 20, 2000, 10):
+        session.limit(ends_at=lone.node.time_ms() / 1000 + ends_in_s, idle_s=5000)
+        lone.store.commit(session)
+    other = stored(lone, user="lee")
+    lone.waits(11)
+    assert list(lone.node.records) == [sid_of(other.id)]
+    lone.waits(3600)
+    assert not lone.node.records
