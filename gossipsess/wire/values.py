@@ -80,6 +80,8 @@ def decode_value(data: bytes) -> object:
     try:
         # The short ways. loads() ignores bytes left over at the end, so each way looks for them itself.
         first_byte = data[0]
+        if 0x60 <= first_byte < 0x78 and len(data) == first_byte - 0x5F:  # text of up to 23 bytes
+            return str(data[1:], "utf-8")
         if first_byte < _FIRST_BYTE_OF_LISTS:  # int, bytes or str, each with one shortest encoding
             value: object = loads(data)
             if dumps(value) != data:
@@ -95,7 +97,7 @@ def decode_value(data: bytes) -> object:
             allow_indefinite=False,
             allow_duplicate_keys=False,
         ).decode()
-    except CBORError as exc:
+    except (CBORError, UnicodeDecodeError) as exc:
         raise DecodeError(f"a value is not CBOR: {exc}") from exc
     if stream.read(1):
         raise DecodeError("bytes follow a value")
