@@ -1,21 +1,25 @@
 # Service: settings in, running node and store out.
 #
-# start()         a node in a background thread, for callers that are not Trio
-# lone_node()     a node without network or thread: one process, for tests
-# process_node()  the node that everything in this process shares, a new one after a fork
+# RunningNode         a node in a background thread, for callers that are not Trio
+# lone_node()         a node without network or thread: one process, for tests
+# process_node()      the node that everything in this process shares, a new one after a fork
+# leave_at_sigterm()  what servers see to that handle signals, for the others
 #
 # Nothing of a node survives a fork: its thread is gone, and with its id two processes would claim each other's
 # writes and seal with the same nonces. So the child forgets it, and starts its own when it first asks.
 
+import _thread
 import atexit
 import ipaddress
 import logging
 import os
 import random
+import signal
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from gossipsess.config import Config
@@ -30,6 +34,7 @@ from gossipsess.protocol.placement import partition_of
 from gossipsess.protocol.replica import ALONE_S, Replica, Settings
 from gossipsess.runtime import localkey
 from gossipsess.runtime.forks import unforked
+from gossipsess.runtime.greenlets import refuse_greenlets
 from gossipsess.runtime.sockets import Sockets, bind, is_local, route_address
 from gossipsess.runtime.transport import Endpoint
 from gossipsess.session import Session
@@ -222,6 +227,7 @@ class RunningNode(NodeService):
     """A node in a background thread of this process."""
 
     def __init__(self, config: Config) -> None:
+        refuse_greenlets()
         from gossipsess.runtime.portal import Portal
 
         self.closed = False
@@ -317,7 +323,7 @@ def process_node(config: Config | None = None) -> RunningNode:
     It leaves the cluster when the process ends. None: the settings of the environment.
 
     Raises:
-        ConfigError: a setting is wrong, or no port is free.
+        ConfigError: a setting is wrong, no port is free, or gevent or eventlet has replaced this process's threads.
     """
     wanted = config or Config.from_env()
     with _lock:
@@ -328,10 +334,36 @@ def process_node(config: Config | None = None) -> RunningNode:
 
 
 def _leave_all() -> None:
-    for running in _of_process.values():
+    all_running = list(_of_process.values())
+    for running in all_running:
         running.leave_soon()  # all at once: each may take its time
-    for running in _of_process.values():
+    for running in all_running:
         running.close()
+
+
+def leave_at_sigterm() -> None:
+    """Let the nodes of `process_node` leave before SIGTERM ends this process, where nobody else handles that signal.
+
+    A server that handles it is not touched, be its handler set before or after this. The process still ends by the
+    signal, and serves on until the nodes have left: for milliseconds, or as long as there is something to hand over.
+    Does nothing off the main thread, where Python lets nobody handle signals.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _leave_and_end)
+
+
+def _leave_and_end(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+    # The code that this interrupts may hold any lock: a node's, for which its thread would wait, or one of threading's.
+    _thread.start_new_thread(_end_by, (number,))
+
+
+def _end_by(number: int) -> None:
+    try:
+        _leave_all()
+    finally:
+        os.kill(os.getpid(), number)
 
 
 def _forget_in_child() -> None:

@@ -16,7 +16,7 @@ from gossipsess.errors import MemoryFull, SessionUnavailable
 from gossipsess.model.clock import time_ms_of
 from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
-from gossipsess.service import NodeService
+from gossipsess.service import NodeService, leave_at_sigterm
 from gossipsess.session import Session
 from gossipsess.store import SessionStore
 from gossipsess.waiting import in_thread, on_any_loop
@@ -112,6 +112,7 @@ class SessionMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = in_thread(self._sessions.start)
+        leave_at_sigterm()  # for Hypercorn's workers, which may be sent one while they shut down
         answered = False
 
         async def wait_until_started() -> SessionStore:
