@@ -32,7 +32,7 @@ from gossipsess.protocol.events import Watch
 from gossipsess.protocol.memory import MIB
 from gossipsess.protocol.placement import partition_of
 from gossipsess.protocol.replica import ALONE_S, Replica, Settings
-from gossipsess.runtime import localkey
+from gossipsess.runtime import handover, localkey
 from gossipsess.runtime.forks import unforked
 from gossipsess.runtime.greenlets import refuse_greenlets
 from gossipsess.runtime.sockets import Sockets, bind, is_local, route_address
@@ -226,16 +226,21 @@ _running: "weakref.WeakSet[RunningNode]" = weakref.WeakSet()  # iterated only to
 class RunningNode(NodeService):
     """A node in a background thread of this process."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, has_heirs: bool = False) -> None:
+        """Start it. `has_heirs`: it takes over what those before it have left, and leaves its own (`handover.py`)."""
         refuse_greenlets()
         from gossipsess.runtime.portal import Portal
 
         self.closed = False
         """It has left, or is leaving."""
+        self._closing = threading.Lock()  # whoever closes it too waits until it has left
+        self._hands_over = has_heirs
         with unforked:  # a child must find what it is to let go of
             super().__init__(config, listen(config))
             self._driver = self.make_driver(answers=True)
             _running.add(self)
+        if has_heirs:
+            handover.inherit(self.node, self.keyring)
         self._portal = Portal(self._driver)
 
     def wait_ready(self, timeout_s: float) -> bool:
@@ -259,7 +264,11 @@ class RunningNode(NodeService):
     def close(self) -> None:
         """Tell the others, and stop. Sessions stay readable in this process."""
         self.closed = True
-        self._portal.close()
+        with self._closing:
+            self._portal.close()
+            if self._hands_over:
+                self._hands_over = False
+                handover.leave(self.node, self.keyring)
 
 
 def _first(set_to: float | None, frameworks: float | None, default: float) -> float:
@@ -320,7 +329,8 @@ _of_process: dict[Config, RunningNode] = {}
 def process_node(config: Config | None = None) -> RunningNode:
     """Return the node that everything in this process with these settings shares; the first call starts it.
 
-    It leaves the cluster when the process ends. None: the settings of the environment.
+    It leaves the cluster when the process ends; and where nobody else is there, its sessions to the process that
+    follows on this machine, unless it looks for nobody (`discovery` ``none``). None: the settings of the environment.
 
     Raises:
         ConfigError: a setting is wrong, no port is free, or gevent or eventlet has replaced this process's threads.
@@ -329,7 +339,8 @@ def process_node(config: Config | None = None) -> RunningNode:
     with _lock:
         running = _of_process.get(wanted)
         if running is None or running.closed:
-            running = _of_process[wanted] = RunningNode(wanted)
+            has_heirs = wanted.discovery_parts().looks_for_others
+            running = _of_process[wanted] = RunningNode(wanted, has_heirs=has_heirs)
         return running
 
 

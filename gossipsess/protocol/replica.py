@@ -25,6 +25,7 @@ from gossipsess.protocol.events import (
     Drain,
     Event,
     Fetch,
+    Inherit,
     Invalidate,
     Leave,
     LinkClosed,
@@ -149,6 +150,7 @@ class Replica:
 
         Raises:
             SessionTooLarge, MemoryFull: a write is refused, and has changed nothing.
+            WireError: what is to be inherited is none of ours.
         """
         match event:
             case Write():
@@ -181,6 +183,8 @@ class Replica:
             case LookedUp(name, addresses, problem):
                 alone = not self._links.in_use()
                 self.outbox += self._discovery.looked_up(name, addresses, problem, alone=alone, now_s=now_s)
+            case Inherit():
+                self.sessions.inherit(event, now_s)
             case Watch():
                 self.sessions.watch(event, now_s)
             case Drain():
