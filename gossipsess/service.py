@@ -194,6 +194,7 @@ class NodeService:
         settings = Settings(
             confirm_timeout_s=config.confirm_timeout_s,
             seeds=seeds,
+            siblings=self._siblings(address) if seeds or parts.names else (),
             beacons=parts.multicast is not None,
             names=parts.names,
             names_when_alone=parts.names_when_alone,
@@ -213,6 +214,15 @@ class NodeService:
         if self.sockets is None:
             replica.sessions.waited_long_enough(now_s)
         return replica
+
+    def _siblings(self, address: Address) -> tuple[Address, ...]:
+        """Return where other workers of this machine serve, if there are any.
+
+        Beacons tell of them; but seeds and records name other machines, or a pod once for all its workers.
+        """
+        first = self.config.port
+        ports = range(first, min(first + self.config.port_range, 65536)) if first else ()
+        return tuple([(address[0], port) for port in ports if port != address[1]])
 
     def _address(self) -> Address:
         if self.sockets is None:

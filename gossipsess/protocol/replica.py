@@ -86,6 +86,8 @@ class Settings(NamedTuple):
     swim: SwimTimings = SwimTimings()
     seeds: tuple[Address, ...] = ()
     """Addresses to dial until somebody there is linked."""
+    siblings: tuple[Address, ...] = ()
+    """Addresses of this machine where its other workers may be."""
     beacons: bool = False
     """Say on the multicast group that this node is here."""
     names: tuple[Name, ...] = ()
@@ -129,6 +131,7 @@ class Replica:
         self._discovery = Discovery(
             myself=myself.address,
             seeds=settings.seeds,
+            siblings=settings.siblings,
             beacons=settings.beacons,
             names=settings.names,
             names_when_alone=settings.names_when_alone,
