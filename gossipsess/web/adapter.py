@@ -147,6 +147,8 @@ def save(
         SessionTooLarge: values have grown over a bound in place. Nothing is stored.
         MemoryFull: the session is new, and there is no room for it. The answer is 503. Nothing is stored.
     """
+    if not session.assigned and not session.changes() and not (may_rotate and session.rotates):
+        return None  # most requests
     if not session.is_new and not session and any(key not in REGISTERS for key, _ in session.changes()):
         return Saving(store.invalidate(session), ((name, ""), (token_name(name), "")), ended=True)
     rotates = may_rotate and session.rotates
