@@ -22,6 +22,8 @@ from gossipsess.web.cookie import token_name
 from gossipsess.web.launch import launch_early as launch_early
 from gossipsess.web.session import WebSession
 
+UNLIMITED_S: Final = 1e9
+"""The age limit of frameworks that have none: some thirty years. Sessions that nobody uses end all the same."""
 READY_TIMEOUT_S: Final = 10.0
 """A node that has not synced by then serves all the same: it asks the others for what it lacks."""
 REFRESH_AFTER: Final = 0.25
@@ -145,6 +147,8 @@ def save(
         SessionTooLarge: values have grown over a bound in place. Nothing is stored.
         MemoryFull: the session is new, and there is no room for it. The answer is 503. Nothing is stored.
     """
+    if not session.assigned and not session.changes() and not (may_rotate and session.rotates):
+        return None  # most requests
     if not session.is_new and not session and any(key not in REGISTERS for key, _ in session.changes()):
         return Saving(store.invalidate(session), ((name, ""), (token_name(name), "")), ended=True)
     rotates = may_rotate and session.rotates
