@@ -23,6 +23,8 @@ from gossipsess.store import SessionStore
 from gossipsess.web.cookie import token_name
 from gossipsess.web.session import WebSession
 
+UNLIMITED_S: Final = 1e9
+"""The age limit of frameworks that have none: some thirty years. Sessions that nobody uses end all the same."""
 READY_TIMEOUT_S: Final = 10.0
 """A node that has not synced by then serves all the same: it asks the others for what it lacks."""
 REFRESH_AFTER: Final = 0.25
