@@ -49,6 +49,7 @@ from ..chaos.shoppers import Basket, Tally, audit
 from .harness import (
     CUT,
     DISCOVERIES,
+    LOOPBACK,
     REQUEST_S,
     App,
     Discovery,
@@ -70,15 +71,25 @@ SECONDS: Final = 9.0
 """Of one round: a third of it before the kill, at least a third until the next start, and a third after."""
 END_S: Final = 60.0
 """For what comes after the rounds."""
+SLOW_S: Final = 4.0
+"""Worth a note: less than what a write waits that nobody confirms (below)."""
 SETTINGS: Final = {"GOSSIPSESS_CONFIRM_TIMEOUT_S": "5"}
 """Where the machine does much else, a process may get no turn for the default quarter of a second. Then a write is
 answered with one copy, which the kill may take: promised, and not what is looked for here."""
+
+
+def hypercorn_at(port: int) -> list[str]:
+    """Return how Hypercorn serves an ASGI application."""
+    return [sys.executable, "-m", "hypercorn", "app:app", "--bind", f"{LOOPBACK}:{port}"]
 
 
 SERVE: Final[Mapping[str, Callable[[int], list[str]]]] = {
     "starlette": uvicorn_at,
     "fastapi": uvicorn_at,
     "flask": gunicorn_at,
+    "quart": hypercorn_at,
+    "litestar": uvicorn_at,
+    "wsgi": gunicorn_at,
 }
 """The examples, and how each is served."""
 
@@ -221,8 +232,11 @@ class Visitor:
             for name in [name for name in self._browser.cookies if name.endswith("-v")]:
                 self._browser.cookies.delete(name)
         self._basket.cookies = dict(self._browser.cookies)
+        took_s = trio.current_time() - began_s
+        if took_s > SLOW_S:
+            tally.note(f"slow: {method} {url} of {self._name}, {took_s:.1f} s, {answer.headers.get('X-Upstreams')}")
         if answer.status_code == {"GET": 200, "POST": 303}[method]:
-            tally.took_s.append(trio.current_time() - began_s)
+            tally.took_s.append(took_s)
             return answer
         if method == "POST" and answer.headers.get(CUT):
             tally.cut += 1
