@@ -126,6 +126,11 @@ class Discovery:
     """Only while nobody was met otherwise."""
 
     @property
+    def looks_for_others(self) -> bool:
+        """There is a way to find others."""
+        return self.multicast is not None or self.can_do_without_multicast
+
+    @property
     def can_do_without_multicast(self) -> bool:
         """There is another way to find others."""
         return bool(self.seeds or self.names)
