@@ -70,7 +70,7 @@ def _call(hook: Hook) -> "Callable[[ModuleType], None]":
             found = version(hook.package)
             if not hook.takes(found):
                 raise GossipsessError(f"version {found} is not among those that were tried, {hook.versions}")
-            note = f"{hook.name} {found}: {getattr(patches, hook.patch)(module)}"
+            note = f"{hook.name} {found}: {getattr(patches, hook.name)(module)}"
         except Exception as error:
             note = f"{LEFT_ALONE}{hook.name}: {error}"
             notes.append(note)

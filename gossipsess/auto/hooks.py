@@ -10,11 +10,10 @@ class Hook:
     """What is done to one framework.
 
     Attributes:
-        name: what GOSSIPSESS_AUTO calls it.
+        name: what GOSSIPSESS_AUTO calls it, and its function in patches.py.
         module: after whose import.
         package: whose version counts.
         since, below: the versions it is for, as tuples of numbers.
-        patch: the function in patches.py; its name where nothing is said.
         by_name: only where GOSSIPSESS_AUTO names it.
     """
 
@@ -26,7 +25,6 @@ class Hook:
         since: tuple[int, ...],
         below: tuple[int, ...],
         *,
-        patch: str = "",
         by_name: bool = False,
     ) -> None:
         self.name = name
@@ -34,7 +32,6 @@ class Hook:
         self.package = package
         self.since = since
         self.below = below
-        self.patch = patch or name
         self.by_name = by_name
 
     @property
@@ -66,8 +63,7 @@ HOOKS = (
     Hook("flask_session", "flask_session", "flask-session", (0, 6), (1,), by_name=True),
     Hook("quart", "quart", "quart", (0, 19), (1,)),
     Hook("django", "django.conf", "django", (4, 2), (7,)),
-    Hook("litestar", "litestar.middleware.session.server_side", "litestar", (2, 0), (3,)),
-    Hook("litestar", "litestar.middleware.session.client_side", "litestar", (2, 0), (3,), patch="litestar_cookies"),
+    Hook("litestar", "litestar.middleware.session.base", "litestar", (2, 15), (3,)),
 )
 ALIASES = {"fastapi": "starlette"}
 """Other names for some of them: of frameworks whose sessions are another's."""

@@ -8,9 +8,10 @@
 # Not here: sessions (web/), and which versions these are for (hooks.py).
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import fields
-from functools import cache, wraps
+from functools import wraps
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,16 @@ from typing import Any
 from gossipsess.zero_code import LEFT_ALONE, notes
 
 log = logging.getLogger("gossipsess")
+
+ENGINE, MIDDLEWARE = "gossipsess.web.django", "gossipsess.web.django.SessionMiddleware"
+"""Only named here: what is there wants Django's settings."""
+DJANGOS_ENGINES = [
+    f"django.contrib.sessions.backends.{name}" for name in ("db", "cache", "cached_db", "file", "signed_cookies")
+]
+DJANGOS_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"
+
+_imported: set[str] = set()
+"""Adapters that are imported because a hook wanted them, and not because the application uses them itself."""
 
 
 def starlette(module: ModuleType) -> str:
@@ -74,10 +85,14 @@ def _replace_interface(app_class: Any, adapter: str) -> str:
     @wraps(init)
     def init_with_ours(self: Any, *args: Any, **named: Any) -> None:
         init(self, *args, **named)
-        if self.session_interface is stock:
+        if self.session_interface is not stock:
+            if "session_interface" not in vars(self):
+                _note_own(self, self.session_interface)  # its class has one
+        elif adapter in sys.modules and adapter not in _imported:
+            _note(f"application {self.name!r} uses {adapter} itself")
+        else:
+            _imported.add(adapter)
             import_module(adapter).GossipSessions(self)
-        elif "session_interface" not in vars(self):
-            _note_own(self, self.session_interface)  # its class has one
 
     app_class.__init__ = init_with_ours
     return "applications get replicated sessions unless they bring their own"
@@ -88,52 +103,78 @@ def _is_ours(interface: object) -> bool:
 
 
 def _note_own(app: Any, interface: object) -> None:
-    note = f"{LEFT_ALONE}application {app.name!r} brings its own session interface, {type(interface).__qualname__}"
+    _note(f"{LEFT_ALONE}application {app.name!r} brings its own session interface, {type(interface).__qualname__}")
+
+
+def _note(note: str) -> None:
     notes.append(note)
-    log.warning("%s", note)
+    log.log(logging.WARNING if note.startswith(LEFT_ALONE) else logging.INFO, "%s", note)
+
+
+def django(module: ModuleType) -> str:
+    """Have Django's settings name our engine in place of one of Django's own, once they are loaded."""
+    init, configure = module.Settings.__init__, module.LazySettings.configure
+
+    @wraps(init)
+    def init_with_ours(self: Any, *args: Any, **named: Any) -> None:
+        init(self, *args, **named)
+        _replace_engine(self)
+
+    @wraps(configure)
+    def configure_with_ours(self: Any, *args: Any, **named: Any) -> None:
+        configure(self, *args, **named)
+        _replace_engine(self)
+
+    module.Settings.__init__, module.LazySettings.configure = init_with_ours, configure_with_ours
+    return "settings are looked at when they are loaded"
+
+
+def _replace_engine(settings: Any) -> None:
+    engine = settings.SESSION_ENGINE
+    if engine == ENGINE:
+        _note(f"the settings name {ENGINE} themselves")
+    elif engine not in DJANGOS_ENGINES:
+        _note(f"{LEFT_ALONE}SESSION_ENGINE is {engine}, which is not Django's own")
+    else:
+        settings.SESSION_ENGINE = ENGINE
+        settings.MIDDLEWARE = [MIDDLEWARE if name == DJANGOS_MIDDLEWARE else name for name in settings.MIDDLEWARE]
+        if not hasattr(settings, "GOSSIPSESS_ADOPT"):
+            settings.GOSSIPSESS_ADOPT = engine  # who is logged in there stays so
+        _note(f"SESSION_ENGINE is {ENGINE} in place of {engine}")
 
 
 def litestar(module: ModuleType) -> str:
-    """Replace the config of server-side sessions, before anybody has imported it from there."""
-    module.ServerSideSessionConfig = _litestar_config()  # type: ignore[attr-defined]
-    return "ServerSideSessionConfig is replicated"
+    """Replace the configs of both kinds of sessions, before anybody has imported them from there."""
+    if "gossipsess.web.litestar" in sys.modules:  # it is what imports this
+        return "the application uses gossipsess.web.litestar itself"
+    from litestar import Litestar
+    from litestar.middleware.session import client_side, server_side
 
+    from gossipsess.web.litestar import GossipSessionConfig
 
-def litestar_cookies(module: ModuleType) -> str:
-    """Replace the config of sessions in cookies, which has a `secret` beside what the other has."""
-    stock: Any = module.CookieBackendConfig
+    stock: Any = client_side.CookieBackendConfig
+    made: list[GossipSessionConfig] = []
 
-    class CookieBackendConfig(_litestar_config()):  # type: ignore[misc]
+    class ServerSideSessionConfig(GossipSessionConfig):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            made.append(self)
+
+    class CookieBackendConfig(ServerSideSessionConfig):
         def __init__(self, *args: Any, **named: Any) -> None:
             said = stock(*args, **named)  # which refuses what it always has
             super().__init__(**{one.name: getattr(said, one.name) for one in fields(said) if one.name != "secret"})
             self.secret = said.secret
 
-    module.CookieBackendConfig = CookieBackendConfig  # type: ignore[attr-defined]
-    return "CookieBackendConfig is replicated, and the data of its cookies is not read"
-
-
-@cache
-def _litestar_config() -> Any:
-    """Return our config, with which applications start the node before they serve."""
-    from litestar import Litestar
-
-    from gossipsess.web.litestar import GossipSessionConfig
-
-    made: list[GossipSessionConfig] = []
-
-    class Config(GossipSessionConfig):
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            made.append(self)
-
     init = Litestar.__init__
 
     @wraps(init)
     def init_with_lifespan(self: Any, *args: Any, **named: Any) -> None:
-        # Whose middleware it is an application does not say; the node is the same for all of a process.
+        # Which config's middleware an application has it does not say; the node is the same for all of a process.
         named["lifespan"] = [*(named.get("lifespan") or ()), *[config.lifespan for config in made]]
         init(self, *args, **named)
 
     Litestar.__init__ = init_with_lifespan  # type: ignore[method-assign]
-    return Config
+    server_side.ServerSideSessionConfig = ServerSideSessionConfig  # type: ignore[misc]
+    client_side.CookieBackendConfig = CookieBackendConfig  # type: ignore[misc, assignment]
+    return "ServerSideSessionConfig and CookieBackendConfig are replicated"
