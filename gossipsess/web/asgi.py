@@ -10,6 +10,7 @@
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import Future
+from copy import copy
 from typing import Any, Final
 
 from gossipsess.config import Config, OnUnavailable
@@ -17,7 +18,7 @@ from gossipsess.errors import MemoryFull, SessionUnavailable
 from gossipsess.model.clock import time_ms_of
 from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
-from gossipsess.service import NodeService
+from gossipsess.service import NodeService, leave_at_sigterm
 from gossipsess.session import Session
 from gossipsess.store import SessionStore
 from gossipsess.waiting import in_thread, on_any_loop
@@ -63,6 +64,8 @@ class SessionMiddleware:
         config: the node's settings; None: those of the environment.
         node: a node to use instead of this process's own.
         on_unavailable: ``error`` or ``empty``; None: the node's setting.
+        idle_timeout_s, absolute_timeout_s: when sessions end by time, where the node's settings leave it open, seconds;
+            None: 1800 and 43200.
         The others: see `CookieSettings`. The default cookie needs HTTPS (or a browser on localhost); elsewhere
         give another `cookie_name` and ``secure=False``. A session that nobody wrote to for `max_age_s` is over
         even if its cookie still comes.
@@ -86,6 +89,8 @@ class SessionMiddleware:
         secure: bool = True,
         partitioned: bool = False,
         session_class: type[WebSession] = WebSession,
+        idle_timeout_s: float | None = None,
+        absolute_timeout_s: float | None = None,
     ) -> None:
         self.app = app
         self._cookie = CookieSettings(
@@ -97,7 +102,28 @@ class SessionMiddleware:
             secure=secure,
             partitioned=partitioned,
         )
-        self._sessions = NodeSessions(session_class, config, node, on_unavailable)
+        self._sessions = NodeSessions(
+            session_class,
+            config,
+            node,
+            on_unavailable,
+            idle_timeout_s=idle_timeout_s,
+            absolute_timeout_s=absolute_timeout_s,
+        )
+
+    def around(self, app: ASGIApp) -> "SessionMiddleware":
+        """Return a middleware around another application, with the same store; for frameworks that have one a route."""
+        other = copy(self)
+        other.app = app
+        return other
+
+    async def start(self) -> None:
+        """Start the node, and wait until it can answer; for frameworks whose lifespan does not come by here."""
+        _ = await on_any_loop(in_thread(self._sessions.start))
+
+    async def stop(self) -> None:
+        """Let the node leave the cluster. Left to the end of the process, it might never come to that."""
+        _ = await on_any_loop(in_thread(self._sessions.stop))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -113,6 +139,7 @@ class SessionMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = in_thread(self._sessions.start)
+        leave_at_sigterm()  # for Hypercorn's workers, which may be sent one while they shut down
         answered = False
 
         async def wait_until_started() -> SessionStore:
