@@ -307,6 +307,9 @@ CASES: Final[dict[str, Callable[[Browser], Seen]]] = {
 
 ONLY: Final = {"2 the same, of a permanent session (Flask)": "Flask"}
 """Cases that one framework's own words describe."""
+AS_DJANGO_SAYS: Final = ("Django", "4")
+"""Whoever changes a session that another request has ended gets a 400 (SessionInterrupted). Django's own tests demand
+that of every engine, so ours does it too: the one line in which ours may do as others do."""
 
 
 class Line(NamedTuple):
@@ -320,6 +323,11 @@ class Line(NamedTuple):
     rounds: int
     what: str
     """What happened, the last time that it was lost, else the last time."""
+
+
+def counts(line: Line) -> bool:
+    """Say whether a line tells something against those sessions."""
+    return line.lost > 0 and (line.framework, line.case[0]) != AS_DJANGO_SAYS
 
 
 def play(case: str, backend: Backend, rounds: int) -> Line:
@@ -348,7 +356,7 @@ def main() -> int:
                 if ONLY.get(case, backend.framework) != backend.framework:
                     continue
                 line = play(case, backend, options.rounds)
-                ours_lost += line.lost if line.sessions.startswith(OURS) else 0
+                ours_lost += line.sessions.startswith(OURS) and counts(line)
                 if options.json:
                     print(json.dumps(line._asdict()), flush=True)
                 else:
