@@ -19,7 +19,7 @@ def lines() -> list[Line]:
     command = [sys.executable, "-m", "tests.compare.lost_updates", "--rounds", "1", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     print(done.stderr)  # what was left out, and why
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode in (0, 1), done.stderr  # 1: ours lost something, and the tests say what
     return [Line(**json.loads(line)) for line in done.stdout.splitlines()]
 
 
