@@ -16,7 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from gossipsess.zero_code import LEFT_ALONE, notes
+from gossipsess.zero_code import LEFT_ALONE, note
 
 log = logging.getLogger("gossipsess")
 
@@ -106,9 +106,9 @@ def _note_own(app: Any, interface: object) -> None:
     _note(f"{LEFT_ALONE}application {app.name!r} brings its own session interface, {type(interface).__qualname__}")
 
 
-def _note(note: str) -> None:
-    notes.append(note)
-    log.log(logging.WARNING if note.startswith(LEFT_ALONE) else logging.INFO, "%s", note)
+def _note(sentence: str) -> None:
+    note(sentence)
+    log.log(logging.WARNING if sentence.startswith(LEFT_ALONE) else logging.INFO, "%s", sentence)
 
 
 def django(module: ModuleType) -> str:
