@@ -43,7 +43,8 @@ class FlaskSession(WebSession, SessionMixin):
 
     @property
     def new(self) -> bool:  # type: ignore[override]  # Flask's is a plain attribute that it never sets
-        """Nothing of it has been stored yet."""
+        """Nothing of it has been stored yet. Who asks has read the session: the answer differs by visitor."""
+        self.accessed = True
         return self.is_new
 
     @property

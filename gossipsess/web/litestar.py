@@ -230,14 +230,25 @@ def _settling(app: ASGIApp) -> ASGIApp:
         assert isinstance(session, LitestarSession), "the middleware has just opened it"
         ASGIConnection[Any, Any, Any, Any](scope)._connection_state.session_id = session.id
 
+        failed: Exception | None = None
+
         async def send_settled(message: Message) -> None:
-            if message["type"] in ("http.response.start", "websocket.accept"):
-                _take_over(session, scope)
-                session.accessed = True  # the encoder may have read it
-            await send(message)
+            nonlocal failed
+            try:
+                if message["type"] in ("http.response.start", "websocket.accept"):
+                    _take_over(session, scope)
+                    session.accessed = True  # the encoder may have read it
+                await send(message)
+            except Exception as error:
+                failed = error
+                raise
 
         try:
             await app(scope, receive, send_settled)
+        except Exception:
+            if failed is not None:
+                raise failed from None  # Litestar makes another of what is raised where a response starts
+            raise
         finally:
             if scope["type"] == ScopeType.WEBSOCKET:
                 _take_over(session, scope)
