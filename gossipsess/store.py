@@ -181,6 +181,10 @@ class SessionStore:
         outcome.add_done_callback(lambda settled: future.set_result(_revoked(written.ended, settled.result())))
         return future
 
+    def time(self) -> float:
+        """Return the cluster's time, by which sessions end: Unix time, seconds."""
+        return self._node.time_ms() / 1000
+
     # --- inside -------------------------------------------------------------------------------------------
 
     def _opened(
