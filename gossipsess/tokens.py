@@ -49,6 +49,10 @@ class Tokens:
                 return tuple([dot for dot in _DOT.iter_unpack(body) if dot[1] > oldest])
         return ()
 
+    def derived(self, name: bytes) -> bytes:
+        """Return 32 bytes that follow from `name`, and that only a node of the cluster can compute."""
+        return blake2b(name, key=self._keys[0], person=b"gossipsess name", digest_size=32).digest()
+
     @staticmethod
     def _mac(key: bytes, sid: Sid, body: bytes) -> bytes:
         return blake2b(sid + body, key=key, digest_size=_MAC_BYTES).digest()

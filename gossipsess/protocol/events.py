@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from gossipsess.model.clock import Stamp
+from gossipsess.model.delta import Delta
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Address, Name
 from gossipsess.model.record import Record
@@ -62,6 +63,14 @@ class Revoke(NamedTuple):
 
     sid: Sid
     """The user's (`model/revocation.py`)."""
+    confirm: Confirm
+    waiter: Waiter
+
+
+class Adopt(NamedTuple):
+    """Take in what a client has kept until now (`model/adoption.py`), unless it is held already, or has ended."""
+
+    delta: Delta
     confirm: Confirm
     waiter: Waiter
 
@@ -165,6 +174,7 @@ Event = (
     | Invalidate
     | Rotate
     | Revoke
+    | Adopt
     | Fetch
     | Accessed
     | Watch

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from flask import Flask, Request, Response, current_app, request, session
-from flask.sessions import SessionInterface, SessionMixin
+from flask.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wrappers import Response as BaseResponse
@@ -27,8 +27,9 @@ from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.store import SessionStore
-from gossipsess.waiting import blocking
-from gossipsess.web.adapter import NodeSessions, launch_early, save, wants_refresh
+from gossipsess.waiting import blocking, steps_blocking
+from gossipsess.web.adapter import UNLIMITED_S, NodeSessions, launch_early, save, wants_refresh
+from gossipsess.web.adoption import adoption, former_of_untrusted
 from gossipsess.web.cookie import session_of_untrusted, token_name
 from gossipsess.web.session import WebSession
 
@@ -41,7 +42,12 @@ class GossipSessions:
     Flask's settings of the cookie count: SESSION_COOKIE_NAME, _DOMAIN, _PATH, _SECURE, _HTTPONLY, _SAMESITE,
     _PARTITIONED, and for a session that is `permanent`, PERMANENT_SESSION_LIFETIME. The id cookie of a permanent
     session is set anew after a quarter of that time, by every response with SESSION_REFRESH_EACH_REQUEST (Flask's
-    default), else by those that wrote. The version token's cookie is ``<name>-v``. No SECRET_KEY is needed.
+    default), else by those that wrote. The version token's cookie is ``<name>-v``.
+
+    A session that nobody uses ends after PERMANENT_SESSION_LIFETIME, permanent or not, as Flask's own does; the idle
+    and absolute timeouts of `Config`, where they are set, end it sooner. A cookie of Flask's own, signed with
+    SECRET_KEY or one of SECRET_KEY_FALLBACKS and valid still, begins a session with its data, once. For nothing else a
+    SECRET_KEY is needed.
 
     Where it cannot be known in time whether the session exists, no view runs: the answer is 503 with Retry-After,
     and the cookie stays. With `on_unavailable` ``empty`` the view runs, its session is empty and
@@ -62,9 +68,12 @@ class GossipSessions:
         config: the node's settings; None: those of the environment.
         node: a node to use instead of this process's own.
         on_unavailable: ``error`` or ``empty``; None: the node's setting.
+        login_keys: the keys that hold the user; None: the node's setting. `Config.login_keys` says what follows.
+        adopt: whether Flask's own cookies are adopted; None: the node's setting.
 
     Raises:
-        ConfigError: a setting of the node is wrong, or no port is free; or `on_unavailable` is none of those.
+        ConfigError: a setting of the node is wrong, or no port is free; or `on_unavailable` or `login_keys` cannot be
+            that.
     """
 
     def __init__(
@@ -74,8 +83,18 @@ class GossipSessions:
         config: Config | None = None,
         node: NodeService | None = None,
         on_unavailable: OnUnavailable | None = None,
+        login_keys: tuple[str, ...] | None = None,
+        adopt: bool | None = None,
     ) -> None:
-        self._sessions = NodeSessions(FlaskSession, config, node, on_unavailable)
+        self._sessions = NodeSessions(
+            FlaskSession,
+            config,
+            node,
+            on_unavailable,
+            absolute_timeout_s=UNLIMITED_S,
+            login_keys=login_keys,
+            adopt=adopt,
+        )
         if app is not None:
             self.init_app(app)
 
@@ -153,7 +172,7 @@ class GossipSessionInterface(SessionInterface):
         name = self.get_cookie_name(app)
         cookie = session_of_untrusted(request.cookies.getlist(name), request.cookies.getlist(token_name(name)))
         try:
-            session = None if cookie is None else blocking(store.load(cookie))
+            session = self._adopted(app, request, store) if cookie is None else blocking(store.load(cookie))
         except SessionUnavailable:
             session = self._sessions.stand_in(store)
             if session is None:
@@ -184,10 +203,15 @@ class GossipSessionInterface(SessionInterface):
         if session.refused:
             return  # Flask saves once more with the page that tells of the error; to raise again would hide that page
         name = self.get_cookie_name(app)
-        expires = self.get_expiration_time(app, session)
+        used = session.accessed
+        expires = self.get_expiration_time(app, session)  # asks whether it is permanent
+        session.accessed = used
         max_age_s = (expires - datetime.now(UTC)).total_seconds() if expires is not None else None
         store = _store(self._sessions)
         cookies: dict[str, str] = {}
+        idle_s = self._idle_s(app)
+        if idle_s is not None:
+            session.limit(idle_s=idle_s)
         try:
             saving = save(store, session, name, max_age_s)
         except (UnreplicableValue, SessionTooLarge):
@@ -209,6 +233,20 @@ class GossipSessionInterface(SessionInterface):
         if cookies:
             response.vary.add("Cookie")
             response.headers.setdefault("Cache-Control", "private")
+
+    def _adopted(self, app: Flask, request: Request, store: SessionStore) -> WebSession | None:
+        if not self._sessions.adopts:
+            return None
+        former = former_of_untrusted(
+            request.cookies.getlist(self.get_cookie_name(app)),
+            SecureCookieSessionInterface().get_signing_serializer(app),
+            int(app.permanent_session_lifetime.total_seconds()),
+        )
+        return None if former is None else steps_blocking(adoption(store, former, self._idle_s(app)))
+
+    def _idle_s(self, app: Flask) -> float | None:
+        # Each of several applications over one store has a lifetime of its own.
+        return max(0.0, app.permanent_session_lifetime.total_seconds()) if self._sessions.idle_is_open else None
 
     def _refreshes(self, app: Flask, store: SessionStore, session: FlaskSession, max_age_s: float | None) -> bool:
         return (
