@@ -17,6 +17,8 @@ from starlette.testclient import TestClient
 
 from gossipsess.config import Config
 from gossipsess.model.identity import is_session_id
+from gossipsess.model.table import TOMBSTONE_MS
+from gossipsess.protocol.events import Tick
 from gossipsess.service import lone_node
 from gossipsess.web.flask import GossipSessions
 from gossipsess.web.starlette import SessionMiddleware
@@ -165,6 +167,15 @@ def test_once_logged_out_a_copy_of_the_old_cookie_is_nothing(make, node, logs_ou
     changed, cookies = app.asks("/update", {"session": respelled(old["session"])}, {"a": 1})
     assert changed == {"a": 1}
     assert app.asks("/view", cookies)[0] == {"a": 1}, "it begins anew, like anybody"
+
+
+def test_it_is_nothing_after_the_tombstone_is_forgotten_either(make, node):
+    """A logout is remembered for a day, and the cookie would be valid for weeks."""
+    old, app = old_cookie(make), make(node)
+    app.asks("/clear", app.asks("/view", old)[1])
+    node.node.replica.sessions.clock.offset_ms += TOMBSTONE_MS + 1000
+    node.node.submit(Tick())
+    assert app.asks("/view", old) == ({}, {})
 
 
 def test_a_respelled_copy_is_the_same_cookie_before_that_too(make, node):
