@@ -47,6 +47,11 @@ class Session(MutableMapping[str, Any]):
         user: whose it is, by which `revoke` finds it; None: nobody's.
     """
 
+    # Most requests leave these as they are, and do not pay for setting them.
+    accessed = False
+    _bytes: int | None = None  # of all values; counted at the first assignment
+    _new_user: tuple[str | None] | None = None  # None: not changed by this request
+
     def __init__(
         self,
         session_id: str,
@@ -62,14 +67,11 @@ class Session(MutableMapping[str, Any]):
         self.created_at = created_at
         self.accessed_at = accessed_at
         self.token = token
-        self.accessed = False
         self._record = record
         self._unmet = unmet
         self._stale = stale or bool(unmet)
         self._live: dict[str, Any] = {}  # values decoded or assigned by this request
         self._assigned: dict[str, bytes | None] = {}  # encoded; None: deleted
-        self._bytes: int | None = None  # of all values; counted at the first assignment
-        self._new_user: tuple[str | None] | None = None  # None: not changed by this request
         self._limits: dict[str, bytes] = {}  # registers set by this request
 
     @property
@@ -127,6 +129,11 @@ class Session(MutableMapping[str, Any]):
         return bool(self.changes())
 
     @property
+    def assigned(self) -> bool:
+        """This request has assigned, deleted or limited something. What it changed inside a value is not looked at."""
+        return bool(self._assigned or self._new_user or self._limits)
+
+    @property
     def cookie(self) -> str:
         """Id and version token in one opaque string, for `load`."""
         return f"{self.id}.{self.token}" if self.token else self.id
@@ -178,7 +185,14 @@ class Session(MutableMapping[str, Any]):
                 yield key
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        self.accessed = True
+        assigned = self._assigned
+        number = 0
+        for key, entry in self._record.entries.items():
+            number += entry.value is not None and key[:1] != RESERVED and key not in assigned
+        for value in assigned.values():
+            number += value is not None
+        return number
 
     def __contains__(self, key: object) -> bool:
         self.accessed = True
@@ -259,6 +273,14 @@ class Session(MutableMapping[str, Any]):
     def unmet(self) -> tuple[Dot, ...]:
         """The writes that the version token names and that are not in here."""
         return self._unmet
+
+    def _decoded(self) -> dict[str, Any]:
+        """Return every value by its key, as loaded; for a subclass that holds them all itself. Counts as no access."""
+        live = self._live
+        for key, entry in self._record.entries.items():
+            if entry.value is not None and key[:1] != RESERVED:
+                live[key] = decode_value(entry.value)
+        return live
 
     def committed(self, record: Record, token: str, changes: Changes) -> None:
         """Go on from the state that a commit of `changes` left."""

@@ -18,7 +18,7 @@ from gossipsess.model.adoption import adopted, mark_sid
 from gossipsess.model.identity import ENTROPY_BYTES, Sid, is_session_id, session_id, sid_of
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, Record, dead_record, empty_record
 from gossipsess.model.revocation import user_sid
-from gossipsess.model.table import register_value
+from gossipsess.model.table import Life, register_value
 from gossipsess.node import Node
 from gossipsess.protocol.events import (
     Accessed,
@@ -211,37 +211,33 @@ class SessionStore:
         time_ms = self._node.time_ms()
         dots = self._tokens.read_untrusted(sid, token, time_ms) if token else ()
         record = self._node.records.get(sid)
-        if record is not None and record.tombstone:
-            return None  # for good: no holder could say otherwise
-        if record is not None and not self._is_over(record, time_ms):
-            for origin, stamp in dots:
-                if not record.contains(origin, stamp):
-                    break
-            else:
-                sessions = self._node.replica.sessions
-                if sessions.is_current(sid, tokened=bool(dots), now_s=self._node.now()):
-                    return self._opened(name, record, token if dots else "", time_ms)
-        elif record is None and not dots and self._known_absent(sid):
+        if record is not None:
+            if record.tombstone:
+                return None  # for good: no holder could say otherwise
+            sessions = self._node.replica.sessions
+            life = sessions.table.life(record)
+            if life.ends_ms > time_ms:  # else over as far as is known here: another node may know of a later access
+                for origin, stamp in dots:
+                    if not record.contains(origin, stamp):
+                        break
+                else:
+                    if sessions.is_current(sid, tokened=bool(dots), now_s=self._node.now()):
+                        return self._opened(name, record, life, token if dots else "", time_ms)
+        elif not dots and self._known_absent(sid):
             return None
         return self._fetched(name, sid, token if dots else "", dots)
-
-    def _is_over(self, record: Record, time_ms: int) -> bool:
-        """Say whether a session has ended by time, as far as is known here: another node may know of a later access."""
-        return not record.tombstone and self._node.replica.sessions.table.life(record).ends_ms <= time_ms
 
     def _opened(
         self,
         name: str,
         record: Record,
+        life: Life,
         token: str,
         time_ms: int,
         unmet: tuple[Dot, ...] = (),
         *,
         stale: bool = False,
-    ) -> Session | None:
-        life = self._node.replica.sessions.table.life(record)
-        if record.tombstone or life.ends_ms <= time_ms:
-            return None
+    ) -> Session:
         if time_ms - life.accessed_ms >= life.grain_ms:
             self._node.submit(Accessed(record.sid))
         return self._session_class(
@@ -280,8 +276,11 @@ class SessionStore:
                 )
             self._note_absent(sid)
             return None
+        life, time_ms = self._node.replica.sessions.table.life(record), self._node.time_ms()
+        if record.tombstone or life.ends_ms <= time_ms:
+            return None
         unmet = tuple([dot for dot in dots if not record.contains(*dot)])
-        return self._opened(name, record, token, self._node.time_ms(), unmet, stale=found is Found.STALE)
+        return self._opened(name, record, life, token, time_ms, unmet, stale=found is Found.STALE)
 
     def _registers(self, time_ms: int) -> Changes:
         return (

@@ -95,6 +95,17 @@ class Watch(NamedTuple):
     on: bool
 
 
+class Inherit(NamedTuple):
+    """Before anybody is met: what a node before this one held, which nobody has outlived."""
+
+    deltas: tuple[Delta, ...]
+    """Whole records."""
+    since_ms: int
+    """When the lineage of that data began, cluster time."""
+    alone: bool
+    """That node had never met anybody: there is nobody to wait for."""
+
+
 # --- from the world ---------------------------------------------------------------------------------------
 
 
@@ -171,6 +182,7 @@ class Abandon(NamedTuple):
 
 Event = (
     Write
+    | Inherit
     | Invalidate
     | Rotate
     | Revoke

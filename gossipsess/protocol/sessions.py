@@ -26,6 +26,7 @@ from gossipsess.protocol.events import (
     Adopt,
     Confirm,
     Fetch,
+    Inherit,
     Invalidate,
     Revoke,
     Rotate,
@@ -230,6 +231,22 @@ class SessionProtocol:
         """Start or stop telling of changes."""
         self._watched = event.on
 
+    def inherit(self, event: Inherit, now_s: float) -> None:
+        """Take over what nobody has outlived, by the merge by which everything comes; there are no peers yet.
+
+        Raises:
+            ClockAhead, RecordTooLarge: no node that keeps to the rules has left that.
+        """
+        assert not self.peers, "inherited before anybody is met"
+        self._hear_stamps(event.deltas, now_s)
+        self._fence.inherit(event.since_ms)
+        time_ms = self.clock.time_ms(now_s)
+        for delta in event.deltas:
+            if self.table.merge(delta, time_ms, now_s).record.tombstone:
+                self._end_sessions_of(delta.sid, now_s, remote=True)
+        if event.alone:
+            self.waited_long_enough(now_s)
+
     # --- peers come and go --------------------------------------------------------------------------------
 
     def member_live(self, member: Member, now_s: float) -> None:
@@ -307,7 +324,7 @@ class SessionProtocol:
             ClockAhead: a stamp lies too far in the future. Nothing of the push was taken in.
         """
         peer = self.peers[node]
-        self._hear_stamps(message, now_s)
+        self._hear_stamps(message.deltas, now_s)
         time_ms = self.clock.time_ms(now_s)
         records = self.table.records
         gaps: list[Gap] = []
@@ -563,9 +580,9 @@ class SessionProtocol:
         self.peers.owe(empty_record(sid), tuple([peer.member for peer in self.peers]), None, now_s)
         return Applied(record, gap=False)
 
-    def _hear_stamps(self, message: Push, now_s: float) -> None:
+    def _hear_stamps(self, deltas: tuple[Delta, ...], now_s: float) -> None:
         highest: Stamp = 0
-        for delta in message.deltas:
+        for delta in deltas:
             for stamp in delta.after.values():
                 if stamp > highest:
                     highest = stamp

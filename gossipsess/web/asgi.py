@@ -9,6 +9,8 @@
 
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import Future
+from copy import copy
 from typing import Any, Final
 
 from gossipsess.config import Config, OnUnavailable
@@ -16,7 +18,7 @@ from gossipsess.errors import MemoryFull, SessionUnavailable
 from gossipsess.model.clock import time_ms_of
 from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
-from gossipsess.service import NodeService
+from gossipsess.service import NodeService, leave_at_sigterm
 from gossipsess.session import Session
 from gossipsess.store import SessionStore
 from gossipsess.waiting import in_thread, on_any_loop, steps_on_any_loop
@@ -120,6 +122,20 @@ class SessionMiddleware:
         )
         self._former = former
 
+    def around(self, app: ASGIApp) -> "SessionMiddleware":
+        """Return a middleware around another application, with the same store; for frameworks that have one a route."""
+        other = copy(self)
+        other.app = app
+        return other
+
+    async def start(self) -> None:
+        """Start the node, and wait until it can answer; for frameworks whose lifespan does not come by here."""
+        _ = await on_any_loop(in_thread(self._sessions.start))
+
+    async def stop(self) -> None:
+        """Let the node leave the cluster. Left to the end of the process, it might never come to that."""
+        _ = await on_any_loop(in_thread(self._sessions.stop))
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         match scope["type"]:
@@ -134,6 +150,7 @@ class SessionMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = in_thread(self._sessions.start)
+        leave_at_sigterm()  # for Hypercorn's workers, which may be sent one while they shut down
         answered = False
 
         async def wait_until_started() -> SessionStore:
@@ -164,7 +181,7 @@ class SessionMiddleware:
                 await wait_until_started()
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        store = await self._store()
+        store = self._sessions.store or await self._started()
         session = await self._open(store, scope)
         if session is None:
             await _answer_unavailable(send)
@@ -199,7 +216,7 @@ class SessionMiddleware:
             await _answer_unavailable(send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        store = await self._store()
+        store = self._sessions.store or await self._started()
         session = await self._open(store, scope)
         if session is None:
             await receive()  # the connect, which is to be answered
@@ -244,9 +261,8 @@ class SessionMiddleware:
             if not session.is_new:
                 await self._save(store, session, [], may_rotate=False)
 
-    async def _store(self) -> SessionStore:
-        store = self._sessions.store
-        return store if store is not None else await on_any_loop(in_thread(self._sessions.start))
+    async def _started(self) -> SessionStore:
+        return await on_any_loop(in_thread(self._sessions.start))
 
     async def _open(self, store: SessionStore, scope: Scope) -> WebSession | None:
         """Return the session of a request, or its stand-in; None where the request is to be refused."""
@@ -257,14 +273,18 @@ class SessionMiddleware:
 
     async def _load(self, store: SessionStore, scope: Scope) -> WebSession:
         cookie = self._cookie.session_untrusted(scope["headers"])
-        session = await self._adopted(store, scope) if cookie is None else await on_any_loop(store.load(cookie))
+        if cookie is None:
+            session: Session | None = await self._adopted(store, scope) if self._former is not None else None
+        else:
+            found = store.load(cookie)
+            session = await on_any_loop(found) if isinstance(found, Future) else found
         if session is None or self._outlived(session):
             session = store.create()
         assert isinstance(session, WebSession), "the store was made for this class"
         return session
 
     async def _adopted(self, store: SessionStore, scope: Scope) -> WebSession | None:
-        if self._former is None or not self._sessions.adopts:
+        if not self._sessions.adopts:
             return None
         values = cookie_values_untrusted(scope["headers"], self._cookie.name)
         former = former_of_untrusted(values, self._former, self._cookie.max_age_s)
@@ -285,7 +305,8 @@ class SessionMiddleware:
         saving = save(store, session, self._cookie.name, self._cookie.max_age_s, may_rotate=may_rotate)
         if saving is None:
             return
-        cookies = saving.cookies_after(await on_any_loop(saving.outcome))
+        outcome = saving.outcome
+        cookies = saving.cookies_after(await on_any_loop(outcome) if isinstance(outcome, Future) else outcome)
         headers += [(b"set-cookie", self._cookie.header(*cookie).encode("ascii")) for cookie in cookies]
         if not _has(headers, b"cache-control"):
             headers.append((b"cache-control", b"private"))

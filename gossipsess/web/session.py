@@ -76,7 +76,12 @@ class WebSession(Session):
         if self.is_new:
             return False  # nobody else knows its id
         logs_in = self._new_user is not None and self._new_user[0] is not None
-        return self._asked_to_rotate or logs_in or any(self._has_new(key) for key in self.login_keys)
+        if self._asked_to_rotate or logs_in:
+            return True
+        for key in self.login_keys:
+            if self._has_new(key):
+                return True
+        return False
 
     def _has_new(self, key: str) -> bool:
         assigned = self._assigned.get(key)

@@ -28,9 +28,7 @@ class StarletteSession(WebSession, dict[str, Any]):
 
     def __init__(self, session_id: str, record: Record, **rest: Any) -> None:
         super().__init__(session_id, record, **rest)
-        for key in self:
-            dict.__setitem__(self, key, self[key])
-        self.accessed = False
+        dict.update(self, self._decoded())
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)

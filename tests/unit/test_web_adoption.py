@@ -1,12 +1,15 @@
 """The day of the change: browsers still send the framework's own cookie, and nobody is logged out."""
 
+import asyncio
 import logging
 import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from flask import Flask, session
+import quart
+from flask import Flask, request, session
 from markupsafe import Markup
+from quart import Quart
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware as StarlettesOwn
@@ -20,7 +23,8 @@ from gossipsess.model.identity import is_session_id
 from gossipsess.model.table import TOMBSTONE_MS
 from gossipsess.protocol.events import Tick
 from gossipsess.service import lone_node
-from gossipsess.web.flask import GossipSessions
+from gossipsess.web.flask import GossipSessions as FlaskSessions
+from gossipsess.web.quart import GossipSessions as QuartSessions
 from gossipsess.web.starlette import SessionMiddleware
 from tests.unit.web_support import UNKNOWN_ID, node_flooded_with_fetches, set_cookies
 
@@ -29,8 +33,6 @@ KEY = "example"
 
 class Starlettes:
     """One application with Starlette's sessions, before and after the change."""
-
-    name = "starlette"
 
     def __init__(self, node=None, backend="asyncio", secret_key=KEY, **settings):
         async def view(request: Request) -> JSONResponse:
@@ -63,29 +65,29 @@ class Starlettes:
 class Flasks:
     """The same with Flask's."""
 
-    name = "flask"
+    framework, sessions = Flask, FlaskSessions
 
     def __init__(self, node=None, backend="", secret_key=KEY, max_age=None, fallbacks=None, **settings):
-        self.app = Flask("shop")
+        self.app = self.framework("shop")
         self.app.secret_key = secret_key
         if max_age is not None:
             self.app.permanent_session_lifetime = timedelta(seconds=max_age)
         if fallbacks:
             self.app.config["SECRET_KEY_FALLBACKS"] = fallbacks
         if node:
-            GossipSessions(self.app, node=node, **settings)
+            self.sessions(self.app, node=node, **settings)
+        self.adds_views()
+
+    def adds_views(self):
         self.app.add_url_rule("/view", "view", lambda: dict(session), methods=["POST"])
-        self.app.add_url_rule("/update", "update", self._update, methods=["POST"])
+        self.app.add_url_rule(
+            "/update", "update", lambda: session.update(request.json) or dict(session), methods=["POST"]
+        )
         self.app.add_url_rule("/clear", "clear", lambda: session.clear() or {}, methods=["POST"])
         self.app.add_url_rule("/untouched", "untouched", dict, methods=["POST"])
 
-    def _update(self):
-        from flask import request
-
-        session.update(request.json)
-        return dict(session)
-
     def asks(self, path, cookies, json=None):
+        """Return the JSON that answers, and the cookies it sets."""
         client = self.app.test_client()
         for name, value in cookies.items():
             client.set_cookie(name, value)
@@ -93,11 +95,50 @@ class Flasks:
         return answer.json if answer.status_code == 200 else answer.status_code, cookies_of(answer)
 
 
+class Quarts(Flasks):
+    """The same with Quart's."""
+
+    framework, sessions = Quart, QuartSessions
+
+    def adds_views(self):
+        async def view():
+            return dict(quart.session)
+
+        async def update():
+            quart.session.update(await quart.request.json)
+            return dict(quart.session)
+
+        async def clear():
+            quart.session.clear()
+            return {}
+
+        async def untouched():
+            return {}
+
+        for one in (view, update, clear, untouched):
+            self.app.add_url_rule(f"/{one.__name__}", view_func=one, methods=["POST"])
+
+    def asks(self, path, cookies, json=None):
+        """Return the JSON that answers, and the cookies it sets."""
+
+        async def asking():
+            client = self.app.test_client()
+            for name, value in cookies.items():
+                client.set_cookie("localhost", name, value)
+            answer = await client.post(path, json=json)
+            return await answer.json if answer.status_code == 200 else answer.status_code, cookies_of(answer)
+
+        return asyncio.run(asking())
+
+
 def cookies_of(answer):
     return {name: line.split(";")[0].partition("=")[2] for name, line in set_cookies(answer).items()}
 
 
-@pytest.fixture(params=[("asyncio", Starlettes), ("trio", Starlettes), ("", Flasks)], ids=lambda param: param[0])
+@pytest.fixture(
+    params=[("asyncio", Starlettes), ("trio", Starlettes), ("", Flasks), ("", Quarts)],
+    ids=["starlette-asyncio", "starlette-trio", "flask", "quart"],
+)
 def make(request):
     """Builds the application; without a node as it was before the change."""
     backend, framework = request.param
@@ -247,9 +288,10 @@ def test_login_keys_say_whose_an_adopted_session_is(make, node):
     assert node.store.load(cookies["session"]).user == "kim"
 
 
-def test_flasks_former_keys_count_as_they_do_in_flask(node):
-    old = old_cookie(Flasks, secret_key="former")
-    assert Flasks(node, fallbacks=["former"]).asks("/view", old)[0]["user_id"] == 42
+@pytest.mark.parametrize("framework", [Flasks, Quarts])
+def test_former_keys_count_as_they_do_in_the_framework(framework, node):
+    old = old_cookie(framework, secret_key="former")
+    assert framework(node, fallbacks=["former"]).asks("/view", old)[0]["user_id"] == 42
 
 
 def test_values_of_flasks_own_types_keep_them(node):
