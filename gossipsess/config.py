@@ -22,6 +22,7 @@ from gossipsess.model.member import Address, Name
 from gossipsess.model.rules import CountBy, Rules
 from gossipsess.protocol.memory import MEMORY_LIMIT_MB
 from gossipsess.wire.keyring import SECRET_CHARACTERS_MIN, Keyring
+from gossipsess.zero_code import AUTO, FOR, STRICT
 
 MULTICAST_GROUP: Final = ("239.255.79.50", 7949)
 """Administratively scoped (RFC 2365), and below Linux's ephemeral ports."""
@@ -253,6 +254,8 @@ class Config:
         before = _variables.set(variables)
         try:
             for variable, text in environ.items():
+                if variable in (AUTO, STRICT, FOR):  # no settings of a node
+                    continue
                 if variable.startswith(_PREFIX) and not (
                     _IN_KUBERNETES in environ and _SERVICE_LINK.fullmatch(f"{variable}={text}")
                 ):

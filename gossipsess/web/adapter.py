@@ -92,6 +92,12 @@ class NodeSessions:
         self._of_process = (os.getpid(), node, store)
         return store
 
+    @property
+    def config(self) -> Config:
+        """The node's settings. Known once there is a store."""
+        assert self._of_process is not None, "the store came with it"
+        return self._of_process[1].config
+
     def stand_in(self, store: SessionStore) -> WebSession | None:
         """Return what takes the place of a session that is not available; None: the request is refused."""
         assert self._of_process is not None, "the store came with it"
