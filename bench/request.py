@@ -34,9 +34,9 @@ from typing import Any, Final, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script, with or without install
 
-from bench.redis_server import WHY_MISSING, redis_server  # noqa: E402
-from gossipsess.config import Config  # noqa: E402
-from gossipsess.service import NodeService, lone_node  # noqa: E402
+from bench.redis_server import WHY_MISSING, redis_server
+from gossipsess.config import Config
+from gossipsess.service import NodeService, lone_node
 
 KINDS: Final = ("unused", "read", "write")
 WITHOUT: Final = "without sessions"

@@ -325,13 +325,13 @@ class Session(MutableMapping[str, Any]):
                 path=f"session[{key!r}]",
                 type_name=type(key).__name__,
             )
-        if key[:1] == RESERVED:
+        if key.startswith(RESERVED):
             raise UnreplicableValue(
                 f"session[{key!r}]: keys that begin with NUL belong to gossipsess. Choose another name.",
                 path=f"session[{key!r}]",
                 type_name="str",
             )
-        if not _is_unicode(key):
+        if not key.isascii() and not _is_unicode(key):
             raise UnreplicableValue(
                 f"session[{key!r}]: the key holds a lone surrogate, which UTF-8 cannot carry. Choose another name.",
                 path=f"session[{key!r}]",

@@ -24,6 +24,7 @@ from gossipsess.model.record import (
     IDLE,
     RECORD_BYTES_MAX,
     SESSION_BYTES_MAX,
+    Entry,
     Record,
     dead_record,
     empty_record,
@@ -61,6 +62,10 @@ def touch_grain_ms(idle_ms: int) -> int:
     twenty seconds, as tests have them, take a quarter.
     """
     return min(60_000, max(idle_ms // 20, min(5_000, idle_ms // 4)))
+
+
+def _limits(record: Record) -> tuple[Entry | None, Entry | None]:
+    return record.entries.get(IDLE), record.entries.get(ABSOLUTE)
 
 
 def held_bytes(record: Record) -> int:
@@ -306,7 +311,7 @@ class Table:
             self._accesses.pop(sid, None)
             # It may end before the session would have, and must do so here when it does elsewhere.
             self._look_at(sid, self.life(new).ends_ms)
-        elif not new.tombstone and any(old.entries.get(key) is not new.entries.get(key) for key in (IDLE, ABSOLUTE)):
+        elif not new.tombstone and _limits(old) != _limits(new):
             # Its own limits have changed, and it may end sooner than it was to be looked at. Only this check counts.
             self._check_at[sid] = 0
             self._look_at(sid, self.life(new).ends_ms)

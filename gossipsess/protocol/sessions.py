@@ -513,7 +513,10 @@ class SessionProtocol:
             self.memory.admit(self.table.bytes)
 
     def _replicate(self, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Confirmed | Degraded | None:
-        members = self._recipients.of_write(before.sid, confirm, self._confirmations.other_hosts)
+        if not self.peers:
+            members: tuple[Member, ...] = ()
+        else:
+            members = self._recipients.of_write(before.sid, confirm, self._confirmations.other_hosts)
         hedge = len(members) < len(self.peers) and confirm != 0
         return self._send(before, members, confirm, waiter, now_s, hedge=hedge)
 

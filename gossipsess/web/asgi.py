@@ -263,7 +263,7 @@ class SessionMiddleware:
     async def _load(self, store: SessionStore, scope: Scope) -> WebSession:
         cookie = self._cookie.session_untrusted(scope["headers"])
         found = None if cookie is None else store.load(cookie)
-        session = await on_any_loop(found) if isinstance(found, Future) else found
+        session: Session | None = await on_any_loop(found) if isinstance(found, Future) else found
         if session is None or self._outlived(session):
             session = store.create()
         assert isinstance(session, WebSession), "the store was made for this class"
@@ -312,7 +312,7 @@ def _is_change_refused(session: WebSession, error: Exception) -> bool:
 
 
 def _has(headers: Headers, name: bytes) -> bool:
-    return any(header.lower() == name for header, _ in headers)
+    return name in [header.lower() for header, _ in headers]
 
 
 def _vary_by_cookie(headers: Headers) -> None:

@@ -42,8 +42,6 @@ log = logging.getLogger("gossipsess")
 
 ENGINE: Final = "gossipsess.web.django"
 """What SESSION_ENGINE names."""
-MIDDLEWARE: Final = "gossipsess.web.django.SessionMiddleware"
-"""What stands in MIDDLEWARE in place of Django's own."""
 
 
 class DjangoSession(WebSession):
@@ -165,12 +163,18 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
             SessionTooLarge: values have grown over a bound in place. Nothing is stored.
             MemoryFull: there is no room for a new session.
         """
+        key = self.session_key
         self._get_session(no_load=must_create)
+        if key is not None and self.session_key is None:
+            raise UpdateError
         steps_blocking(self.saving(must_create))
 
     async def asave(self, must_create: bool = False) -> None:
         """See `save`."""
+        key = self.session_key
         await self._aget_session(no_load=must_create)
+        if key is not None and self.session_key is None:
+            raise UpdateError
         await steps_on_any_loop(self.saving(must_create))
 
     def delete(self, session_key: str | None = None) -> None:

@@ -95,9 +95,9 @@ SERVE: Final[Mapping[str, Callable[[int], list[str]]]] = {
     "starlette": uvicorn_at,
     "fastapi": uvicorn_at,
     "flask": gunicorn_at,
+    "django": gunicorn_at,
     "quart": hypercorn_at,
     "litestar": uvicorn_at,
-    "django": gunicorn_at,
     "wsgi": gunicorn_at,
 }
 """The examples, and how each is served."""

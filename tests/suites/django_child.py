@@ -83,17 +83,13 @@ def engine(name: str, *, middleware: bool, nodes: int) -> Iterator[None]:
         if name == OURS:
             import django.contrib.sessions.middleware
 
-            from gossipsess.config import Config
             from gossipsess.service import lone_node
             from gossipsess.web import django as ours
             from tests.suites.scattered import scattered
 
-            cluster = (
-                stack.enter_context(scattered(nodes, confirm="all"))
-                if nodes > 1
-                else lone_node(Config(discovery="none"))
-            )
-            ours.configure(node=cluster)
+            # Django's tests look at a session without the token that the answer has set, so each node must have it.
+            several = nodes > 1
+            ours.configure(node=stack.enter_context(scattered(nodes, confirm="all")) if several else lone_node())
             if middleware:
                 django.contrib.sessions.middleware.SessionMiddleware = ours.SessionMiddleware
         yield

@@ -3,8 +3,8 @@
     python -m tests.suites.django_suite              # on a lone node
     python -m tests.suites.django_suite --nodes 3    # every operation on a random one of three nodes
 
-The tests are those of the Django that is installed, out of its source distribution, unmodified. What comes out otherwise
-than with Django's engine is printed with its reason, and the exit code is 1 where one has none.
+The tests are those of the Django that is installed, out of its source distribution, unmodified. What comes out
+otherwise than with Django's engine is printed with its reason, and the exit code is 1 where one has none.
 """
 
 import argparse
