@@ -76,7 +76,7 @@ class WebSession(Session):
         return self._asked_to_rotate or logs_in or any(self._has_new(key) for key in LOGIN_KEYS)
 
     def _has_new(self, key: str) -> bool:
-        assigned = self._assigned.get(key)
+        assigned = self._draft.assigned.get(key)
         stored = self.record.entries.get(key)
         return assigned is not None and (stored is None or stored.value != assigned)
 

@@ -5,9 +5,11 @@
 # So the session is one, filled when it is loaded.
 # Not here: all the rest (asgi.py). Starlette itself is not imported.
 
-from typing import Any, Protocol, Self
+from contextlib import suppress
+from typing import Any, Protocol
 
 from gossipsess.config import Config, OnUnavailable
+from gossipsess.errors import UnreadableValue
 from gossipsess.model.record import Record
 from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
@@ -17,27 +19,23 @@ from gossipsess.web.cookie import SameSite
 from gossipsess.web.session import WebSession
 
 
-class StarletteSession(WebSession, dict[str, Any]):
+class StarletteSession(WebSession, dict[str, Any]):  # type: ignore[misc]  # `|` gives a dict, as both say
     """A `WebSession` that is a dict too."""
 
     def __init__(self, session_id: str, record: Record, **rest: Any) -> None:
         super().__init__(session_id, record, **rest)
         for key in self:
-            dict.__setitem__(self, key, self[key])
+            with suppress(UnreadableValue):  # whoever asks for it is told; all others need not know
+                dict.__setitem__(self, key, self[key])
         self.accessed = False
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
-        dict.__setitem__(self, key, value)
+        dict.__setitem__(self, key, self[key])
 
     def __delitem__(self, key: str) -> None:
         super().__delitem__(key)
-        dict.__delitem__(self, key)
-
-    # dict's own would go past __setitem__. (The `|` that mypy compares it with stays dict's, and gives a dict.)
-    def __ior__(self, other: Any) -> Self:  # type: ignore[override, misc]
-        self.update(other)
-        return self
+        dict.pop(self, key, None)  # one that cannot be read is not in there
 
     def ended(self, record: Record) -> None:
         """Become empty: the session is no more."""
