@@ -22,6 +22,7 @@ from gossipsess.model.member import Address, Name
 from gossipsess.model.rules import CountBy, Rules
 from gossipsess.protocol.memory import MEMORY_LIMIT_MB
 from gossipsess.wire.keyring import SECRET_CHARACTERS_MIN, Keyring
+from gossipsess.zero_code import AUTO, FOR, STRICT
 
 MULTICAST_GROUP: Final = ("239.255.79.50", 7949)
 """Administratively scoped (RFC 2365), and below Linux's ephemeral ports."""
@@ -123,6 +124,11 @@ class Discovery:
     """What the name service is asked for."""
     names_when_alone: bool = False
     """Only while nobody was met otherwise."""
+
+    @property
+    def looks_for_others(self) -> bool:
+        """There is a way to find others."""
+        return self.multicast is not None or self.can_do_without_multicast
 
     @property
     def can_do_without_multicast(self) -> bool:
@@ -248,6 +254,8 @@ class Config:
         before = _variables.set(variables)
         try:
             for variable, text in environ.items():
+                if variable in (AUTO, STRICT, FOR):  # no settings of a node
+                    continue
                 if variable.startswith(_PREFIX) and not (
                     _IN_KUBERNETES in environ and _SERVICE_LINK.fullmatch(f"{variable}={text}")
                 ):

@@ -28,6 +28,8 @@ class Draft:
         added: what is done to counters, by their names.
     """
 
+    __slots__ = ("_bytes", "added", "assigned", "record")
+
     def __init__(self, record: Record) -> None:
         self.record = record
         self.assigned: dict[str, bytes | None] = {}

@@ -26,6 +26,7 @@ class Node:
     def __init__(self, replica: Replica, now: Callable[[], float] = time.monotonic) -> None:
         self.replica = replica
         self.records: dict[Sid, Record] = replica.sessions.table.records
+        self._clock = replica.sessions.clock
         self.now = now
         self._lock = threading.Lock()
         self._wake: Callable[[], None] | None = None
@@ -45,7 +46,7 @@ class Node:
 
     def time_ms(self) -> int:
         """Return cluster time, Unix milliseconds."""
-        return self.replica.sessions.clock.time_ms(self.now())
+        return self._clock.time_ms(self.now())
 
     @overload
     def submit(self, event: Write | Invalidate | Rotate | Revoke) -> Written: ...

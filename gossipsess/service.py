@@ -1,21 +1,25 @@
 # Service: settings in, running node and store out.
 #
-# start()         a node in a background thread, for callers that are not Trio
-# lone_node()     a node without network or thread: one process, for tests
-# process_node()  the node that everything in this process shares, a new one after a fork
+# RunningNode         a node in a background thread, for callers that are not Trio
+# lone_node()         a node without network or thread: one process, for tests
+# process_node()      the node that everything in this process shares, a new one after a fork
+# leave_at_sigterm()  what servers see to that handle signals, for the others
 #
 # Nothing of a node survives a fork: its thread is gone, and with its id two processes would claim each other's
 # writes and seal with the same nonces. So the child forgets it, and starts its own when it first asks.
 
+import _thread
 import atexit
 import ipaddress
 import logging
 import os
 import random
+import signal
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from gossipsess.config import Config
@@ -28,8 +32,9 @@ from gossipsess.protocol.events import Watch
 from gossipsess.protocol.memory import MIB
 from gossipsess.protocol.placement import partition_of
 from gossipsess.protocol.replica import ALONE_S, Replica, Settings
-from gossipsess.runtime import localkey
+from gossipsess.runtime import handover, localkey
 from gossipsess.runtime.forks import unforked
+from gossipsess.runtime.greenlets import refuse_greenlets
 from gossipsess.runtime.sockets import Sockets, bind, is_local, route_address
 from gossipsess.runtime.transport import Endpoint
 from gossipsess.session import Session
@@ -189,6 +194,7 @@ class NodeService:
         settings = Settings(
             confirm_timeout_s=config.confirm_timeout_s,
             seeds=seeds,
+            siblings=self._siblings(address) if seeds or parts.names else (),
             beacons=parts.multicast is not None,
             names=parts.names,
             names_when_alone=parts.names_when_alone,
@@ -209,6 +215,15 @@ class NodeService:
             replica.sessions.waited_long_enough(now_s)
         return replica
 
+    def _siblings(self, address: Address) -> tuple[Address, ...]:
+        """Return where other workers of this machine serve, if there are any.
+
+        Beacons tell of them; but seeds and records name other machines, or a pod once for all its workers.
+        """
+        first = self.config.port
+        ports = range(first, min(first + self.config.port_range, 65536)) if first else ()
+        return tuple([(address[0], port) for port in ports if port != address[1]])
+
     def _address(self) -> Address:
         if self.sockets is None:
             return (self.config.advertise or self.config.bind_address, 0)
@@ -221,15 +236,21 @@ _running: "weakref.WeakSet[RunningNode]" = weakref.WeakSet()  # iterated only to
 class RunningNode(NodeService):
     """A node in a background thread of this process."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, has_heirs: bool = False) -> None:
+        """Start it. `has_heirs`: it takes over what those before it have left, and leaves its own (`handover.py`)."""
+        refuse_greenlets()
         from gossipsess.runtime.portal import Portal
 
         self.closed = False
         """It has left, or is leaving."""
+        self._closing = threading.Lock()  # whoever closes it too waits until it has left
+        self._hands_over = has_heirs
         with unforked:  # a child must find what it is to let go of
             super().__init__(config, listen(config))
             self._driver = self.make_driver(answers=True)
             _running.add(self)
+        if has_heirs:
+            handover.inherit(self.node, self.keyring)
         self._portal = Portal(self._driver)
 
     def wait_ready(self, timeout_s: float) -> bool:
@@ -253,7 +274,11 @@ class RunningNode(NodeService):
     def close(self) -> None:
         """Tell the others, and stop. Sessions stay readable in this process."""
         self.closed = True
-        self._portal.close()
+        with self._closing:
+            self._portal.close()
+            if self._hands_over:
+                self._hands_over = False
+                handover.leave(self.node, self.keyring)
 
 
 def _first(set_to: float | None, frameworks: float | None, default: float) -> float:
@@ -314,24 +339,52 @@ _of_process: dict[Config, RunningNode] = {}
 def process_node(config: Config | None = None) -> RunningNode:
     """Return the node that everything in this process with these settings shares; the first call starts it.
 
-    It leaves the cluster when the process ends. None: the settings of the environment.
+    It leaves the cluster when the process ends; and where nobody else is there, its sessions to the process that
+    follows on this machine, unless it looks for nobody (`discovery` ``none``). None: the settings of the environment.
 
     Raises:
-        ConfigError: a setting is wrong, or no port is free.
+        ConfigError: a setting is wrong, no port is free, or gevent or eventlet has replaced this process's threads.
     """
     wanted = config or Config.from_env()
     with _lock:
         running = _of_process.get(wanted)
         if running is None or running.closed:
-            running = _of_process[wanted] = RunningNode(wanted)
+            has_heirs = wanted.discovery_parts().looks_for_others
+            running = _of_process[wanted] = RunningNode(wanted, has_heirs=has_heirs)
         return running
 
 
 def _leave_all() -> None:
-    for running in _of_process.values():
+    all_running = list(_of_process.values())
+    for running in all_running:
         running.leave_soon()  # all at once: each may take its time
-    for running in _of_process.values():
+    for running in all_running:
         running.close()
+
+
+def leave_at_sigterm() -> None:
+    """Let the nodes of `process_node` leave before SIGTERM ends this process, where nobody else handles that signal.
+
+    A server that handles it is not touched, be its handler set before or after this. The process still ends by the
+    signal, and serves on until the nodes have left: for milliseconds, or as long as there is something to hand over.
+    Does nothing off the main thread, where Python lets nobody handle signals.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _leave_and_end)
+
+
+def _leave_and_end(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+    # The code that this interrupts may hold any lock: a node's, for which its thread would wait, or one of threading's.
+    _thread.start_new_thread(_end_by, (number,))
+
+
+def _end_by(number: int) -> None:
+    try:
+        _leave_all()
+    finally:
+        os.kill(os.getpid(), number)
 
 
 def _forget_in_child() -> None:

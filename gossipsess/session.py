@@ -6,10 +6,11 @@
 # What is to be committed waits in a draft (draft.py), which the views of counters and sets (subkeys.py) share.
 
 from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any, Final, Self
 
 from gossipsess.draft import Draft
-from gossipsess.errors import SessionTooLarge, UnreplicableValue
+from gossipsess.errors import SessionTooLarge, UnreadableValue, UnreplicableValue
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, KEY_CHARACTERS_MAX, RESERVED, USER, Record
 from gossipsess.model.revocation import USER_CHARACTERS_MAX, user_entry, user_of, user_value
 from gossipsess.model.subkeys import MEMBER, NAME_CHARACTERS_MAX, Change
@@ -39,6 +40,10 @@ class Session(MutableMapping[str, Any]):
         user: whose it is, by which `revoke` finds it; None: nobody's.
     """
 
+    # Most requests leave these as they are, and do not pay for setting them.
+    accessed = False
+    _new_user: tuple[str | None] | None = None  # None: not changed by this request
+
     def __init__(
         self,
         session_id: str,
@@ -54,12 +59,10 @@ class Session(MutableMapping[str, Any]):
         self.created_at = created_at
         self.accessed_at = accessed_at
         self.token = token
-        self.accessed = False
         self._draft = Draft(record)
         self._unmet = unmet
         self._stale = stale or bool(unmet)
         self._live: dict[str, Any] = {}  # values decoded or assigned by this request
-        self._new_user: tuple[str | None] | None = None  # None: not changed by this request
         self._limits: dict[str, bytes] = {}  # registers set by this request
 
     @property
@@ -148,6 +151,11 @@ class Session(MutableMapping[str, Any]):
         return bool(self.changes())
 
     @property
+    def assigned(self) -> bool:
+        """This request has assigned, deleted or limited something. What it changed inside a value is not looked at."""
+        return bool(self._draft.assigned or self._draft.added or self._new_user or self._limits)
+
+    @property
     def cookie(self) -> str:
         """Id and version token in one opaque string, for `load`."""
         return f"{self.id}.{self.token}" if self.token else self.id
@@ -196,7 +204,8 @@ class Session(MutableMapping[str, Any]):
         return (key for key in self._draft.present() if key[:1] != RESERVED)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        self.accessed = True
+        return len([key for key in self._draft.present() if key[:1] != RESERVED])
 
     def __contains__(self, key: object) -> bool:
         self.accessed = True
@@ -282,6 +291,15 @@ class Session(MutableMapping[str, Any]):
         """The writes that the version token names and that are not in here."""
         return self._unmet
 
+    def _decoded(self) -> dict[str, Any]:
+        """Return every value by its key, as loaded; for a subclass that holds them all itself. Counts as no access."""
+        live = self._live
+        for key, entry in self.record.entries.items():
+            if entry.value is not None and key[:1] != RESERVED:
+                with suppress(UnreadableValue):  # whoever asks for it is told; all others need not know
+                    live[key] = decode_value(entry.value)
+        return live
+
     def committed(self, record: Record, token: str, changes: Changes) -> None:
         """Go on from the state that a commit of `changes` left."""
         # What another request has changed meanwhile is in that state. A value read before it would differ from
@@ -336,13 +354,13 @@ class Session(MutableMapping[str, Any]):
                 path=f"session[{key!r}]",
                 type_name=type(key).__name__,
             )
-        if key[:1] == RESERVED:
+        if key.startswith(RESERVED):
             raise UnreplicableValue(
                 f"session[{key!r}]: keys that begin with NUL belong to gossipsess. Choose another name.",
                 path=f"session[{key!r}]",
                 type_name="str",
             )
-        if not _is_unicode(key):
+        if not key.isascii() and not _is_unicode(key):
             raise UnreplicableValue(
                 f"session[{key!r}]: the key holds a lone surrogate, which UTF-8 cannot carry. Choose another name.",
                 path=f"session[{key!r}]",

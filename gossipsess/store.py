@@ -9,7 +9,6 @@
 
 import os
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
@@ -17,7 +16,7 @@ from gossipsess.errors import SessionUnavailable
 from gossipsess.model.identity import ENTROPY_BYTES, Sid, is_session_id, session_id, sid_of
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, Record, dead_record, empty_record
 from gossipsess.model.revocation import user_sid
-from gossipsess.model.table import register_value
+from gossipsess.model.table import Life, register_value
 from gossipsess.node import Node
 from gossipsess.protocol.events import (
     Accessed,
@@ -67,6 +66,7 @@ class SessionStore:
         self._absolute_ms = round(absolute_timeout_s * 1000)
         self._session_class = session_class
         self._absent: dict[Sid, float] = {}  # sid -> until when nobody is asked; oldest first
+        self._waits: list[Future[Outcome]] = []  # those that nothing was waited for with, to be used again
         self._noting = threading.Lock()  # requests and the driver note absences
 
     def create(self) -> Session:
@@ -88,17 +88,19 @@ class SessionStore:
         time_ms = self._node.time_ms()
         dots = self._tokens.read_untrusted(sid, token, time_ms) if token else ()
         record = self._node.records.get(sid)
-        if record is not None and record.tombstone:
-            return None  # for good: no holder could say otherwise
-        if record is not None and not self._is_over(record, time_ms):
-            for origin, stamp in dots:
-                if not record.contains(origin, stamp):
-                    break
-            else:
-                sessions = self._node.replica.sessions
-                if sessions.is_current(sid, tokened=bool(dots), now_s=self._node.now()):
-                    return self._opened(name, record, token if dots else "", time_ms)
-        elif record is None and not dots and self._known_absent(sid):
+        if record is not None:
+            if record.tombstone:
+                return None  # for good: no holder could say otherwise
+            sessions = self._node.replica.sessions
+            life = sessions.table.life(record)
+            if life.ends_ms > time_ms:  # else over as far as is known here: another node may know of a later access
+                for origin, stamp in dots:
+                    if not record.contains(origin, stamp):
+                        break
+                else:
+                    if sessions.is_current(sid, tokened=bool(dots), now_s=self._node.now()):
+                        return self._opened(name, record, life, token if dots else "", time_ms)
+        elif not dots and self._known_absent(sid):
             return None
         return self._fetched(name, sid, token if dots else "", dots)
 
@@ -120,11 +122,11 @@ class SessionStore:
         record = session.record
         if not record.entries and not record.tombstone:
             changes = tuple({**dict(self._registers()), **dict(changes)}.items())
-        wait = _Wait(self._confirm if confirm is None else confirm)
-        written = self._node.submit(Write(record.sid, changes, wait.confirm, wait.waiter, record))
+        wait, confirm = self._new_wait(), self._confirm if confirm is None else confirm
+        written = self._node.submit(Write(record.sid, changes, confirm, wait.set_result, record))
         if not isinstance(written.outcome, Gone):
             session.committed(written.record, self._token_after(session, written), changes)
-        return wait.outcome(written)
+        return self._outcome(written, wait)
 
     def rotate(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
         """Give the session a new id with the same data, changes of this request included; end the old id.
@@ -137,14 +139,14 @@ class SessionStore:
             session.moved(new_id, empty_record(new_sid))
             return Confirmed(0, 0)
         changes = session.changes()
-        wait = _Wait(self._confirm if confirm is None else confirm)
-        written = self._node.submit(Rotate(session.record.sid, new_sid, changes, wait.confirm, wait.waiter))
+        wait, confirm = self._new_wait(), self._confirm if confirm is None else confirm
+        written = self._node.submit(Rotate(session.record.sid, new_sid, changes, confirm, wait.set_result))
         if not isinstance(written.outcome, Gone):
             session.moved(
                 new_id, session.record
             )  # first: what the old id's token still missed is no write of the new id
             session.committed(written.record, self._token_after(session, written), changes)
-        return wait.outcome(written)
+        return self._outcome(written, wait)
 
     def invalidate(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
         """End the session for good, on every node. By default all live holders are waited for.
@@ -154,10 +156,10 @@ class SessionStore:
         if session.is_new:
             session.ended(dead_record(session.record.sid, 1))  # nobody else has heard of it
             return Confirmed(0, 0)
-        wait = _Wait("all" if confirm is None else confirm)
-        written = self._node.submit(Invalidate(session.record.sid, wait.confirm, wait.waiter))
+        wait, confirm = self._new_wait(), "all" if confirm is None else confirm
+        written = self._node.submit(Invalidate(session.record.sid, confirm, wait.set_result))
         session.ended(written.record)
-        return wait.outcome(written)
+        return self._outcome(written, wait)
 
     def revoke(self, user: str, confirm: Confirm | None = None) -> Revoked | Future[Revoked]:
         """End every session of a user (`Session.user`) for good: here, and on each other node once it hears of it.
@@ -169,9 +171,9 @@ class SessionStore:
             UnreplicableValue, SessionTooLarge: no session can have such a user.
         """
         check_user(user)
-        wait = _Wait("all" if confirm is None else confirm)
-        written = self._node.submit(Revoke(user_sid(user), wait.confirm, wait.waiter))
-        outcome = wait.outcome(written)
+        wait, confirm = self._new_wait(), "all" if confirm is None else confirm
+        written = self._node.submit(Revoke(user_sid(user), confirm, wait.set_result))
+        outcome = self._outcome(written, wait)
         if not isinstance(outcome, Future):
             return _revoked(written.ended, outcome)
         future: Future[Revoked] = Future()
@@ -179,25 +181,23 @@ class SessionStore:
         outcome.add_done_callback(lambda settled: future.set_result(_revoked(written.ended, settled.result())))
         return future
 
-    # --- inside -------------------------------------------------------------------------------------------
+    def time(self) -> float:
+        """Return the cluster's time, by which sessions end: Unix time, seconds."""
+        return self._node.time_ms() / 1000
 
-    def _is_over(self, record: Record, time_ms: int) -> bool:
-        """Say whether a session has ended by time, as far as is known here: another node may know of a later access."""
-        return not record.tombstone and self._node.replica.sessions.table.life(record).ends_ms <= time_ms
+    # --- inside -------------------------------------------------------------------------------------------
 
     def _opened(
         self,
         name: str,
         record: Record,
+        life: Life,
         token: str,
         time_ms: int,
         unmet: tuple[Dot, ...] = (),
         *,
         stale: bool = False,
-    ) -> Session | None:
-        life = self._node.replica.sessions.table.life(record)
-        if record.tombstone or life.ends_ms <= time_ms:
-            return None
+    ) -> Session:
         if time_ms - life.accessed_ms >= life.grain_ms:
             self._node.submit(Accessed(record.sid))
         return self._session_class(
@@ -236,8 +236,11 @@ class SessionStore:
                 )
             self._note_absent(sid)
             return None
+        life, time_ms = self._node.replica.sessions.table.life(record), self._node.time_ms()
+        if record.tombstone or life.ends_ms <= time_ms:
+            return None
         unmet = tuple([dot for dot in dots if not record.contains(*dot)])
-        return self._opened(name, record, token, self._node.time_ms(), unmet, stale=found is Found.STALE)
+        return self._opened(name, record, life, token, time_ms, unmet, stale=found is Found.STALE)
 
     def _registers(self) -> Changes:
         time_ms = self._node.time_ms()
@@ -251,6 +254,22 @@ class SessionStore:
         wrote = (self._node.node_id, written.stamp)
         return self._tokens.make(written.record.sid, (*session.unmet[:1], wrote))
 
+    def _new_wait(self) -> Future[Outcome]:
+        """Return what `Settle` is to set. One that nothing was waited for with will do: making one costs some 5 us."""
+        try:
+            return self._waits.pop()
+        except IndexError:
+            wait: Future[Outcome] = Future()
+            wait.set_running_or_notify_cancel()  # nobody can cancel it, and it is set exactly once
+            return wait
+
+    def _outcome(self, written: Written, wait: Future[Outcome]) -> Outcome | Future[Outcome]:
+        """Return what is known at once, or the Future of it."""
+        if written.outcome is None:
+            return wait
+        self._waits.append(wait)  # the node has let go of it
+        return written.outcome
+
     def _known_absent(self, sid: Sid) -> bool:
         until_s = self._absent.get(sid)
         return until_s is not None and self._node.now() < until_s
@@ -263,35 +282,6 @@ class SessionStore:
             self._absent[sid] = self._node.now() + ABSENT_FOR_S
 
 
-class _Wait:
-    """The wait for a write's confirmation; nothing at all where none is wanted."""
-
-    __slots__ = ("_future", "confirm")
-
-    def __init__(self, confirm: Confirm) -> None:
-        self.confirm = confirm
-        self._future: Future[Outcome] | None = None
-        if confirm != 0:
-            self._future = Future()
-            self._future.set_running_or_notify_cancel()  # nobody can cancel it, and it is set exactly once
-
-    @property
-    def waiter(self) -> Callable[[Outcome], None]:
-        """What `Settle` is to call."""
-        return self._future.set_result if self._future is not None else _nobody_waits
-
-    def outcome(self, written: Written) -> Outcome | Future[Outcome]:
-        """Return what is known at once, or the Future of it."""
-        if written.outcome is not None:
-            return written.outcome
-        assert self._future is not None, "a write that nobody waits for is settled at once"
-        return self._future
-
-
 def _revoked(ended: int, outcome: Outcome) -> Revoked:
     assert not isinstance(outcome, Gone), "what ends sessions does not end itself"
     return Revoked(ended, outcome)
-
-
-def _nobody_waits(outcome: Outcome) -> None:
-    raise AssertionError("a write that nobody waits for is settled at once")

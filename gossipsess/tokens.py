@@ -27,12 +27,13 @@ class Tokens:
     """Makes and reads version tokens under one cluster's key (and reads those of former keys)."""
 
     def __init__(self, keys: tuple[bytes, ...]) -> None:
-        self._keys = keys
+        # Each has taken in its key: a copy of it costs half of what keying one anew does.
+        self._keyed = tuple([blake2b(key=key, digest_size=_MAC_BYTES) for key in keys])
 
     def make(self, sid: Sid, dots: tuple[Dot, ...]) -> str:
         """Return the token that names these writes; the last `DOTS_MAX` of them."""
-        body = b"".join([_DOT.pack(origin, stamp) for origin, stamp in dots[-DOTS_MAX:]])
-        return (body + self._mac(self._keys[0], sid, body)).hex()
+        body = b"".join([_DOT.pack(*dot) for dot in dots[-DOTS_MAX:]])
+        return (body + _mac(self._keyed[0], sid, body)).hex()
 
     def read_untrusted(self, sid: Sid, token: str, time_ms: int) -> tuple[Dot, ...]:
         """Return the writes that a client's token names; none for a token that proves nothing."""
@@ -43,12 +44,14 @@ class Tokens:
         except ValueError:
             return ()
         body, mac = data[:-_MAC_BYTES], data[-_MAC_BYTES:]
-        for key in self._keys:
-            if compare_digest(mac, self._mac(key, sid, body)):
+        for keyed in self._keyed:
+            if compare_digest(mac, _mac(keyed, sid, body)):
                 oldest = (time_ms - TOKEN_AGE_MS) << COUNTER_BITS
                 return tuple([dot for dot in _DOT.iter_unpack(body) if dot[1] > oldest])
         return ()
 
-    @staticmethod
-    def _mac(key: bytes, sid: Sid, body: bytes) -> bytes:
-        return blake2b(sid + body, key=key, digest_size=_MAC_BYTES).digest()
+
+def _mac(keyed: blake2b, sid: Sid, body: bytes) -> bytes:
+    mac = keyed.copy()
+    mac.update(sid + body)
+    return mac.digest()

@@ -2,21 +2,21 @@
 #
 # In:    what the nodes answer (runtime/inquiry.py).    Out: text, or with --json one JSON object a line; an exit code.
 # Kubernetes runs the first two every few seconds in each pod, beside the application. So nothing is imported here that
-# is not needed, Trio, Config and typing among it; and none of them decides anything: a node says itself whether it is
-# ready.
+# is not needed: Trio, Config, typing, or argparse where there is nothing to parse. And none of them decides anything: a
+# node says itself whether it is ready.
 # Not here: how a node is asked.
 
-import argparse
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
 
 from gossipsess.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     Status = dict[str, Any]
@@ -126,16 +126,29 @@ COMMANDS = {
 """A line for each, and its help."""
 
 
-def main(arguments: Sequence[str]) -> int:
+class Options:
+    """What may be said after the command's name; here, what holds where nothing is."""
+
+    def __init__(self) -> None:
+        self.cluster = os.environ.get("GOSSIPSESS_CLUSTER", CLUSTER)
+        self.json = False
+        self.timeout = TIMEOUT_S
+        self.wait = 0.0
+
+
+def main(arguments: "Sequence[str]") -> int:
     """Run one of them, its name first, and return its exit code.
 
     Raises:
         SystemExit: the arguments are wrong (2), or only help was wanted (0).
     """
-    options = _parser(arguments[0]).parse_args(arguments[1:])
+    command = arguments[0]
+    options: Any = Options()
+    if len(arguments) > 1 or not options.cluster:  # without a name it is refused
+        options = _parser(command).parse_args(arguments[1:])
     cluster, as_json = options.cluster, options.json
     try:
-        match arguments[0]:
+        match command:
             case "ready":
                 return _ready(cluster, as_json=as_json)
             case "live":
@@ -147,42 +160,58 @@ def main(arguments: Sequence[str]) -> int:
             case _:
                 return _members(cluster, as_json=as_json)
     except ConfigError as error:
-        return _say(arguments[0], False, f"nobody was asked: {error}", as_json=as_json)
+        return _say(command, False, f"nobody was asked: {error}", as_json=as_json)
     except KeyboardInterrupt:
         return 130
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
-    """As its base; but that imports shutil, bz2 and lzma for the width of the terminal, for each argument anew."""
+def _parser(command: str) -> "ArgumentParser":
+    import argparse
 
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=118)
+    class Help(argparse.RawDescriptionHelpFormatter):
+        """As its base; but that imports shutil, bz2 and lzma for the width of the terminal, for each argument anew."""
 
+        def __init__(self, prog: str) -> None:
+            super().__init__(prog, width=118)
 
-def _parser(command: str) -> argparse.ArgumentParser:
+    def cluster(text: str) -> str:
+        if text:
+            return text
+        raise argparse.ArgumentTypeError("the name of a cluster has at least one character")
+
+    def seconds(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = -1.0
+        if 0 <= number <= 86400:
+            return number
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 86400")
+
     parser = argparse.ArgumentParser(
-        prog=f"gossipsess {command}", description=COMMANDS[command][1], formatter_class=_Help
+        prog=f"gossipsess {command}", description=COMMANDS[command][1], formatter_class=Help
     )
+    unsaid = Options()
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument(
         "--cluster",
-        type=_cluster,
-        default=os.environ.get("GOSSIPSESS_CLUSTER", CLUSTER),
+        type=cluster,
+        default=unsaid.cluster,
         metavar="NAME",
         help="the nodes of this cluster (default: GOSSIPSESS_CLUSTER, else %(default)s)",
     )
     if command == "drain":
         parser.add_argument(
             "--timeout",
-            type=_seconds,
-            default=TIMEOUT_S,
+            type=seconds,
+            default=unsaid.timeout,
             metavar="S",
             help="how long to wait for all to be handed over (default: %(default)s seconds)",
         )
         parser.add_argument(
             "--wait",
-            type=_seconds,
-            default=0.0,
+            type=seconds,
+            default=unsaid.wait,
             metavar="S",
             help="return no sooner than this, so that balancers have noticed (default: 0 seconds)",
         )
@@ -401,19 +430,3 @@ def _count(number: int, what: str) -> str:
 def _say(what: str, yes: bool, text: str, *, as_json: bool, **more: object) -> int:
     print(json.dumps({what: yes, "text": text, **more}) if as_json else f"{'yes' if yes else 'no'}: {text}")
     return 0 if yes else 1
-
-
-def _cluster(text: str) -> str:
-    if text:
-        return text
-    raise argparse.ArgumentTypeError("the name of a cluster has at least one character")
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if 0 <= seconds <= 86400:
-        return seconds
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 86400")

@@ -78,7 +78,7 @@ def entry_mark(sid: Sid, key: str, stamp: Stamp, origin: NodeId) -> int:
 
 def entry_bytes(key: str, value: bytes | None) -> int:
     """Return what an entry counts against the bounds."""
-    return ENTRY_BYTES + len(key.encode("utf-8")) + len(value or b"")
+    return ENTRY_BYTES + (len(key) if key.isascii() else len(key.encode("utf-8"))) + (len(value) if value else 0)
 
 
 class Record:
@@ -118,7 +118,10 @@ class Record:
         """The highest stamp in the state; 0 for the empty record."""
         if self.tombstone:
             return self.tombstone
-        newest = max(self.claims.values(), default=0)
+        newest = 0
+        for stamp in self.claims.values():  # mostly one: a loop costs less than max()
+            if stamp > newest:
+                newest = stamp
         # The newest claim is never dropped. But the newest write may not be claimed at all.
         return newest if self.covered else max(newest, *[entry.stamp for entry in self.entries.values()])
 

@@ -9,6 +9,7 @@
 # a session, so that a write or a touch costs nothing there.
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
@@ -23,6 +24,7 @@ from gossipsess.model.record import (
     IDLE,
     RECORD_BYTES_MAX,
     SESSION_BYTES_MAX,
+    Entry,
     Record,
     dead_record,
     empty_record,
@@ -53,6 +55,7 @@ def register_value(number: int) -> bytes:
     return number.to_bytes(8, "big")
 
 
+@lru_cache(maxsize=64)  # each read asks, and sessions of one application have the same
 def touch_grain_ms(idle_ms: int) -> int:
     """Return how coarse accesses are kept: a twentieth of the idle timeout, within 5 s and 60 s.
 
@@ -60,6 +63,10 @@ def touch_grain_ms(idle_ms: int) -> int:
     twenty seconds, as tests have them, take a quarter.
     """
     return min(60_000, max(idle_ms // 20, min(5_000, idle_ms // 4)))
+
+
+def _limits(record: Record) -> tuple[Entry | None, Entry | None]:
+    return record.entries.get(IDLE), record.entries.get(ABSOLUTE)
 
 
 def held_bytes(record: Record) -> int:
@@ -202,11 +209,14 @@ class Table:
         written_ms = record.newest >> COUNTER_BITS
         if record.tombstone:
             return Life(written_ms, 0, written_ms + TOMBSTONE_MS)
-        accessed_ms = max(self._accesses.get(record.sid, 0), written_ms)
-        idle_ms = register(record, IDLE)
+        accessed_ms = self._accesses.get(record.sid, 0)
+        if accessed_ms < written_ms:  # each request comes by here: max() and min() cost thrice as much
+            accessed_ms = written_ms
+        idle_ms, ends_ms = register(record, IDLE), register(record, ABSOLUTE)
         grain_ms = touch_grain_ms(idle_ms)
         # The grain is added because an access within it is not told to anyone.
-        return Life(accessed_ms, grain_ms, min(register(record, ABSOLUTE), accessed_ms + idle_ms + grain_ms))
+        idle_ends_ms = accessed_ms + idle_ms + grain_ms
+        return Life(accessed_ms, grain_ms, idle_ends_ms if idle_ends_ms < ends_ms else ends_ms)
 
     def expired(self, time_ms: int, now_s: float) -> Iterator[Record]:
         """Drop every record whose deadline has passed, and yield it."""
@@ -303,7 +313,7 @@ class Table:
             self._accesses.pop(sid, None)
             # It may end before the session would have, and must do so here when it does elsewhere.
             self._look_at(sid, self.life(new).ends_ms)
-        elif not new.tombstone and any(old.entries.get(key) is not new.entries.get(key) for key in (IDLE, ABSOLUTE)):
+        elif not new.tombstone and _limits(old) != _limits(new):
             # Its own limits have changed, and it may end sooner than it was to be looked at. Only this check counts.
             self._check_at[sid] = 0
             self._look_at(sid, self.life(new).ends_ms)

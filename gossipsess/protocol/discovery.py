@@ -10,6 +10,7 @@
 #        this node's own address they are tried at once. An answer adds addresses and takes none away: it may be old,
 #        cached, in part or empty. One that answers have not named for ten minutes is forgotten; where there are no
 #        answers, none is.
+# Siblings: where other workers of this machine may serve, whom no seed, record or beacon names. Dialed at leisure.
 # Why a beacon and a record are no more than hints: they may be old, or name an address that is another's now.
 # Not here: links to members (links.py), the rhythm of lookups (names.py).
 
@@ -85,6 +86,7 @@ class Discovery:
         *,
         myself: Address,
         seeds: tuple[Address, ...] = (),
+        siblings: tuple[Address, ...] = (),
         beacons: bool = False,
         names: tuple[Name, ...] = (),
         names_when_alone: bool = False,
@@ -95,6 +97,9 @@ class Discovery:
         self._rng = rng
         self._myself = myself
         self._seeds = {seed: _Attempts(SEED_RETRY_S, now_s) for seed in seeds}
+        for sibling in siblings:
+            if sibling != myself and sibling not in self._seeds:
+                self._seeds[sibling] = _Attempts(SEED_RETRY_S, now_s, delay_max_s=LEISURE_RETRY_MAX_S, at_leisure=True)
         self._names = Names(names, when_alone=names_when_alone, rng=rng, now_s=now_s)
         for name in [one for one in names if one.scheme == "dns"]:
             self._try_ports((myself[0], name.port), name, now_s)  # other workers of this machine or pod

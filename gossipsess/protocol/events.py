@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from gossipsess.model.clock import Stamp
+from gossipsess.model.delta import Delta
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Address, Name
 from gossipsess.model.record import Record
@@ -87,6 +88,17 @@ class Watch(NamedTuple):
     on: bool
 
 
+class Inherit(NamedTuple):
+    """Before anybody is met: what a node before this one held, which nobody has outlived."""
+
+    deltas: tuple[Delta, ...]
+    """Whole records."""
+    since_ms: int
+    """When the lineage of that data began, cluster time."""
+    alone: bool
+    """That node had never met anybody: there is nobody to wait for."""
+
+
 # --- from the world ---------------------------------------------------------------------------------------
 
 
@@ -163,6 +175,7 @@ class Abandon(NamedTuple):
 
 Event = (
     Write
+    | Inherit
     | Invalidate
     | Rotate
     | Revoke

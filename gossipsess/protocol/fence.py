@@ -61,6 +61,10 @@ class Fence:
             self._since_ms, self._heir_to = self._heir_to[0], None
         return self._since_ms
 
+    def inherit(self, since_ms: int) -> None:
+        """Data whose lineage began then is held here from now on."""
+        self._since_ms = min(self._since_ms, since_ms)
+
     def link_up(self, node: NodeId, since_ms: int, time_ms: int) -> bool:
         """A link to a node, whose data began at `since_ms`, is in use; return whether it is fenced."""
         link = self._links.get(node)  # one that replaces another brings nobody together

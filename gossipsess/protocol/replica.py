@@ -25,6 +25,7 @@ from gossipsess.protocol.events import (
     Drain,
     Event,
     Fetch,
+    Inherit,
     Invalidate,
     Leave,
     LinkClosed,
@@ -85,6 +86,8 @@ class Settings(NamedTuple):
     swim: SwimTimings = SwimTimings()
     seeds: tuple[Address, ...] = ()
     """Addresses to dial until somebody there is linked."""
+    siblings: tuple[Address, ...] = ()
+    """Addresses of this machine where its other workers may be."""
     beacons: bool = False
     """Say on the multicast group that this node is here."""
     names: tuple[Name, ...] = ()
@@ -128,6 +131,7 @@ class Replica:
         self._discovery = Discovery(
             myself=myself.address,
             seeds=settings.seeds,
+            siblings=settings.siblings,
             beacons=settings.beacons,
             names=settings.names,
             names_when_alone=settings.names_when_alone,
@@ -149,6 +153,7 @@ class Replica:
 
         Raises:
             SessionTooLarge, MemoryFull: a write is refused, and has changed nothing.
+            WireError: what is to be inherited is none of ours.
         """
         match event:
             case Write():
@@ -181,6 +186,8 @@ class Replica:
             case LookedUp(name, addresses, problem):
                 alone = not self._links.in_use()
                 self.outbox += self._discovery.looked_up(name, addresses, problem, alone=alone, now_s=now_s)
+            case Inherit():
+                self.sessions.inherit(event, now_s)
             case Watch():
                 self.sessions.watch(event, now_s)
             case Drain():

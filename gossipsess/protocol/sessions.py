@@ -25,6 +25,7 @@ from gossipsess.protocol.events import (
     Accessed,
     Confirm,
     Fetch,
+    Inherit,
     Invalidate,
     Revoke,
     Rotate,
@@ -202,6 +203,22 @@ class SessionProtocol:
         """Start or stop telling of changes."""
         self._watched = event.on
 
+    def inherit(self, event: Inherit, now_s: float) -> None:
+        """Take over what nobody has outlived, by the merge by which everything comes; there are no peers yet.
+
+        Raises:
+            ClockAhead, RecordTooLarge: no node that keeps to the rules has left that.
+        """
+        assert not self.peers, "inherited before anybody is met"
+        self._hear_stamps(event.deltas, now_s)
+        self._fence.inherit(event.since_ms)
+        time_ms = self.clock.time_ms(now_s)
+        for delta in event.deltas:
+            if self.table.merge(delta, time_ms, now_s).record.tombstone:
+                self._end_sessions_of(delta.sid, now_s, remote=True)
+        if event.alone:
+            self.waited_long_enough(now_s)
+
     # --- peers come and go --------------------------------------------------------------------------------
 
     def member_live(self, member: Member, now_s: float) -> None:
@@ -279,7 +296,7 @@ class SessionProtocol:
             ClockAhead: a stamp lies too far in the future. Nothing of the push was taken in.
         """
         peer = self.peers[node]
-        self._hear_stamps(message, now_s)
+        self._hear_stamps(message.deltas, now_s)
         time_ms = self.clock.time_ms(now_s)
         records = self.table.records
         gaps: list[Gap] = []
@@ -492,7 +509,10 @@ class SessionProtocol:
             self.memory.admit(self.table.bytes)
 
     def _replicate(self, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Confirmed | Degraded | None:
-        members = self._recipients.of_write(before.sid, confirm, self._confirmations.other_hosts)
+        if not self.peers:
+            members: tuple[Member, ...] = ()
+        else:
+            members = self._recipients.of_write(before.sid, confirm, self._confirmations.other_hosts)
         hedge = len(members) < len(self.peers) and confirm != 0
         return self._send(before, members, confirm, waiter, now_s, hedge=hedge)
 
@@ -535,9 +555,9 @@ class SessionProtocol:
         self.peers.owe(empty_record(sid), tuple([peer.member for peer in self.peers]), None, now_s)
         return Applied(record, gap=False)
 
-    def _hear_stamps(self, message: Push, now_s: float) -> None:
+    def _hear_stamps(self, deltas: tuple[Delta, ...], now_s: float) -> None:
         highest: Stamp = 0
-        for delta in message.deltas:
+        for delta in deltas:
             for stamp in delta.after.values():
                 if stamp > highest:
                     highest = stamp

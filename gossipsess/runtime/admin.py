@@ -23,6 +23,7 @@ from gossipsess.runtime.folder import folder_path, make_folder
 from gossipsess.runtime.forks import unforked
 from gossipsess.runtime.inquiry import DRAIN, ENDING, REQUEST_BYTES_MAX, STATUS, at, remove_left_over
 from gossipsess.status import snapshot
+from gossipsess.zero_code import notes
 
 log = logging.getLogger("gossipsess")
 
@@ -133,5 +134,11 @@ class Admin:
         if request == DRAIN:
             drain()
         status = snapshot(self._node)
-        answer = {"cluster": self._cluster, "process": os.getpid(), "ready": status.ready, **asdict(status)}
+        answer = {
+            "cluster": self._cluster,
+            "process": os.getpid(),
+            "ready": status.ready,
+            **asdict(status),
+            "auto": notes,
+        }
         return json.dumps(answer).encode() + b"\n"

@@ -5,14 +5,15 @@
 # one line each way. Whoever can enter the folder may ask; nothing of it is on the network.
 # A socket at which nobody listens is left over from a process that was killed; whoever meets it removes it. Its name is
 # never used again, so a new node's cannot be meant; and a node that does not answer still listens.
-# As in folder.py imports are few, since probes pay for them: typing alone would be a fifth of a bare start of Python.
+# As in folder.py imports are few, since probes pay for them: typing alone would be a fifth of a bare start of Python,
+# and so would the enumerations that socket makes of what _socket has.
 # Not here: who answers (admin.py), and what follows for a command (cli/asking.py).
 
+import _socket as socket
 import errno
 import json
 import os
 import select
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -119,14 +120,16 @@ def remove_left_over() -> None:
         process = name.partition("-")[0]
         if not process.isdecimal() or os.path.exists(f"/proc/{process}"):
             continue
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.setblocking(False)
-            try:
-                at(name, sock.connect)
-            except (ConnectionRefusedError, FileNotFoundError):
-                _remove(name)
-            except OSError:
-                pass
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            at(name, sock.connect)
+        except (ConnectionRefusedError, FileNotFoundError):
+            _remove(name)
+        except OSError:
+            pass
+        finally:
+            sock.close()
 
 
 def at(name: str, use: Callable[[str], object]) -> None:

@@ -3,16 +3,14 @@
 #   NodeSessions.start / .store   the store over this process's node
 #   NodeSessions.stand_in         what a request gets whose session is not available
 #   save                          store what the request changed; say which cookies follow from it
-#   launch_early                  start the node when the application is built, where that is right
+#   launch_early                  start the node when the application is built, where that is right (launch.py)
 #
 # Nothing here waits for other nodes: where the store returns a Future, so do these, and the adapter waits in its
 # own way. Not here: header lines (cookie.py, or the framework).
 
 import os
-import sys
 import time
 from concurrent.futures import Future
-from types import FrameType
 from typing import Final, NamedTuple
 
 from gossipsess.config import Config, OnUnavailable, check_on_unavailable
@@ -21,8 +19,11 @@ from gossipsess.protocol.outcomes import Gone, Outcome
 from gossipsess.service import NodeService, RunningNode, process_node
 from gossipsess.store import SessionStore
 from gossipsess.web.cookie import token_name
+from gossipsess.web.launch import launch_early as launch_early
 from gossipsess.web.session import WebSession
 
+UNLIMITED_S: Final = 1e9
+"""The age limit of frameworks that have none: some thirty years. Sessions that nobody uses end all the same."""
 READY_TIMEOUT_S: Final = 10.0
 """A node that has not synced by then serves all the same: it asks the others for what it lacks."""
 REFRESH_AFTER: Final = 0.25
@@ -91,6 +92,12 @@ class NodeSessions:
         self._of_process = (os.getpid(), node, store)
         return store
 
+    @property
+    def config(self) -> Config:
+        """The node's settings. Known once there is a store."""
+        assert self._of_process is not None, "the store came with it"
+        return self._of_process[1].config
+
     def stand_in(self, store: SessionStore) -> WebSession | None:
         """Return what takes the place of a session that is not available; None: the request is refused."""
         assert self._of_process is not None, "the store came with it"
@@ -146,6 +153,8 @@ def save(
         SessionTooLarge: values have grown over a bound in place. Nothing is stored.
         MemoryFull: the session is new, and there is no room for it. The answer is 503. Nothing is stored.
     """
+    if not session.assigned and not session.changes() and not (may_rotate and session.rotates):
+        return None  # most requests
     if not session.is_new and session.is_empty and any(key not in REGISTERS for key, _ in session.changes()):
         return Saving(store.invalidate(session), ((name, ""), (token_name(name), "")), ended=True)
     rotates = may_rotate and session.rotates
@@ -161,53 +170,3 @@ def save(
 def wants_refresh(session: WebSession, max_age_s: float | None) -> bool:
     """Say whether the id cookie of a stored session may be near its end."""
     return max_age_s is not None and time.time() - session.created_at > max_age_s * REFRESH_AFTER
-
-
-def launch_early(sessions: NodeSessions) -> None:
-    """Start the node where the application is built, rather than with the first request.
-
-    For frameworks that do not say when serving begins. A replica must hold the sessions before anybody asks it:
-    the one who comes to it first may come because the others have died. So it blocks until the node has met the
-    others, or nobody for two seconds.
-    """
-    if _in_gunicorns_master():
-        master = os.getpid()
-
-        def launch_in_worker() -> None:
-            if os.getppid() == master:  # a worker, and not what a worker forks
-                sessions.launch()
-
-        os.register_at_fork(after_in_child=launch_in_worker)
-    elif os.environ.get("WERKZEUG_RUN_MAIN") == "true":
-        sessions.launch()  # a developer who has just saved a file does not want to wait, and nobody else is there
-    elif not _only_builds():
-        sessions.start()
-
-
-def _in_gunicorns_master() -> bool:
-    # gunicorn loads the application in each worker, or with --preload once in the master. It says nowhere which;
-    # but in a worker, its code is what called this. In the master a node's thread would die with each fork.
-    if "gunicorn.arbiter" not in sys.modules:
-        return False
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and not str(frame.f_globals.get("__name__")).startswith("gunicorn.workers."):
-        frame = frame.f_back
-    return frame is None
-
-
-def _only_builds() -> bool:
-    """Say whether this process is known to build the application without serving it.
-
-    Then its first request, if one should come all the same, starts the node.
-    """
-    uwsgi = sys.modules.get("uwsgi")
-    if uwsgi is not None:
-        return not uwsgi.worker_id()  # 0 in the master
-    if hasattr(sys, "ps1") or sys.flags.interactive:
-        return True
-    if os.environ.get("FLASK_RUN_FROM_CLI") != "true":
-        return False
-    if "run" not in sys.argv:
-        return True  # another of Flask's commands: a shell, a migration
-    reloads = os.environ.get("FLASK_DEBUG") or "--debug" in sys.argv or "--reload" in sys.argv
-    return bool(reloads) and "--no-reload" not in sys.argv and os.environ.get("WERKZEUG_RUN_MAIN") != "true"

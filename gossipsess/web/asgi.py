@@ -9,6 +9,8 @@
 
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import Future
+from copy import copy
 from typing import Any, Final
 
 from gossipsess.config import Config, OnUnavailable
@@ -16,7 +18,7 @@ from gossipsess.errors import MemoryFull, SessionUnavailable
 from gossipsess.model.clock import time_ms_of
 from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
-from gossipsess.service import NodeService
+from gossipsess.service import NodeService, leave_at_sigterm
 from gossipsess.session import Session
 from gossipsess.store import SessionStore
 from gossipsess.waiting import in_thread, on_any_loop
@@ -62,6 +64,8 @@ class SessionMiddleware:
         config: the node's settings; None: those of the environment.
         node: a node to use instead of this process's own.
         on_unavailable: ``error`` or ``empty``; None: the node's setting.
+        idle_timeout_s, absolute_timeout_s: when sessions end by time, where the node's settings leave it open, seconds;
+            None: 1800 and 43200.
         The others: see `CookieSettings`. The default cookie needs HTTPS (or a browser on localhost); elsewhere
         give another `cookie_name` and ``secure=False``. A session that nobody wrote to for `max_age_s` is over
         even if its cookie still comes.
@@ -85,6 +89,8 @@ class SessionMiddleware:
         secure: bool = True,
         partitioned: bool = False,
         session_class: type[WebSession] = WebSession,
+        idle_timeout_s: float | None = None,
+        absolute_timeout_s: float | None = None,
     ) -> None:
         self.app = app
         self._cookie = CookieSettings(
@@ -96,7 +102,28 @@ class SessionMiddleware:
             secure=secure,
             partitioned=partitioned,
         )
-        self._sessions = NodeSessions(session_class, config, node, on_unavailable)
+        self._sessions = NodeSessions(
+            session_class,
+            config,
+            node,
+            on_unavailable,
+            idle_timeout_s=idle_timeout_s,
+            absolute_timeout_s=absolute_timeout_s,
+        )
+
+    def around(self, app: ASGIApp) -> "SessionMiddleware":
+        """Return a middleware around another application, with the same store; for frameworks that have one a route."""
+        other = copy(self)
+        other.app = app
+        return other
+
+    async def start(self) -> None:
+        """Start the node, and wait until it can answer; for frameworks whose lifespan does not come by here."""
+        _ = await on_any_loop(in_thread(self._sessions.start))
+
+    async def stop(self) -> None:
+        """Let the node leave the cluster. Left to the end of the process, it might never come to that."""
+        _ = await on_any_loop(in_thread(self._sessions.stop))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -112,6 +139,7 @@ class SessionMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = in_thread(self._sessions.start)
+        leave_at_sigterm()  # for Hypercorn's workers, which may be sent one while they shut down
         answered = False
 
         async def wait_until_started() -> SessionStore:
@@ -142,7 +170,7 @@ class SessionMiddleware:
                 await wait_until_started()
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        store = await self._store()
+        store = self._sessions.store or await self._started()
         session = await self._open(store, scope)
         if session is None:
             await _answer_unavailable(send)
@@ -177,7 +205,7 @@ class SessionMiddleware:
             await _answer_unavailable(send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        store = await self._store()
+        store = self._sessions.store or await self._started()
         session = await self._open(store, scope)
         if session is None:
             await receive()  # the connect, which is to be answered
@@ -222,9 +250,8 @@ class SessionMiddleware:
             if not session.is_new:
                 await self._save(store, session, [], may_rotate=False)
 
-    async def _store(self) -> SessionStore:
-        store = self._sessions.store
-        return store if store is not None else await on_any_loop(in_thread(self._sessions.start))
+    async def _started(self) -> SessionStore:
+        return await on_any_loop(in_thread(self._sessions.start))
 
     async def _open(self, store: SessionStore, scope: Scope) -> WebSession | None:
         """Return the session of a request, or its stand-in; None where the request is to be refused."""
@@ -235,7 +262,8 @@ class SessionMiddleware:
 
     async def _load(self, store: SessionStore, scope: Scope) -> WebSession:
         cookie = self._cookie.session_untrusted(scope["headers"])
-        session = None if cookie is None else await on_any_loop(store.load(cookie))
+        found = None if cookie is None else store.load(cookie)
+        session: Session | None = await on_any_loop(found) if isinstance(found, Future) else found
         if session is None or self._outlived(session):
             session = store.create()
         assert isinstance(session, WebSession), "the store was made for this class"
@@ -256,7 +284,8 @@ class SessionMiddleware:
         saving = save(store, session, self._cookie.name, self._cookie.max_age_s, may_rotate=may_rotate)
         if saving is None:
             return
-        cookies = saving.cookies_after(await on_any_loop(saving.outcome))
+        outcome = saving.outcome
+        cookies = saving.cookies_after(await on_any_loop(outcome) if isinstance(outcome, Future) else outcome)
         headers += [(b"set-cookie", self._cookie.header(*cookie).encode("ascii")) for cookie in cookies]
         if not _has(headers, b"cache-control"):
             headers.append((b"cache-control", b"private"))
@@ -283,7 +312,7 @@ def _is_change_refused(session: WebSession, error: Exception) -> bool:
 
 
 def _has(headers: Headers, name: bytes) -> bool:
-    return any(header.lower() == name for header, _ in headers)
+    return name in [header.lower() for header, _ in headers]
 
 
 def _vary_by_cookie(headers: Headers) -> None:

@@ -6,31 +6,26 @@
 # 500. So something empty is opened, and the request is refused at the first hook, before any view; or with
 # `on_unavailable` "empty" when the application would change it. What hooks after the view raise no error handler of
 # Flask's sees, so we stand before `Flask.handle_exception`, as extensions do.
-# Not here: which cookies follow from a request (adapter.py).
+# Not here: what Quart does alike (flask_like.py), and which cookies follow from a request (adapter.py).
 
 from collections.abc import Callable
-from concurrent.futures import Future
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
 from flask import Flask, Request, Response, current_app, request, session
-from flask.sessions import SessionInterface, SessionMixin
+from flask.sessions import SessionMixin
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wrappers import Response as BaseResponse
 
 from gossipsess.config import Config, OnUnavailable
-from gossipsess.errors import MemoryFull, SessionTooLarge, SessionUnavailable, UnreplicableValue
-from gossipsess.model.record import Record
+from gossipsess.errors import MemoryFull, SessionUnavailable
 from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.store import SessionStore
 from gossipsess.waiting import blocking
-from gossipsess.web.adapter import NodeSessions, launch_early, save, wants_refresh
-from gossipsess.web.cookie import session_of_untrusted, token_name
-from gossipsess.web.session import WebSession
+from gossipsess.web.adapter import NodeSessions, launch_early
+from gossipsess.web.flask_like import FlaskLikeInterface, FlaskSession, UnavailableSession, unavailable
 
 _UNAVAILABLE: Final = "gossipsess.unavailable"  # key in the WSGI environ of a request that is to be refused
 
@@ -99,73 +94,23 @@ class GossipSessions:
         return blocking(_store(self._sessions).revoke(str(user), confirm))
 
 
-class FlaskSession(WebSession, SessionMixin):
-    """What `flask.session` is: a `WebSession` with the attributes that Flask's have."""
-
-    def __init__(self, session_id: str, record: Record, **rest: Any) -> None:
-        super().__init__(session_id, record, **rest)
-        self.opened_permanent = self.permanent
-        self.refused = False  # it could not be saved, or a change of it was refused, and the answer says so
-        self.accessed = False
-
-    @property
-    def permanent(self) -> bool:
-        """Its cookie outlasts the browser. Kept in the session, but nothing that a stand-in would lose."""
-        return bool(self.get("_permanent", False))
-
-    @permanent.setter
-    def permanent(self, value: bool) -> None:
-        if not self.unavailable:  # many applications assign it before every request
-            self["_permanent"] = bool(value)
-
-    @property
-    def new(self) -> bool:  # type: ignore[override]  # Flask's is a plain attribute that it never sets
-        """Nothing of it has been stored yet."""
-        return self.is_new
-
-    @property
-    def modified(self) -> bool:
-        """There is something to commit, changes inside values included. Assigning to it is harmless."""
-        return super().modified
-
-    @modified.setter
-    def modified(self, value: bool) -> None:
-        pass  # what applications say by ``session.modified = True`` is noticed anyway
-
-    def _changing(self, how: str) -> None:
-        if not self.refused:  # hooks that write after a 503 must not make a 500 of it
-            super()._changing(how)
-
-
-class UnavailableSession(dict[str, Any], SessionMixin):
-    """What a request has that is refused; seen by hooks only, which may write to it, and never saved."""
-
-
-class GossipSessionInterface(SessionInterface):
+class GossipSessionInterface(FlaskLikeInterface):
     """Flask's way to open and save a session."""
-
-    def __init__(self, sessions: NodeSessions) -> None:
-        self._sessions = sessions
 
     def open_session(self, app: Flask, request: Request) -> FlaskSession | UnavailableSession:
         """Return the session that the request's cookies name, or a new one. May block for at most 150 ms."""
-        store = _store(self._sessions)
-        name = self.get_cookie_name(app)
-        cookie = session_of_untrusted(request.cookies.getlist(name), request.cookies.getlist(token_name(name)))
+        store = _store(self.sessions)
+        cookie = self.cookie_untrusted(app, request.cookies)
         try:
             session = None if cookie is None else blocking(store.load(cookie))
         except SessionUnavailable:
-            session = self._sessions.stand_in(store)
+            session = self.sessions.stand_in(store)
             if session is None:
                 request.environ[_UNAVAILABLE] = True
                 return UnavailableSession()
         session = store.create() if session is None else session
         assert isinstance(session, FlaskSession), "the store was made for this class"
         return session
-
-    def is_null_session(self, obj: object) -> bool:
-        """Say whether this session is not to be saved."""
-        return isinstance(obj, UnavailableSession)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Store what the request changed, and set the cookies. Blocks until confirmed, at most 250 ms by default.
@@ -175,67 +120,20 @@ class GossipSessionInterface(SessionInterface):
             SessionTooLarge: values have grown over a bound in place. Nothing is stored.
         """
         assert isinstance(session, FlaskSession), "opened by this interface"
-        if session.accessed:
-            response.vary.add("Cookie")
-        if session.unavailable:
-            if session.accessed:  # an answer made without knowing the visitor is good for this once only
-                response.headers["Cache-Control"] = "no-store"
+        self.tell_caches(session, response)
+        if session.unavailable or session.refused:
             return
-        if session.refused:
-            return  # Flask saves once more with the page that tells of the error; to raise again would hide that page
-        name = self.get_cookie_name(app)
-        expires = self.get_expiration_time(app, session)
-        max_age_s = (expires - datetime.now(UTC)).total_seconds() if expires is not None else None
-        store = _store(self._sessions)
-        cookies: dict[str, str] = {}
+        store = _store(self.sessions)
         try:
-            saving = save(store, session, name, max_age_s)
-        except (UnreplicableValue, SessionTooLarge):
-            session.refused = True
-            raise
+            saving = self.saving(app, store, session)
         except MemoryFull:
             # To raise here would make it a 500.
-            _become(response, _unavailable().get_response())
+            _become(response, unavailable().get_response())
             return
-        if saving is not None:
-            outcome = saving.outcome.result() if isinstance(saving.outcome, Future) else saving.outcome
-            cookies.update(saving.cookies_after(outcome))
-            if cookies and not saving.ended and session.permanent != session.opened_permanent:
-                cookies[name] = session.id  # with another expiry date
-        elif self._refreshes(app, store, session, max_age_s):
-            cookies[name] = session.id
-        for cookie, value in cookies.items():
-            self._set_cookie(app, response, cookie, value, expires)
-        if cookies:
-            response.vary.add("Cookie")
-            response.headers.setdefault("Cache-Control", "private")
-
-    def _refreshes(self, app: Flask, store: SessionStore, session: FlaskSession, max_age_s: float | None) -> bool:
-        return (
-            app.config["SESSION_REFRESH_EACH_REQUEST"]
-            and not session.is_new
-            and wants_refresh(session, max_age_s)
-            # Another request may have ended or rotated it since; its answer has set the cookies.
-            and isinstance(store.load(session.id), FlaskSession)
-        )
-
-    def _set_cookie(self, app: Flask, response: Response, name: str, value: str, expires: datetime | None) -> None:
-        response.set_cookie(
-            name,
-            value,
-            expires=expires if value else 0,
-            max_age=None if value else 0,
-            httponly=self.get_cookie_httponly(app),
-            domain=self.get_cookie_domain(app),
-            path=self.get_cookie_path(app),
-            secure=self.get_cookie_secure(app),
-            samesite=self.get_cookie_samesite(app),
-            **self._partitioned(app),
-        )
-
-    def _partitioned(self, app: Flask) -> dict[str, Any]:
-        # Flask knows the setting from 3.1 on.
-        return {"partitioned": True} if app.config.get("SESSION_COOKIE_PARTITIONED") else {}
+        if saving is None:
+            self.refresh(app, store, session, response)
+        else:
+            self.set_cookies(app, session, response, saving, blocking(saving.outcome))
 
 
 def _store(sessions: NodeSessions) -> SessionStore:
@@ -245,7 +143,7 @@ def _store(sessions: NodeSessions) -> SessionStore:
 
 def _refuse_if_unavailable(endpoint: str | None, values: dict[str, Any] | None) -> None:
     if _UNAVAILABLE in request.environ:
-        raise _unavailable()
+        raise unavailable()
 
 
 def _refuse_change(error: Exception) -> ResponseReturnValue:
@@ -255,7 +153,7 @@ def _refuse_change(error: Exception) -> ResponseReturnValue:
         raise error  # of a session that the view loaded itself; the visitor's is there
     stand_in.refused = True
     # By way of the application's own page for 503, if it has one.
-    return current_app.handle_http_exception(_unavailable())
+    return current_app.handle_http_exception(unavailable())
 
 
 def _refuse_late_change(app: Any, handle_exception: Callable[..., Response], *raised: Any) -> Response:
@@ -278,10 +176,6 @@ def _changed_stand_in(error: Exception) -> FlaskSession | None:
     if isinstance(error, SessionUnavailable) and isinstance(session, FlaskSession) and session.unavailable:
         return session
     return None
-
-
-def _unavailable() -> ServiceUnavailable:
-    return ServiceUnavailable("The session is not available right now. Please try again.", retry_after=1)
 
 
 def _become(response: Response, other: BaseResponse) -> None:

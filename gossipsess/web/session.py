@@ -73,7 +73,7 @@ class WebSession(Session):
         if self.is_new:
             return False  # nobody else knows its id
         logs_in = self._new_user is not None and self._new_user[0] is not None
-        return self._asked_to_rotate or logs_in or any(self._has_new(key) for key in LOGIN_KEYS)
+        return self._asked_to_rotate or logs_in or any(map(self._has_new, LOGIN_KEYS))
 
     def _has_new(self, key: str) -> bool:
         assigned = self._draft.assigned.get(key)

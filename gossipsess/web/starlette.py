@@ -5,11 +5,9 @@
 # So the session is one, filled when it is loaded.
 # Not here: all the rest (asgi.py). Starlette itself is not imported.
 
-from contextlib import suppress
 from typing import Any, Protocol
 
 from gossipsess.config import Config, OnUnavailable
-from gossipsess.errors import UnreadableValue
 from gossipsess.model.record import Record
 from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
@@ -24,10 +22,7 @@ class StarletteSession(WebSession, dict[str, Any]):  # type: ignore[misc]  # `|`
 
     def __init__(self, session_id: str, record: Record, **rest: Any) -> None:
         super().__init__(session_id, record, **rest)
-        for key in self:
-            with suppress(UnreadableValue):  # whoever asks for it is told; all others need not know
-                dict.__setitem__(self, key, self[key])
-        self.accessed = False
+        dict.update(self, self._decoded())
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)

@@ -30,6 +30,7 @@ _KEY_ID = b"gossipsess/1 key id"
 _TOKEN = b"gossipsess/1 token"
 _DATAGRAM = b"gossipsess/1 datagrams of "
 _LINK = b"gossipsess/1 link: "
+_HANDOVER = b"gossipsess/1 handover: "
 
 
 class ClusterKey:
@@ -65,6 +66,10 @@ class ClusterKey:
         """
         keys = _hkdf(self._root, info=_LINK + greetings, length=2 * KEY_BYTES, salt=randoms)
         return keys[:KEY_BYTES], keys[KEY_BYTES:]
+
+    def handover_key(self, header: bytes) -> bytes:
+        """Return the 32-byte key of one file of records; `header`: how it begins, random bytes among it."""
+        return _hkdf(self._root, info=_HANDOVER + header, length=KEY_BYTES)
 
     def __repr__(self) -> str:
         return f"<ClusterKey {self.key_id.hex()}>"

@@ -37,6 +37,7 @@ __all__ = ["DEPTH_MAX", "VALUE_BYTES_MAX", "as_read_here", "decode_value", "enco
 # those, and a date adds three levels.
 _CBOR_DEPTH_MAX = 4 * DEPTH_MAX + 4
 _FIRST_BYTE_OF_LISTS = 0x80
+_FEW = 16  # items; one long string may be each of them
 # False, True, None, and a float of 64 bits: the first byte tells the length of the whole.
 _BYTES_BY_FIRST_BYTE = {0xF4: 1, 0xF5: 1, 0xF6: 1, 0xFB: 9}
 
@@ -57,7 +58,7 @@ def encode_value(value: object, path: str) -> bytes:
         SessionTooLarge: the value takes more than `VALUE_BYTES_MAX` bytes.
     """
     try:
-        data = dumps(value) if type(value) in PLAIN else dump_bounded(TreeEncoder(PLAIN).tree(value, 0))
+        data = dumps(value) if _is_simple(value) else dump_bounded(TreeEncoder(PLAIN).tree(value, 0))
     except UnicodeEncodeError:
         # Rare enough to be found by a second walk: this one looks into each string on the way.
         raise explain(_first_refused(value, PLAIN - {str}), path, _first_refused) from None
@@ -86,6 +87,10 @@ def decode_value(data: bytes, path: str = "the value") -> object:
     try:
         # The short ways. loads() ignores bytes left over at the end, so each way looks for them itself.
         first_byte = data[0]
+        if 0x60 <= first_byte < 0x78 and len(data) == first_byte - 0x5F:  # text of up to 23 bytes
+            return str(data[1:], "utf-8")
+        if first_byte == 0x78 and len(data) - 2 == data[1] > 23:  # of up to 255
+            return str(data[2:], "utf-8")
         if first_byte < _FIRST_BYTE_OF_LISTS:  # int, bytes or str, each with one shortest encoding
             value: object = loads(data)
             if dumps(value) != data:
@@ -101,7 +106,7 @@ def decode_value(data: bytes, path: str = "the value") -> object:
             allow_indefinite=False,
             allow_duplicate_keys=False,
         ).decode()
-    except CBORError as exc:
+    except (CBORError, UnicodeDecodeError) as exc:
         raise DecodeError(f"a value is not CBOR: {exc}") from exc
     if stream.read(1):
         raise DecodeError("bytes follow a value")
@@ -119,6 +124,14 @@ def as_read_here(data: bytes) -> bytes:
     a registered class, no zone data, no markupsafe.
     """
     return encode_value(decode_value(data), "") if PRIVATE_TAG_HEAD in data else data
+
+
+def _is_simple(value: Any) -> bool:
+    """Say whether CBOR carries a value as it is, and in not much more memory than it takes: the usual ones."""
+    kind = type(value)
+    if kind is list:
+        return len(value) <= _FEW and PLAIN.issuperset(map(type, value))
+    return kind in PLAIN
 
 
 def _kept_tag(tag: int) -> Callable[[Any, bool], CBORTag]:

@@ -117,11 +117,15 @@ class Tally:
             self.invented += 1
             self.note(f"invented: {seen}")
         if key:
-            if not basket.acknowledged:
-                self.baskets.append(basket)
-            basket.acknowledged[key] = basket.in_doubt.pop(key)
-            self.acknowledged += 1
+            self.acknowledge(basket, key)
         return True
+
+    def acknowledge(self, basket: Basket, key: str) -> None:
+        """Count a write that was answered: from here on it must be there."""
+        if not basket.acknowledged:
+            self.baskets.append(basket)
+        basket.acknowledged[key] = basket.in_doubt.pop(key)
+        self.acknowledged += 1
 
     def judge_end(self, basket: Basket, shown: Sequence[Mapping[str, Any]]) -> None:
         """Count what is missing in the end; `shown` is what each node shows of the session."""

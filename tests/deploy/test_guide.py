@@ -10,7 +10,7 @@ import pytest
 import yaml
 from starlette.testclient import TestClient
 
-from gossipsess.cli.__main__ import _parser
+from gossipsess.cli.others import _parser
 
 from .manifests import ROOT, container, kustomized, needs_kubectl, printed, text_of
 

@@ -1,12 +1,13 @@
 # End-to-end harness: app processes, a real nginx, and clients with a cookie jar.
 #
-# In:     a framework, how the nodes find each other, how nginx balances.
-# Out:    `Site`, one shop of two apps behind one nginx; each process can be started, killed and looked into.
+# In:     an application, how the nodes find each other, how nginx balances.
+# Out:    `Site`, one shop of two apps or more behind one nginx; each process can be started, killed and looked into.
 # Choice: every site gets ports, a folder and a cluster of its own and is thrown away afterwards, so no round
 #         depends on what an earlier one left. Ports lie below the ephemeral range: an outgoing connection of a
 #         client cannot take one between the moment it is found free and the moment a server binds it.
+#         What an app is asked about itself goes to its node's socket, so that a stock application can be asked too.
 # Bound:  every wait has a deadline. Processes are ended by the process group that was started here, and reaped.
-# Not here: what is to be proved (kill.py, pairs.py, confirmed.py).
+# Not here: what is to be proved (kill.py, pairs.py, confirmed.py, examples.py).
 
 import contextlib
 import os
@@ -19,12 +20,14 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 import httpx2
+
+from gossipsess.runtime import inquiry
 
 Framework = Literal["starlette", "flask"]
 Balance = Literal["round_robin", "ip_hash"]
@@ -44,8 +47,40 @@ _PORTS: Final = range(20000, 32000)
 _APPS: Final = Path(__file__).parent / "apps"
 
 
+CUT: Final = "X-Cut"
+"""Header of nginx's answer to a request that was lost with the app that had taken it, and may have been carried out."""
+
+
 class ScenarioError(AssertionError):
     """Something that should have happened did not; the message says what."""
+
+
+class App(NamedTuple):
+    """A web application, and how it is served."""
+
+    folder: Path
+    """The working directory of its processes."""
+    serve: Callable[[int], list[str]]
+    """The command line that serves it at a port of 127.0.0.1, in one process of the application's own."""
+
+
+def uvicorn_at(port: int, app: str = "app:app") -> list[str]:
+    """Return how uvicorn serves an ASGI application."""
+    address = ["--host", LOOPBACK, "--port", str(port)]
+    return [sys.executable, "-m", "uvicorn", app, "--no-access-log", *address]
+
+
+def gunicorn_at(port: int, app: str = "app:app") -> list[str]:
+    """Return how gunicorn serves a WSGI application, in one worker with threads."""
+    workers = ["--workers", "1", "--worker-class", "gthread", "--threads", "8"]
+    return [sys.executable, "-m", "gunicorn", app, "--bind", f"{LOOPBACK}:{port}", "--no-control-socket", *workers]
+
+
+APPS: Final[Mapping[Framework, App]] = {
+    "starlette": App(_APPS, lambda port: uvicorn_at(port, "starlette_app:app")),
+    "flask": App(_APPS, lambda port: gunicorn_at(port, "flask_app:app")),
+}
+"""The shops of these tests themselves."""
 
 
 def nginx_path() -> str | None:
@@ -115,7 +150,9 @@ def discovery_setting(discovery: Discovery, node_ports: list[int], multicast_por
 class Process:
     """One program, with all the processes that it forks, in a process group of its own; its output is a log."""
 
-    def __init__(self, name: str, command: list[str], environ: dict[str, str], folder: Path) -> None:
+    def __init__(
+        self, name: str, command: list[str], environ: dict[str, str], folder: Path, work_in: Path | None = None
+    ) -> None:
         self.name = name
         self._killed = False
         self.log = folder / f"{name}.log"
@@ -123,7 +160,7 @@ class Process:
             self._popen = subprocess.Popen(
                 command,
                 env=environ,
-                cwd=folder,
+                cwd=work_in or folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -158,6 +195,11 @@ class Process:
         """Return whether `text` stands in the log."""
         return text in self.log.read_text(errors="replace")
 
+    def nodes(self) -> list[dict[str, Any]]:
+        """Return what each node in its processes says of itself; a node that does not answer is left out."""
+        own = [name for name in inquiry.names() if _group_of(name.partition("-")[0]) == self.pid]
+        return [reply.answer for reply in inquiry.ask(inquiry.STATUS, own) if reply.answer is not None]
+
     def kill(self) -> None:
         """``kill -9`` the whole group at once: a supervisor gets no time to start a worker again."""
         if self._killed:
@@ -184,9 +226,9 @@ class Process:
 
 
 class Site:
-    """Two app processes of one cluster behind one nginx, as a context manager.
+    """App processes of one cluster behind one nginx, as a context manager.
 
-    nginx and no app runs at first. The client keeps cookies, and sends them to nginx and to both apps' own
+    nginx and no app runs at first. The client keeps cookies, and sends them to nginx and to the apps' own
     ports, as a browser does: cookies belong to a host, not to a port.
 
     Attributes:
@@ -194,18 +236,28 @@ class Site:
         app_urls: the apps' own addresses.
     """
 
-    def __init__(self, framework: Framework, discovery: Discovery = "static", balance: Balance = "round_robin") -> None:
-        self._framework = framework
-        nginx_port, multicast_port, *ports = free_ports(6)
-        self._app_ports, self._node_ports = ports[:2], ports[2:]
+    def __init__(
+        self,
+        app: App,
+        discovery: Discovery = "static",
+        balance: Balance = "round_robin",
+        *,
+        replicas: int = 2,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._app = app
+        nginx_port, multicast_port, *ports = free_ports(2 + 2 * replicas)
+        self._app_ports, self._node_ports = ports[:replicas], ports[replicas:]
         self._discovery = discovery_setting(discovery, self._node_ports, multicast_port)
         self._balance = balance
+        self._environ = environ or {}
         self._nginx_port = nginx_port
         self._cluster = f"e2e-{uuid.uuid4().hex}"
         self.url = f"http://{LOOPBACK}:{nginx_port}"
         self.app_urls = [f"http://{LOOPBACK}:{port}" for port in self._app_ports]
         self._stack = contextlib.ExitStack()
         self._started: list[Process] = []
+        self._serving: dict[int, Process] = {}
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -223,28 +275,31 @@ class Site:
         self._stack.__exit__(kind, error, trace)
 
     def start_app(self, index: int) -> Process:
-        """Start app 0 or 1 and return once it is up, which takes no request: a log line, then an open port."""
+        """Start one app and return once it is up, which takes no request: its node is ready, and its port open."""
         app = self._launch(index)
         self._wait_up(index, app)
         return app
 
-    def start_both(self) -> None:
-        """Start both apps at the same time and return once they are up."""
-        for index, app in enumerate([self._launch(0), self._launch(1)]):
+    def start_all(self) -> list[Process]:
+        """Start all apps at the same time and return them once they are up."""
+        apps = [self._launch(index) for index in range(len(self.app_urls))]
+        for index, app in enumerate(apps):
             self._wait_up(index, app)
+        return apps
 
     def wait_joined(self, index: int) -> float:
-        """Wait until app `index` counts the other app's node as linked; return how long that took, seconds.
+        """Wait until app `index` counts the nodes of all others as linked; return how long that took, seconds.
 
-        Asks app `index`, so that the other one is still given no request. An app that is up has synced already,
-        unless it met nobody for two seconds; then this is what waits for the nodes to meet.
+        An app that is up has synced already, unless it met nobody for two seconds; then this is what waits for the
+        nodes to meet.
         """
+        others = len(self._serving) - 1
 
         def joined() -> bool:
-            answer = httpx2.get(f"{self.app_urls[index]}/members", trust_env=False, timeout=REQUEST_S)
-            return bool(answer.raise_for_status().json() == {"linked": 1})
+            nodes = self._serving[index].nodes()
+            return bool(nodes) and all(sum(peer["linked"] for peer in node["members"]) == others for node in nodes)
 
-        return wait_until(joined, f"app{index + 1} links to the other app's node")
+        return wait_until(joined, f"app{index + 1} links to the other apps' nodes")
 
     def client(self) -> httpx2.Client:
         """Return a new browser without cookies, which opens nginx."""
@@ -266,28 +321,23 @@ class Site:
             print(process.log_tail(), file=sys.stderr)
 
     def _launch(self, index: int) -> Process:
-        address, apps = f"{LOOPBACK}:{self._app_ports[index]}", str(_APPS)
-        commands = {
-            "starlette": [
-                *("uvicorn", "starlette_app:app", "--app-dir", apps, "--no-access-log"),
-                *("--host", LOOPBACK, "--port", str(self._app_ports[index])),
-            ],
-            "flask": [
-                *("gunicorn", "flask_app:app", "--chdir", apps, "--bind", address, "--no-control-socket"),
-                *("--workers", "1", "--worker-class", "gthread", "--threads", "8"),
-            ],
-        }
-        environ = gossip_environ(self._cluster, self._node_ports[index], self._discovery)
-        return self._start(f"app{index + 1}", [sys.executable, "-m", *commands[self._framework]], environ)
+        environ = gossip_environ(self._cluster, self._node_ports[index], self._discovery) | self._environ
+        command = self._app.serve(self._app_ports[index])
+        app = self._start(f"app{index + 1}-{len(self._started)}", command, environ, self._app.folder)
+        self._serving[index] = app
+        return app
 
     def _wait_up(self, index: int, app: Process) -> None:
         # An ASGI app has no open port before its node is synced. gunicorn's master listens before its worker has even
-        # made the app, which takes until the node is synced: there the app says in its log when it has.
-        ready = {"starlette": "Application startup complete", "flask": "node is ready"}[self._framework]
-        app.wait_for(lambda: app.says(ready) and _listening(self._app_ports[index]), "serving")
+        # made the app, which takes until the node is synced.
+        def up() -> bool:
+            nodes = app.nodes()
+            return bool(nodes) and all(node["ready"] for node in nodes) and listening(self._app_ports[index])
 
-    def _start(self, name: str, command: list[str], environ: dict[str, str]) -> Process:
-        process = Process(name, command, environ, self._folder)
+        app.wait_for(up, "serving")
+
+    def _start(self, name: str, command: list[str], environ: dict[str, str], work_in: Path | None = None) -> Process:
+        process = Process(name, command, environ, self._folder, work_in)
         self._stack.callback(process.stop)
         self._started.append(process)
         return process
@@ -300,7 +350,7 @@ class Site:
         config.write_text(_nginx_config(self._nginx_port, self._app_ports, self._balance))
         command = [path, "-p", str(self._folder), "-e", "stderr", "-c", str(config)]
         nginx = self._start("nginx", command, dict(os.environ))
-        nginx.wait_for(lambda: _listening(self._nginx_port), "listening")
+        nginx.wait_for(lambda: listening(self._nginx_port), "listening")
 
     def _report_failure(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -309,7 +359,14 @@ class Site:
             self.print_logs()
 
 
-def _listening(port: int) -> bool:
+def _group_of(process: str) -> int | None:
+    try:
+        return os.getpgid(int(process))
+    except (ProcessLookupError, ValueError):
+        return None
+
+
+def listening(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         return probe.connect_ex((LOOPBACK, port)) == 0
 
@@ -332,6 +389,8 @@ def _nginx_config(port: int, app_ports: list[int], balance: Balance) -> str:
             fastcgi_temp_path fastcgi;
             uwsgi_temp_path uwsgi;
             scgi_temp_path scgi;
+            # A time to connect of the last that was asked: it took the request.
+            map $upstream_connect_time $cut {{ default ""; "~[0-9]$" 1; }}
             upstream shop {{
                 {"ip_hash;" if balance == "ip_hash" else ""}
                 {servers}
@@ -342,6 +401,11 @@ def _nginx_config(port: int, app_ports: list[int], balance: Balance) -> str:
                     proxy_pass http://shop;
                     proxy_set_header Host $host;
                     add_header X-Upstreams $upstream_addr always;
+                    error_page 502 504 @nobody;
+                }}
+                location @nobody {{
+                    add_header {CUT} $cut always;
+                    return 502;
                 }}
             }}
         }}

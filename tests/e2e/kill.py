@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import httpx2
 
-from .harness import BALANCES, DISCOVERIES, FRAMEWORKS, Balance, Discovery, Framework, Site
+from .harness import APPS, BALANCES, DISCOVERIES, FRAMEWORKS, Balance, Discovery, Framework, Site
 
 
 class Round(NamedTuple):
@@ -33,7 +33,7 @@ def kill_round(framework: Framework, discovery: Discovery = "static", balance: B
     Raises:
         ScenarioError: a process did not come up, or the nodes did not find each other.
     """
-    with Site(framework, discovery, balance) as site, site.client() as browser:
+    with Site(APPS[framework], discovery, balance) as site, site.client() as browser:
         first = site.sticky_index() if balance == "ip_hash" else 0
         app = site.start_app(first)
         response = browser.post("/login", params={"user": "kim"})

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import httpx2
 
-from .harness import DISCOVERIES, FRAMEWORKS, Discovery, Framework, Site
+from .harness import APPS, DISCOVERIES, FRAMEWORKS, Discovery, Framework, Site
 from .kill import answer_of
 
 CROSSED_SHARE_MIN: Final = 0.25
@@ -48,8 +48,8 @@ def play_pairs(framework: Framework, pairs: int, clients: int, discovery: Discov
         ScenarioError: a process did not come up, or the nodes did not find each other.
         HTTPStatusError: an app answered with an error.
     """
-    with Site(framework, discovery) as site:
-        site.start_both()
+    with Site(APPS[framework], discovery) as site:
+        site.start_all()
         if discovery != "none":
             site.wait_joined(0)
             site.wait_joined(1)
@@ -61,8 +61,8 @@ def play_pairs(framework: Framework, pairs: int, clients: int, discovery: Discov
 
 def login_seen_on_the_other_port(framework: Framework, discovery: Discovery = "static") -> bool:
     """Log in on app 1's own port, open app 2's own port; return whether one is logged in there."""
-    with Site(framework, discovery) as site, site.client() as browser:
-        site.start_both()
+    with Site(APPS[framework], discovery) as site, site.client() as browser:
+        site.start_all()
         if discovery != "none":
             site.wait_joined(0)
         answer_of(browser.post(f"{site.app_urls[0]}/login", params={"user": "kim"}))

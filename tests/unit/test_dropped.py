@@ -210,7 +210,7 @@ def test_the_token_names_a_write_that_is_not_claimed():
     older = record((stamp(-1), BOB, registers()), sid=sid)
     table.drop(sid, ALICE, here.now_s)
     table.merge(not_covered(older, {}), EPOCH_MS, here.now_s)
-    stale = store._opened(session.id, table.get(sid), "", EPOCH_MS)
+    stale = store._opened(session.id, table.get(sid), table.life(table.get(sid)), "", EPOCH_MS)
     stale["seen"] = b"1"
     store.commit(stale, 0)
     assert ALICE not in table.get(sid).claims

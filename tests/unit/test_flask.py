@@ -1,8 +1,5 @@
 """Flask's session, held by a real node without network; the application stays as it is."""
 
-import os
-import subprocess
-import sys
 from datetime import timedelta
 
 import pytest
@@ -334,66 +331,3 @@ def test_one_extension_object_serves_several_applications(node):
         sessions.init_app(app)
         app.add_url_rule("/", view_func=lambda: session.update(a=1) or "")
         assert set(set_cookies(app.test_client().get("/"))) == {"session", "session-v"}
-
-
-# --- when the node starts -----------------------------------------------------------------------------------
-
-_BUILDS_AN_APP = """
-import os, sys, threading
-{before}
-from flask import Flask
-from gossipsess.config import Config
-from gossipsess.web.flask import GossipSessions
-def build():
-    GossipSessions(Flask("shop"), config=Config(discovery="none", port=0))
-{build}
-def nodes():
-    return sum(thread.name == "gossipsess" for thread in threading.enumerate())
-print(nodes())
-{after}
-"""
-
-
-def nodes_started(*, before="", build="build()", after="", **environ):
-    script = _BUILDS_AN_APP.format(before=before, build=build, after=after)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env={**os.environ, **environ},
-        check=True,
-    )
-    return done.stdout.split()
-
-
-def test_a_process_that_only_builds_the_application_does_not_join_the_cluster():
-    """A shell or a migration would hold sessions that nobody asks it for; the reloader's parent too."""
-    assert nodes_started(FLASK_RUN_FROM_CLI="true", before="sys.argv = ['flask', 'shell']") == ["0"]
-    assert nodes_started(FLASK_RUN_FROM_CLI="true", before="sys.argv = ['flask', 'run', '--debug']") == ["0"]
-    assert nodes_started(before="sys.ps1 = '>>> '") == ["0"]
-
-
-def test_the_node_starts_with_the_application():
-    """A replica that nobody has asked yet may be the only one left when its first request comes."""
-    assert nodes_started() == ["1"]
-    assert nodes_started(FLASK_RUN_FROM_CLI="true", before="sys.argv = ['flask', 'run']") == ["1"]
-    reloaded = {"FLASK_RUN_FROM_CLI": "true", "WERKZEUG_RUN_MAIN": "true"}
-    assert nodes_started(before="sys.argv = ['flask', 'run', '--debug']", **reloaded) == ["1"]
-    in_a_worker = "exec('build()', {'__name__': 'gunicorn.workers.base', 'build': build})"
-    assert nodes_started(before="import gunicorn.arbiter", build=in_a_worker) == ["1"]
-
-
-def test_gunicorns_master_starts_no_node_but_its_workers_do():
-    """Under --preload the master builds the application; a thread that it started would be dead in the workers."""
-    fork_twice = """
-if os.fork() == 0:
-    print(nodes(), flush=True)
-    if os.fork() == 0:
-        print(nodes(), flush=True)
-        os._exit(0)
-    os.wait()
-    os._exit(0)
-os.wait()
-"""
-    assert nodes_started(before="import gunicorn.arbiter", after="sys.stdout.flush()" + fork_twice) == ["0", "1", "0"]

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "gossipsess"
 
 FLOORS = [
-    ["errors"],
+    ["errors", "zero_code"],
     ["model"],
     ["wire"],
     ["protocol"],
@@ -19,7 +19,7 @@ FLOORS = [
     ["sim", "node", "session", "subkeys", "draft", "status", "tokens"],
     ["store", "runtime"],
     ["waiting", "subscription", "service"],
-    ["face", "aio", "sync", "inline", "web", "cli"],
+    ["face", "aio", "sync", "inline", "web", "cli", "auto", "boot"],
     ["__init__", "__main__"],
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -29,6 +29,7 @@ ONLY_IN = {
     "trio": {"runtime", "service", "inline", "waiting", "cli"},
     "time": {"node", "store", "service", "runtime", "web", "cli", "sim", "sync", "aio", "inline"},
     "socket": {"runtime", "cli"},
+    "_socket": {"runtime"},
 }
 
 

@@ -16,6 +16,7 @@ Verdict = Literal["ok", "info", "warn", "fail"]
 FAULTS: Final = {
     "settings": "the settings are refused, so that no node starts with them",
     "no-secret": "no secret is set, so that nodes talk to their own machine only",
+    "auto": "zero code is asked for, and does not work in a process",
     "discovery-none": "the settings say to look for nobody",
     "stopped": "the node of this machine does not replicate any more",
     "ports": "no port of the range is free, or it is another program's",
@@ -43,8 +44,8 @@ class Finding:
     """One thing found."""
 
     check: str
-    """What was looked at: settings, address, ports, here (this machine's nodes), names, multicast, node, clock,
-    cluster."""
+    """What was looked at: settings, address, ports, here (this machine's nodes), auto (zero code), names, multicast,
+    node, clock, cluster."""
     verdict: Verdict
     text: str
     advice: str = ""

@@ -7,6 +7,7 @@
 
 import os
 import sys
+import sysconfig
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import trio
 
 from gossipsess.cli.doctor.address import check_address
 from gossipsess.cli.doctor.finding import Finding, Verdict
+from gossipsess.cli.doctor.hooks import check_hooks
 from gossipsess.cli.doctor.local import ask_here, check_local, known_to
 from gossipsess.cli.doctor.multicast import check_multicast
 from gossipsess.cli.doctor.names import Answer, check_name
@@ -114,6 +116,7 @@ class Examination:
         self.found += [
             *check_ports(self.config, taken, self.here),
             *check_local(self.config, *self.asked, alone=not self._met()),
+            *check_hooks(self.config, self.asked[0], os.environ, sysconfig.get_path("purelib")),
         ]
         for answer in self.answers:
             needed = not elsewhere or not parts.names_when_alone

@@ -1,17 +1,12 @@
 # A shop for the end-to-end tests, in Flask; settings come from GOSSIPSESS_* alone. Its twin is starlette_app.py.
 
 import os
-import sys
-import threading
 import time
 from typing import Any
 
 from flask import Flask, request, session
 
-from gossipsess.service import process_node
 from gossipsess.web.flask import GossipSessions
-
-READY_S = 10.0
 
 app = Flask(__name__)
 GossipSessions(app)
@@ -42,17 +37,3 @@ def add_to_cart() -> dict[str, Any]:
     time.sleep(float(request.args.get("after_s", "0")))
     session.setdefault("cart", []).append(request.args["item"])
     return shown()
-
-
-@app.get("/members")
-def members() -> dict[str, Any]:
-    return {"linked": sum(member.linked for member in process_node().status().members)}
-
-
-def say_when_ready() -> None:
-    """Tell the harness, by the log, that the node has met the others; no request is needed for that."""
-    if process_node().wait_ready(READY_S):
-        print("node is ready", file=sys.stderr)
-
-
-threading.Thread(target=say_when_ready, daemon=True).start()

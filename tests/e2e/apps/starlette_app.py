@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from gossipsess.service import process_node
 from gossipsess.waiting import in_thread, on_any_loop
 from gossipsess.web.starlette import SessionMiddleware
 
@@ -41,16 +40,11 @@ async def home(request: Request) -> JSONResponse:
     return shown(request)
 
 
-async def members(request: Request) -> JSONResponse:
-    return JSONResponse({"linked": sum(member.linked for member in process_node().status().members)})
-
-
 app = Starlette(
     routes=[
         Route("/", home),
         Route("/login", login, methods=["POST"]),
         Route("/cart/add", add_to_cart, methods=["POST"]),
-        Route("/members", members),
     ],
     middleware=[Middleware(SessionMiddleware)],
 )

@@ -1,0 +1,153 @@
+# Flask-like: what the sessions of Flask and of Quart have in common.
+#
+# In:    a framework's session interface and its SESSION_* settings.   Out: the session; cookies on its response.
+# Quart's sessions are Flask's (it imports them from there); only the waiting differs. So nothing here waits: an
+# interface takes what `saving` returns, waits in its own way, and hands it to `set_cookies`.
+# Not here: which cookies follow from a request (adapter.py); refusals, which each framework hears of in its own way.
+
+from datetime import UTC, datetime
+from typing import Any
+
+from flask.sessions import SessionInterface, SessionMixin
+from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.sansio.response import Response
+
+from gossipsess.errors import SessionTooLarge, UnreplicableValue
+from gossipsess.model.record import Record
+from gossipsess.protocol.outcomes import Outcome
+from gossipsess.store import SessionStore
+from gossipsess.web.adapter import NodeSessions, Saving, save, wants_refresh
+from gossipsess.web.cookie import session_of_untrusted, token_name
+from gossipsess.web.session import WebSession
+
+
+class FlaskSession(WebSession, SessionMixin):
+    """What `flask.session` is: a `WebSession` with the attributes that Flask's have."""
+
+    def __init__(self, session_id: str, record: Record, **rest: Any) -> None:
+        super().__init__(session_id, record, **rest)
+        self.opened_permanent = self.permanent
+        self.refused = False  # it could not be saved, or a change of it was refused, and the answer says so
+        self.accessed = False
+
+    @property
+    def permanent(self) -> bool:
+        """Its cookie outlasts the browser. Kept in the session, but nothing that a stand-in would lose."""
+        return bool(self.get("_permanent", False))
+
+    @permanent.setter
+    def permanent(self, value: bool) -> None:
+        if not self.unavailable:  # many applications assign it before every request
+            self["_permanent"] = bool(value)
+
+    @property
+    def new(self) -> bool:  # type: ignore[override]  # Flask's is a plain attribute that it never sets
+        """Nothing of it has been stored yet. Who asks has read the session: the answer differs by visitor."""
+        self.accessed = True
+        return self.is_new
+
+    @property
+    def modified(self) -> bool:
+        """There is something to commit, changes inside values included. Assigning to it is harmless."""
+        return super().modified
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        pass  # what applications say by ``session.modified = True`` is noticed anyway
+
+    def _changing(self, how: str) -> None:
+        if not self.refused:  # hooks that write after a 503 must not make a 500 of it
+            super()._changing(how)
+
+
+class UnavailableSession(dict[str, Any], SessionMixin):
+    """What a request has that is refused; seen by hooks only, which may write to it, and never saved."""
+
+
+class FlaskLikeInterface(SessionInterface):
+    """A session interface less the waiting; `app` is an application of Flask's or Quart's."""
+
+    def __init__(self, sessions: NodeSessions) -> None:
+        self.sessions = sessions
+
+    def is_null_session(self, obj: object) -> bool:
+        """Say whether this session is not to be saved."""
+        return isinstance(obj, UnavailableSession)
+
+    def cookie_untrusted(self, app: Any, cookies: MultiDict[str, str]) -> str | None:
+        """Return what `SessionStore.load` takes, from the cookies of a request; None where there is nothing."""
+        name = self.get_cookie_name(app)
+        return session_of_untrusted(cookies.getlist(name), cookies.getlist(token_name(name)))
+
+    def tell_caches(self, session: FlaskSession, response: Response) -> None:
+        """Say in the response that it depends on the session, if it does."""
+        if session.accessed:
+            response.vary.add("Cookie")
+            if session.unavailable:  # an answer made without knowing the visitor is good for this once only
+                response.headers["Cache-Control"] = "no-store"
+
+    def saving(self, app: Any, store: SessionStore, session: FlaskSession, *, may_rotate: bool = True) -> Saving | None:
+        """Store what the request changed; None where that is nothing. See `adapter.save`.
+
+        A refused session is marked so: the framework saves once more with the page that tells of the error, and to
+        raise again would hide that page.
+        """
+        try:
+            return save(store, session, self.get_cookie_name(app), self._max_age_s(app, session), may_rotate=may_rotate)
+        except (UnreplicableValue, SessionTooLarge):
+            session.refused = True
+            raise
+
+    def set_cookies(
+        self, app: Any, session: FlaskSession, response: Response, saving: Saving, outcome: Outcome
+    ) -> None:
+        """Set the cookies that follow from a write."""
+        cookies = dict(saving.cookies_after(outcome))
+        if cookies and not saving.ended and session.permanent != session.opened_permanent:
+            cookies[self.get_cookie_name(app)] = session.id  # with another expiry date
+        self._set_cookies(app, session, response, cookies)
+
+    def refresh(self, app: Any, store: SessionStore, session: FlaskSession, response: Response) -> None:
+        """Set the id cookie of a permanent session anew, where nothing was written and it may be near its end."""
+        if (
+            app.config["SESSION_REFRESH_EACH_REQUEST"]
+            and not session.is_new
+            and wants_refresh(session, self._max_age_s(app, session))
+            # Another request may have ended or rotated it since; its answer has set the cookies.
+            and isinstance(store.load(session.id), FlaskSession)
+        ):
+            self._set_cookies(app, session, response, {self.get_cookie_name(app): session.id})
+
+    def _max_age_s(self, app: Any, session: FlaskSession) -> float | None:
+        expires = self.get_expiration_time(app, session)
+        return (expires - datetime.now(UTC)).total_seconds() if expires is not None else None
+
+    def _set_cookies(self, app: Any, session: FlaskSession, response: Response, cookies: dict[str, str]) -> None:
+        if not cookies:
+            return
+        expires = self.get_expiration_time(app, session)
+        for name, value in cookies.items():
+            response.set_cookie(
+                name,
+                value,
+                expires=expires if value else 0,
+                max_age=None if value else 0,
+                httponly=self.get_cookie_httponly(app),
+                domain=self.get_cookie_domain(app),
+                path=self.get_cookie_path(app),
+                secure=self.get_cookie_secure(app),
+                samesite=self.get_cookie_samesite(app),
+                **self._partitioned(app),
+            )
+        response.vary.add("Cookie")
+        response.headers.setdefault("Cache-Control", "private")
+
+    def _partitioned(self, app: Any) -> dict[str, Any]:
+        # Flask knows the setting from 3.1 on.
+        return {"partitioned": True} if app.config.get("SESSION_COOKIE_PARTITIONED") else {}
+
+
+def unavailable() -> ServiceUnavailable:
+    """Return the answer where a session is not available."""
+    return ServiceUnavailable("The session is not available right now. Please try again.", retry_after=1)

@@ -1,0 +1,23 @@
+# A shop on WSGI: a login, and a page that says who is logged in; with each who answered.
+
+import os
+
+from flask import Flask, session
+
+from gossipsess.web.flask import GossipSessions
+
+VERSION = 1
+
+app = Flask(__name__)
+GossipSessions(app)
+
+
+@app.get("/login")
+def login() -> dict[str, object]:
+    session["user_id"] = "kim"
+    return {"process": os.getpid()}
+
+
+@app.get("/")
+def home() -> dict[str, object]:
+    return {"process": os.getpid(), "user": session.get("user_id"), "version": VERSION}

@@ -1,0 +1,68 @@
+"""Every way in which people start an application, with the real server; and what a process does that serves nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hosts.cells import CELLS, Cell
+from tests.hosts.matrix import table
+from tests.hosts.play import missing, play
+
+DOCS = Path(__file__).parents[2] / "docs" / "HOSTS.md"
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+def test_each_serving_process_has_its_node_and_no_other_process_has_one(cell: Cell) -> None:
+    """A node in a master is dead in every worker; a worker without one loses every login that it takes."""
+    lacking = missing(cell)
+    if lacking:
+        pytest.skip(f"{lacking} is not installed")
+    play(cell)
+
+
+def test_the_guide_shows_these_cells_and_no_others() -> None:
+    """A table that is kept by hand tells of what once was."""
+    assert table() in DOCS.read_text(), "put in what `python -m tests.hosts.matrix` prints"
+
+
+@pytest.mark.parametrize(
+    ("library", "patch"),
+    [
+        ("gevent", "import gevent.monkey; gevent.monkey.patch_all()"),
+        ("eventlet", "import eventlet; eventlet.monkey_patch()"),
+    ],
+)
+def test_the_real_greenlets_are_refused_before_trio_finds_them(library: str, patch: str) -> None:
+    """What Trio says of them helps nobody: an attribute that is missing, or nothing at all."""
+    pytest.importorskip("packaging")
+    if not missing_free(library):
+        pytest.skip(f"{library} is not installed")
+    script = f"""
+{patch}
+import sys
+from gossipsess.config import Config
+from gossipsess.service import process_node
+try:
+    process_node(Config(discovery="none", port=0))
+except Exception as error:
+    print(type(error).__name__, str(error).partition(" has replaced")[0], "trio" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, "EVENTLET_NO_GREENDNS": "yes"},  # else it cannot be imported beside dnspython and Trio
+    )
+    assert done.stdout.split() == ["ConfigError", library, "False"]
+
+
+def missing_free(library: str) -> bool:
+    """Say whether a library is installed, without importing it here: both change what they meet."""
+    import importlib.util
+
+    return importlib.util.find_spec(library) is not None
