@@ -2,13 +2,14 @@
 #
 # In:    a framework's session interface and its SESSION_* settings.   Out: the session; cookies on its response.
 # Quart's sessions are Flask's (it imports them from there); only the waiting differs. So nothing here waits: an
-# interface takes what `saving` returns, waits in its own way, and hands it to `set_cookies`.
+# interface runs the steps of `opening`, takes what `saving` returns, waits in its own way, and hands it to
+# `set_cookies`.
 # Not here: which cookies follow from a request (adapter.py); refusals, which each framework hears of in its own way.
 
 from datetime import UTC, datetime
 from typing import Any
 
-from flask.sessions import SessionInterface, SessionMixin
+from flask.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.sansio.response import Response
@@ -16,8 +17,11 @@ from werkzeug.sansio.response import Response
 from gossipsess.errors import SessionTooLarge, UnreplicableValue
 from gossipsess.model.record import Record
 from gossipsess.protocol.outcomes import Outcome
+from gossipsess.session import Session
 from gossipsess.store import SessionStore
+from gossipsess.waiting import Steps
 from gossipsess.web.adapter import NodeSessions, Saving, save, wants_refresh
+from gossipsess.web.adoption import adoption, former_of_untrusted
 from gossipsess.web.cookie import session_of_untrusted, token_name
 from gossipsess.web.session import WebSession
 
@@ -75,10 +79,28 @@ class FlaskLikeInterface(SessionInterface):
         """Say whether this session is not to be saved."""
         return isinstance(obj, UnavailableSession)
 
-    def cookie_untrusted(self, app: Any, cookies: MultiDict[str, str]) -> str | None:
-        """Return what `SessionStore.load` takes, from the cookies of a request; None where there is nothing."""
+    def opening(self, app: Any, store: SessionStore, cookies: MultiDict[str, str]) -> Steps[FlaskSession]:
+        """Return the steps to the session that the cookies of a request name, or else to a new one.
+
+        Raises, while it runs:
+            SessionUnavailable: whether there is such a session cannot be known now.
+        """
         name = self.get_cookie_name(app)
-        return session_of_untrusted(cookies.getlist(name), cookies.getlist(token_name(name)))
+        ids = cookies.getlist(name)
+        cookie = session_of_untrusted(ids, cookies.getlist(token_name(name))) if ids else None
+        session: Session | None = None
+        if cookie is not None:
+            session = yield store.load(cookie)
+        elif ids and self.sessions.adopts:
+            # Quart's cookies are Flask's, to the last bit.
+            serializer = SecureCookieSessionInterface().get_signing_serializer(app)
+            former = former_of_untrusted(ids, serializer, int(app.permanent_session_lifetime.total_seconds()))
+            if former is not None:
+                session = yield from adoption(store, former, self._idle_s(app))
+        if session is None:
+            session = store.create()
+        assert isinstance(session, FlaskSession), "the store was made for this class"
+        return session
 
     def tell_caches(self, session: FlaskSession, response: Response) -> None:
         """Say in the response that it depends on the session, if it does."""
@@ -93,6 +115,9 @@ class FlaskLikeInterface(SessionInterface):
         A refused session is marked so: the framework saves once more with the page that tells of the error, and to
         raise again would hide that page.
         """
+        idle_s = self._idle_s(app)
+        if idle_s is not None:
+            session.limit(idle_s=idle_s)
         try:
             return save(store, session, self.get_cookie_name(app), self._max_age_s(app, session), may_rotate=may_rotate)
         except (UnreplicableValue, SessionTooLarge):
@@ -119,8 +144,14 @@ class FlaskLikeInterface(SessionInterface):
         ):
             self._set_cookies(app, session, response, {self.get_cookie_name(app): session.id})
 
+    def _idle_s(self, app: Any) -> float | None:
+        # Each of several applications over one store has a lifetime of its own.
+        return max(0.0, app.permanent_session_lifetime.total_seconds()) if self.sessions.idle_is_open else None
+
     def _max_age_s(self, app: Any, session: FlaskSession) -> float | None:
-        expires = self.get_expiration_time(app, session)
+        used = session.accessed
+        expires = self.get_expiration_time(app, session)  # which asks whether it is permanent
+        session.accessed = used
         return (expires - datetime.now(UTC)).total_seconds() if expires is not None else None
 
     def _set_cookies(self, app: Any, session: FlaskSession, response: Response, cookies: dict[str, str]) -> None:
