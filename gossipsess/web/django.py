@@ -107,18 +107,11 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
     @property
     def modified(self) -> bool:
         """Something was assigned, deleted, or changed inside a value. Setting it to False lets that pass unsaved."""
-        session = self._cached
-        if self._flagged or session is None:
-            return self._flagged
-        try:
-            return session.changes() != self._seen
-        except (UnreplicableValue, SessionTooLarge):
-            return True  # a change inside a value; `save` says what is wrong with it
+        return self._flagged or self._changes() != self._seen
 
     @modified.setter
     def modified(self, value: bool) -> None:
-        session = self._cached
-        self._seen = () if value or session is None else session.changes()
+        self._seen = () if value else self._changes() or ()
         self._flagged = value
 
     def load(self) -> DjangoSession:
@@ -305,6 +298,13 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
     def _confirm(self) -> Confirm | None:
         # Where no token tells the next replica what the client has seen, all of them must have it.
         return "all" if self.token is None else None
+
+    def _changes(self) -> Changes | None:
+        """Return what was changed; None where a change inside a value cannot travel, of which `save` will tell."""
+        try:
+            return self._cached.changes() if self._cached is not None else ()
+        except (UnreplicableValue, SessionTooLarge):
+            return None
 
     def _loading(self) -> Steps[tuple[WebSession | None, FormerSession | None]]:
         """Return the steps to the session, or to what may be one of the former engine's."""
@@ -601,8 +601,9 @@ _configured: NodeSessions | None = None
 
 
 def _is_tested() -> bool:
-    # What `setup_test_environment` makes: of Django's test runner, and of pytest-django.
-    return hasattr(mail, "outbox")
+    # What `setup_test_environment` leaves behind, of Django's test runner and of pytest-django. Each of the two may be
+    # there elsewhere: an EMAIL_BACKEND for development makes the one, a careless setting the other.
+    return hasattr(mail, "outbox") and "testserver" in settings.ALLOWED_HOSTS
 
 
 def _name_of(user: Any) -> str:
