@@ -38,6 +38,15 @@ class StarletteSession(WebSession, dict[str, Any]):
         super().__delitem__(key)
         dict.__delitem__(self, key)
 
+    def pop(self, key: str, /, *default: Any) -> Any:
+        """Remove a key and return its value, as a dict does. One that is not there leaves `accessed` as it is."""
+        used = self.accessed
+        used = key in self or used  # asking counts as use, too
+        try:
+            return super().pop(key, *default)
+        finally:
+            self.accessed = used  # `request.session` has said already that the session is in use
+
     # dict's own would go past __setitem__. (The `|` that mypy compares it with stays dict's, and gives a dict.)
     def __ior__(self, other: Any) -> Self:  # type: ignore[override, misc]
         self.update(other)
