@@ -395,6 +395,8 @@ def _forget_in_child() -> None:
     _of_process.clear()
     for running in list(_running):
         running.orphaned()
+    if signal.getsignal(signal.SIGTERM) is _leave_and_end:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # it has no node to wait for
 
 
 atexit.register(_leave_all)

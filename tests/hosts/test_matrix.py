@@ -9,7 +9,7 @@ import pytest
 
 from tests.hosts.cells import CELLS, Cell
 from tests.hosts.matrix import table
-from tests.hosts.play import missing, play
+from tests.hosts.play import logins_kept, missing, play
 
 APPS = Path(__file__).parent / "apps"
 DOCS = Path(__file__).parents[2] / "docs" / "HOSTS.md"
@@ -22,6 +22,12 @@ def test_each_serving_process_has_its_node_and_no_other_process_has_one(cell: Ce
     if lacking:
         pytest.skip(f"{lacking} is not installed")
     play(cell)
+
+
+def test_a_restart_of_all_workers_logs_nobody_out() -> None:
+    """A deployment on one machine: all end at the same signal, and with five none of them holds every session."""
+    command = ("-m", "gunicorn", "-b", "127.0.0.1:{port}", "-w", "5", "-k", "gthread", "wsgi_shop:app")
+    assert logins_kept(Cell("gunicorn", "-k gthread", "", "wsgi_shop", command, 5, True), 12) == 12
 
 
 _LOOKS = "import sys, threading; print('node', 'gossipsess' in [one.name for one in threading.enumerate()])"
