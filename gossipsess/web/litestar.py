@@ -264,7 +264,7 @@ def _take_over(session: LitestarSession, scope: Scope) -> None:
     if assigned is session:
         return
     if assigned is Empty or assigned is None:
-        if session:
+        if not session.is_empty:
             session.clear()
         return
     if not isinstance(assigned, dict):  # a dataclass, say; Litestar keeps its JSON
