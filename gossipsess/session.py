@@ -185,14 +185,12 @@ class Session(MutableMapping[str, Any]):
                 yield key
 
     def __len__(self) -> int:
-        self.accessed = True
-        assigned = self._assigned
-        number = 0
-        for key, entry in self._record.entries.items():
-            number += entry.value is not None and key[:1] != RESERVED and key not in assigned
-        for value in assigned.values():
-            number += value is not None
-        return number
+        return sum(1 for _ in self)
+
+    def __bool__(self) -> bool:
+        for _ in self:  # without counting the others
+            return True
+        return False
 
     def __contains__(self, key: object) -> bool:
         self.accessed = True
