@@ -1,18 +1,22 @@
 # Waiting: for an answer of the store, in whatever way the caller waits.
 #
 # In:    what the store returns: the answer itself, or a `concurrent.futures.Future` of it.   Out: the answer.
+# What takes several answers, one after the other, is written once as a generator of them (`Steps`), and run in either
+# way.
 # Trio is imported only where it already runs: an asyncio or threaded application never pays for it here.
 # Not here: what is asked (store.py), and the event loop of the node itself (runtime/).
 
 import asyncio
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
+Steps = Generator[Any, Any, T]
+"""Yields what is to be waited for, and is sent the answers; returns the result."""
 
 
 async def on_any_loop(answer: T | Future[T]) -> T:
@@ -57,6 +61,34 @@ def blocking(answer: T) -> T: ...
 def blocking(answer: T | Future[T]) -> T:
     """Return the answer; the calling thread waits."""
     return answer.result() if isinstance(answer, Future) else answer
+
+
+async def steps_on_any_loop(steps: Steps[T]) -> T:
+    """Return what the steps come to, waiting on the loop that runs the caller.
+
+    Raises:
+        Exception: what one of the steps raised, or was given instead of an answer.
+    """
+    answer: object = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        answer = await on_any_loop(step)
+
+
+def steps_blocking(steps: Steps[T]) -> T:
+    """Return what the steps come to; the calling thread waits."""
+    answer: object = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        answer = blocking(step)
 
 
 def in_thread(function: Callable[[], T]) -> Future[T]:

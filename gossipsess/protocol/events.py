@@ -11,10 +11,11 @@ from gossipsess.model.delta import Delta
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Address, Name
 from gossipsess.model.record import Record
+from gossipsess.model.subkeys import Change
 from gossipsess.wire.messages import Datagram, LinkMessage
 
-Changes = tuple[tuple[str, bytes | None], ...]
-"""(key, encoded value or None to delete), each key once."""
+Changes = tuple[tuple[str, Change], ...]
+"""(key, encoded value, None to delete, or what is added to a counter), each key once."""
 
 Dot = tuple[NodeId, Stamp]
 """One write: who made it, and when."""
@@ -63,6 +64,14 @@ class Revoke(NamedTuple):
 
     sid: Sid
     """The user's (`model/revocation.py`)."""
+    confirm: Confirm
+    waiter: Waiter
+
+
+class Adopt(NamedTuple):
+    """Take in what a client has kept until now (`model/adoption.py`), unless it is held already, or has ended."""
+
+    delta: Delta
     confirm: Confirm
     waiter: Waiter
 
@@ -178,6 +187,7 @@ Event = (
     | Invalidate
     | Rotate
     | Revoke
+    | Adopt
     | Fetch
     | Accessed
     | Watch

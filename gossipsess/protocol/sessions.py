@@ -10,18 +10,21 @@ import math
 import random
 from typing import Final, NamedTuple
 
+from gossipsess.model.adoption import is_mark_sid
 from gossipsess.model.clock import HybridClock, Stamp
 from gossipsess.model.delta import Applied, Delta, not_covered
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member, Told
 from gossipsess.model.record import CREATED, Record, empty_record
-from gossipsess.model.revocation import is_user_sid, rotated_value
+from gossipsess.model.revocation import is_user_sid
+from gossipsess.model.subkeys import rotated
 from gossipsess.model.table import Table
 from gossipsess.protocol.antientropy import INCOMPARABLE, AntiEntropy
 from gossipsess.protocol.confirmation import Confirmations, Ticket
 from gossipsess.protocol.effects import ChangeKind, Effect, Notify, Warn
 from gossipsess.protocol.events import (
     Accessed,
+    Adopt,
     Confirm,
     Fetch,
     Inherit,
@@ -157,12 +160,7 @@ class SessionProtocol:
         before = self.table.get(event.sid)
         if not before.entries:
             return Written(before, Gone())
-        # The register of the creation comes first: it is what makes a write a beginning.
-        kept: dict[str, bytes | None] = {CREATED: None}
-        for key, entry in before.entries.items():
-            if entry.value is not None:
-                kept[key] = rotated_value(key, entry)
-        kept.update(event.changes)
+        kept = rotated(before.entries, event.changes)
         born = Write(event.new_sid, tuple(kept.items()), event.confirm, event.waiter)
         died_at = self.clock.tick(now_s, before.newest)
         written = self._write(born, now_s)  # before the old one ends: if it is refused, nothing happened
@@ -184,6 +182,28 @@ class SessionProtocol:
         record = self.table.kill(event.sid, self.clock.tick(now_s, before.newest), now_s)
         ended = self._end_sessions_of(event.sid, now_s, remote=False)
         return Written(record, self._end(before, event.confirm, event.waiter, now_s), ended)
+
+    def adopt(self, event: Adopt, now_s: float) -> Written:
+        """Take in what a client has kept until now, as if a node had sent it that wrote it then.
+
+        `Gone`: it has ended, or would have by now, by time or since its user was revoked.
+
+        Raises:
+            MemoryFull: there is no room for it. Nothing has changed.
+        """
+        before = self.table.get(event.delta.sid)
+        if before.entries:
+            return Written(before, Confirmed(0, 0))  # whoever took it in here waits for the others
+        if not before.tombstone and not is_mark_sid(before.sid):  # a mark follows its session, which was let in
+            self._admit(now_s)
+        record = self.table.merge(event.delta, self.clock.time_ms(now_s), now_s).record
+        if not record.entries:
+            return Written(record, Gone())
+        self.anti_entropy.wrote(record.sid, now_s, created=True)
+        outcome = self._replicate(before, event.confirm, event.waiter, now_s)
+        if self._watched:
+            self._notify("created", record.sid, remote=False)
+        return Written(record, outcome)
 
     def fetch(self, event: Fetch, now_s: float) -> Found | None:
         """Ask the other holders for a session, or for writes to it that are missing here.
@@ -513,7 +533,10 @@ class SessionProtocol:
             self.memory.admit(self.table.bytes)
 
     def _replicate(self, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Confirmed | Degraded | None:
-        members = self._recipients.of_write(before.sid, confirm, self._confirmations.other_hosts)
+        if not self.peers:
+            members: tuple[Member, ...] = ()
+        else:
+            members = self._recipients.of_write(before.sid, confirm, self._confirmations.other_hosts)
         hedge = len(members) < len(self.peers) and confirm != 0
         return self._send(before, members, confirm, waiter, now_s, hedge=hedge)
 
@@ -605,7 +628,8 @@ class SessionProtocol:
         self.put_right += wrong
 
     def _notify(self, kind: ChangeKind, sid: Sid, *, remote: bool) -> None:
-        self._outbox.append(Notify(kind, sid, remote))
+        if not is_mark_sid(sid):
+            self._outbox.append(Notify(kind, sid, remote))
 
     def _notify_merged(self, before: Record | None, record: Record) -> None:
         if is_user_sid(record.sid):
