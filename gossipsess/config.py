@@ -38,6 +38,9 @@ _IN_FILES: Final = ("secret", "secret_fallbacks")
 SECRET_FILE_BYTES_MAX: Final = 64 * 1024
 
 OnUnavailable = Literal["error", "empty"]
+Adopt = Literal["on", "off"]
+LOGIN_KEYS: Final = ("_auth_user_id", "_user_id", "user_id")
+"""Under which Django, Flask-Login and most tutorials keep the user."""
 
 # Type of each setting, and an example to write instead of what is none.
 _TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
@@ -62,6 +65,8 @@ _TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = {
     "secondaries": (int, f"{Rules().secondaries}"),
     "count_by": (str, f"'{Rules().count_by}'"),
     "on_unavailable": (str, "'error'"),
+    "login_keys": (tuple, "('user_id',)"),
+    "adopt": (str, "'on'"),
 }
 
 # What each number may be, and what one may want to write instead of another.
@@ -193,6 +198,11 @@ class Config:
         on_unavailable: what a web request gets whose session may exist and cannot be had in time. ``error``: the
             application does not run, and the answer is 503. ``empty``: it runs with an empty session, in which
             `unavailable` is true and every change raises `SessionUnavailable`. The cookie stays either way.
+        login_keys: the keys under which web applications keep the user in a session. A new value under one of them is
+            a login: the session's id changes, and the session is that user's, for `revoke`. Empty: none are watched,
+            and the application calls `WebSession.rotate` and assigns `Session.user`.
+        adopt: whether a signed cookie that a web framework's own sessions have left in a browser, valid still, begins a
+            session with its data, once: ``on``, where the adapter is given the framework's key; or ``off``.
 
     Raises:
         ConfigError: a value that cannot work; the message says which setting, what is allowed, and what to write
@@ -220,6 +230,8 @@ class Config:
     secondaries: int = Rules().secondaries
     count_by: CountBy = Rules().count_by
     on_unavailable: OnUnavailable = "error"
+    login_keys: tuple[str, ...] = LOGIN_KEYS
+    adopt: Adopt = "on"
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -363,6 +375,7 @@ class Config:
                 )
         if not all(isinstance(fallback, str) for fallback in self.secret_fallbacks):
             raise ConfigError("secret_fallbacks: each of them is a str, as in secret_fallbacks=(former_secret,).")
+        check_login_keys(self.login_keys)
 
     def _check_names(self) -> None:
         for name in ("host", "zone", "node_name"):
@@ -455,7 +468,19 @@ class Config:
     def _check_choices(self) -> None:
         if self.count_by not in get_args(CountBy):
             raise ConfigError(f"{_as_set('count_by', self.count_by)} must be 'node' or 'host'; the default is 'node'.")
+        if self.adopt not in get_args(Adopt):
+            raise ConfigError(f"{_as_set('adopt', self.adopt)} must be 'on' or 'off'; the default is 'on'.")
         check_on_unavailable(self.on_unavailable)
+
+
+def check_login_keys(login_keys: object) -> None:
+    """Refuse what `Config.login_keys` cannot be; a list, say, or one key without its tuple.
+
+    Raises:
+        ConfigError: no tuple of keys that a session can have.
+    """
+    if not isinstance(login_keys, tuple) or not all(isinstance(key, str) and key for key in login_keys):
+        raise ConfigError(f"{_as_set('login_keys', login_keys)}: it is a tuple of keys, as in login_keys=('user_id',).")
 
 
 def check_on_unavailable(on_unavailable: str) -> None:
@@ -480,6 +505,8 @@ def _parsed(name: str, text: str) -> Any:
                 return float(text)
             case "secret_fallbacks":
                 return tuple(part for part in text.split(",") if part)
+            case "login_keys":
+                return tuple(part.strip() for part in text.split(",") if part.strip())
             case _:
                 return text
     except ValueError:

@@ -14,7 +14,7 @@ from typing import overload
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import Record
 from gossipsess.protocol.effects import Effect
-from gossipsess.protocol.events import Abandon, Event, Fetch, Invalidate, Revoke, Rotate, Write
+from gossipsess.protocol.events import Abandon, Adopt, Event, Fetch, Invalidate, Revoke, Rotate, Write
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.replica import Replica
 from gossipsess.protocol.sessions import Written
@@ -49,7 +49,7 @@ class Node:
         return self._clock.time_ms(self.now())
 
     @overload
-    def submit(self, event: Write | Invalidate | Rotate | Revoke) -> Written: ...
+    def submit(self, event: Write | Invalidate | Rotate | Revoke | Adopt) -> Written: ...
     @overload
     def submit(self, event: Fetch) -> Found | None: ...
     @overload

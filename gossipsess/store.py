@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Final
 
 from gossipsess.errors import SessionUnavailable
+from gossipsess.model.adoption import adopted, mark_sid
 from gossipsess.model.identity import ENTROPY_BYTES, Sid, is_session_id, session_id, sid_of
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, Record, dead_record, empty_record
 from gossipsess.model.revocation import user_sid
@@ -20,6 +21,7 @@ from gossipsess.model.table import Life, register_value
 from gossipsess.node import Node
 from gossipsess.protocol.events import (
     Accessed,
+    Adopt,
     Changes,
     Confirm,
     Dot,
@@ -69,9 +71,12 @@ class SessionStore:
         self._waits: list[Future[Outcome]] = []  # those that nothing was waited for with, to be used again
         self._noting = threading.Lock()  # requests and the driver note absences
 
-    def create(self) -> Session:
-        """Return a new, empty session under an id made here. Nothing is stored until something is committed."""
-        new_id = session_id(os.urandom(ENTROPY_BYTES))
+    def create(self, name: bytes | None = None) -> Session:
+        """Return a new, empty session under an id made here. Nothing is stored until something is committed.
+
+        With the `name` of a cookie that is to be adopted the id is the same each time, on every node.
+        """
+        new_id = session_id(os.urandom(ENTROPY_BYTES) if name is None else self._tokens.derived(name))
         now = self._node.time_ms() / 1000
         return self._session_class(new_id, empty_record(sid_of(new_id)), created_at=now, accessed_at=now)
 
@@ -84,25 +89,7 @@ class SessionStore:
         name, _, token = cookie.partition(".")
         if not is_session_id(name):
             return None
-        sid = sid_of(name)
-        time_ms = self._node.time_ms()
-        dots = self._tokens.read_untrusted(sid, token, time_ms) if token else ()
-        record = self._node.records.get(sid)
-        if record is not None:
-            if record.tombstone:
-                return None  # for good: no holder could say otherwise
-            sessions = self._node.replica.sessions
-            life = sessions.table.life(record)
-            if life.ends_ms > time_ms:  # else over as far as is known here: another node may know of a later access
-                for origin, stamp in dots:
-                    if not record.contains(origin, stamp):
-                        break
-                else:
-                    if sessions.is_current(sid, tokened=bool(dots), now_s=self._node.now()):
-                        return self._opened(name, record, life, token if dots else "", time_ms)
-        elif not dots and self._known_absent(sid):
-            return None
-        return self._fetched(name, sid, token if dots else "", dots)
+        return self._load(name, sid_of(name), token)
 
     def commit(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
         """Store what the request changed; visible at once here, and on its way to the other holders.
@@ -121,7 +108,7 @@ class SessionStore:
             return Confirmed(0, 0)
         record = session.record
         if not record.entries and not record.tombstone:
-            changes = tuple({**dict(self._registers()), **dict(changes)}.items())
+            changes = tuple({**dict(self._registers(self._node.time_ms())), **dict(changes)}.items())
         wait, confirm = self._new_wait(), self._confirm if confirm is None else confirm
         written = self._node.submit(Write(record.sid, changes, confirm, wait.set_result, record))
         if not isinstance(written.outcome, Gone):
@@ -161,6 +148,43 @@ class SessionStore:
         session.ended(written.record)
         return self._outcome(written, wait)
 
+    def mark(self, name: bytes) -> Session | Future[Session | None] | None:
+        """Return what says that the cookie of this name was adopted; None where it was not. Waits as `load` does."""
+        return self._load("", mark_sid(name), "")
+
+    def adopt(
+        self, session: Session, name: bytes, signed_at: float, ends_at: float
+    ) -> tuple[Outcome | Future[Outcome], Outcome | Future[Outcome]]:
+        """Store a session made by `create(name)`, as it was when its cookie was signed, and the cookie's mark.
+
+        Returns the outcomes of both. The session's is `Gone`, and it is empty, where it has ended, also since its user
+        was revoked after the signature, or would have ended by time: its age counts from there.
+
+        Args:
+            session: the new session, with what the cookie holds.
+            name: what the cookie is known by.
+            signed_at: Unix time, seconds.
+            ends_at: until when the cookie would be valid, Unix time, seconds; the mark is kept as long.
+
+        Raises:
+            MemoryFull: there is no room for it. Nothing is stored.
+        """
+        now_ms, signed_ms, ends_ms = self._node.time_ms(), round(signed_at * 1000), round(ends_at * 1000)
+        changes = tuple({**dict(self._registers(signed_ms)), **dict(session.changes())}.items())
+        wait = self._new_wait()
+        delta = adopted(session.record.sid, changes, name, signed_ms, now_ms)
+        written = self._node.submit(Adopt(delta, self._confirm, wait.set_result))
+        if isinstance(written.outcome, Gone):
+            session.ended(written.record)
+        else:
+            session.committed(written.record, "", changes)
+        life = ((CREATED, signed_ms), (IDLE, ends_ms - signed_ms), (ABSOLUTE, ends_ms))
+        registers = [(key, register_value(number)) for key, number in life]
+        mark_wait = self._new_wait()
+        mark = adopted(mark_sid(name), registers, name, signed_ms, now_ms)
+        marked = self._node.submit(Adopt(mark, self._confirm, mark_wait.set_result))
+        return self._outcome(written, wait), self._outcome(marked, mark_wait)
+
     def revoke(self, user: str, confirm: Confirm | None = None) -> Revoked | Future[Revoked]:
         """End every session of a user (`Session.user`) for good: here, and on each other node once it hears of it.
 
@@ -186,6 +210,26 @@ class SessionStore:
         return self._node.time_ms() / 1000
 
     # --- inside -------------------------------------------------------------------------------------------
+
+    def _load(self, name: str, sid: Sid, token: str) -> Session | Future[Session | None] | None:
+        time_ms = self._node.time_ms()
+        dots = self._tokens.read_untrusted(sid, token, time_ms) if token else ()
+        record = self._node.records.get(sid)
+        if record is not None:
+            if record.tombstone:
+                return None  # for good: no holder could say otherwise
+            sessions = self._node.replica.sessions
+            life = sessions.table.life(record)
+            if life.ends_ms > time_ms:  # else over as far as is known here: another node may know of a later access
+                for origin, stamp in dots:
+                    if not record.contains(origin, stamp):
+                        break
+                else:
+                    if sessions.is_current(sid, tokened=bool(dots), now_s=self._node.now()):
+                        return self._opened(name, record, life, token if dots else "", time_ms)
+        elif not dots and self._known_absent(sid):
+            return None
+        return self._fetched(name, sid, token if dots else "", dots)
 
     def _opened(
         self,
@@ -242,8 +286,7 @@ class SessionStore:
         unmet = tuple([dot for dot in dots if not record.contains(*dot)])
         return self._opened(name, record, life, token, time_ms, unmet, stale=found is Found.STALE)
 
-    def _registers(self) -> Changes:
-        time_ms = self._node.time_ms()
+    def _registers(self, time_ms: int) -> Changes:
         return (
             (CREATED, register_value(time_ms)),
             (IDLE, register_value(self._idle_ms)),

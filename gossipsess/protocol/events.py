@@ -67,6 +67,14 @@ class Revoke(NamedTuple):
     waiter: Waiter
 
 
+class Adopt(NamedTuple):
+    """Take in what a client has kept until now (`model/adoption.py`), unless it is held already, or has ended."""
+
+    delta: Delta
+    confirm: Confirm
+    waiter: Waiter
+
+
 class Fetch(NamedTuple):
     """A request wants a session that is not held here, or not with these writes in it."""
 
@@ -178,6 +186,7 @@ Event = (
     | Invalidate
     | Rotate
     | Revoke
+    | Adopt
     | Fetch
     | Accessed
     | Watch

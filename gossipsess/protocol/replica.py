@@ -21,6 +21,7 @@ from gossipsess.protocol.effects import CloseLink, Dial, Effect, MemberChanged, 
 from gossipsess.protocol.events import (
     Abandon,
     Accessed,
+    Adopt,
     DialFailed,
     Drain,
     Event,
@@ -176,6 +177,8 @@ class Replica:
                 return self.sessions.rotate(event, now_s)
             case Revoke():
                 return self.sessions.revoke(event, now_s)
+            case Adopt():
+                return self.sessions.adopt(event, now_s)
             case LinkOpened(link, node, dialed):
                 self._links.opened(link, node, dialed, now_s)
                 self.outbox.append(Send(link, self._hello(now_s)))

@@ -10,6 +10,7 @@ import math
 import random
 from typing import Final, NamedTuple
 
+from gossipsess.model.adoption import is_mark_sid
 from gossipsess.model.clock import HybridClock, Stamp
 from gossipsess.model.delta import Applied, Delta, not_covered
 from gossipsess.model.identity import NodeId, Sid
@@ -22,6 +23,7 @@ from gossipsess.protocol.confirmation import Confirmations, Ticket
 from gossipsess.protocol.effects import ChangeKind, Effect, Notify, Warn
 from gossipsess.protocol.events import (
     Accessed,
+    Adopt,
     Confirm,
     Fetch,
     Inherit,
@@ -184,6 +186,28 @@ class SessionProtocol:
         record = self.table.kill(event.sid, self.clock.tick(now_s, before.newest), now_s)
         ended = self._end_sessions_of(event.sid, now_s, remote=False)
         return Written(record, self._end(before, event.confirm, event.waiter, now_s), ended)
+
+    def adopt(self, event: Adopt, now_s: float) -> Written:
+        """Take in what a client has kept until now, as if a node had sent it that wrote it then.
+
+        `Gone`: it has ended, or would have by now, by time or since its user was revoked.
+
+        Raises:
+            MemoryFull: there is no room for it. Nothing has changed.
+        """
+        before = self.table.get(event.delta.sid)
+        if before.entries:
+            return Written(before, Confirmed(0, 0))  # whoever took it in here waits for the others
+        if not before.tombstone and not is_mark_sid(before.sid):  # a mark follows its session, which was let in
+            self._admit(now_s)
+        record = self.table.merge(event.delta, self.clock.time_ms(now_s), now_s).record
+        if not record.entries:
+            return Written(record, Gone())
+        self.anti_entropy.wrote(record.sid, now_s, created=True)
+        outcome = self._replicate(before, event.confirm, event.waiter, now_s)
+        if self._watched:
+            self._notify("created", record.sid, remote=False)
+        return Written(record, outcome)
 
     def fetch(self, event: Fetch, now_s: float) -> Found | None:
         """Ask the other holders for a session, or for writes to it that are missing here.
@@ -608,7 +632,8 @@ class SessionProtocol:
         self.put_right += wrong
 
     def _notify(self, kind: ChangeKind, sid: Sid, *, remote: bool) -> None:
-        self._outbox.append(Notify(kind, sid, remote))
+        if not is_mark_sid(sid):
+            self._outbox.append(Notify(kind, sid, remote))
 
     def _notify_merged(self, before: Record | None, record: Record) -> None:
         if is_user_sid(record.sid):

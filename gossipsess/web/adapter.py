@@ -13,7 +13,7 @@ import time
 from concurrent.futures import Future
 from typing import Final, NamedTuple
 
-from gossipsess.config import Config, OnUnavailable, check_on_unavailable
+from gossipsess.config import Config, OnUnavailable, check_login_keys, check_on_unavailable
 from gossipsess.model.record import REGISTERS
 from gossipsess.protocol.outcomes import Gone, Outcome
 from gossipsess.service import NodeService, RunningNode, process_node
@@ -34,11 +34,11 @@ class NodeSessions:
     """The sessions of this process's node, as one adapter sees them.
 
     `node` takes the place of the process's own node where it is given (tests, several nodes in one process), and
-    `on_unavailable` that of the node's setting. `idle_timeout_s` and `absolute_timeout_s` are the framework's own, for
-    where the settings leave them open; None: the library's.
+    `on_unavailable`, `login_keys` and `adopt` those of the node's settings. `idle_timeout_s` and `absolute_timeout_s`
+    are the framework's own, for where the settings leave them open; None: the library's.
 
     Raises:
-        ConfigError: `on_unavailable` is none of those.
+        ConfigError: `on_unavailable` or `login_keys` cannot be that.
     """
 
     def __init__(
@@ -50,10 +50,16 @@ class NodeSessions:
         *,
         idle_timeout_s: float | None = None,
         absolute_timeout_s: float | None = None,
+        login_keys: tuple[str, ...] | None = None,
+        adopt: bool | None = None,
     ) -> None:
         if on_unavailable is not None:
             check_on_unavailable(on_unavailable)
+        if login_keys is not None:
+            check_login_keys(login_keys)
         self._on_unavailable = on_unavailable
+        self._login_keys = login_keys
+        self._adopt = adopt
         self._session_class = session_class
         self._config = config
         self._node = node
@@ -88,7 +94,11 @@ class NodeSessions:
         node = self.launch()
         if isinstance(node, RunningNode):
             node.wait_ready(READY_TIMEOUT_S)
-        store = node.new_store(self._session_class, self._idle_timeout_s, self._absolute_timeout_s)
+        login_keys = node.config.login_keys if self._login_keys is None else self._login_keys
+        session_class = self._session_class
+        if login_keys != session_class.login_keys:
+            session_class = type(session_class.__name__, (session_class,), {"login_keys": login_keys})
+        store = node.new_store(session_class, self._idle_timeout_s, self._absolute_timeout_s)
         self._of_process = (os.getpid(), node, store)
         return store
 
@@ -97,6 +107,18 @@ class NodeSessions:
         """The node's settings. Known once there is a store."""
         assert self._of_process is not None, "the store came with it"
         return self._of_process[1].config
+
+    @property
+    def adopts(self) -> bool:
+        """Sessions that the framework's own have left in browsers are adopted. Known once there is a store."""
+        assert self._of_process is not None, "the store came with it"
+        return self._of_process[1].config.adopt == "on" if self._adopt is None else self._adopt
+
+    @property
+    def idle_is_open(self) -> bool:
+        """The settings leave it to the framework when an idle session ends. Known once there is a store."""
+        assert self._of_process is not None, "the store came with it"
+        return self._of_process[1].config.idle_timeout_s is None
 
     def stand_in(self, store: SessionStore) -> WebSession | None:
         """Return what takes the place of a session that is not available; None: the request is refused."""
@@ -146,25 +168,30 @@ def save(
 
     A stored session from which every key was deleted ends, and one in which somebody logged in gets a new id, unless
     `may_rotate` is False: no cookie can be set any more. `name` is the id cookie's; after a quarter of `max_age_s`
-    writes set the id cookie again, so that it outlasts a session in use.
+    writes set the id cookie again, so that it outlasts a session in use. That of an adopted session replaces the former
+    cookie.
 
     Raises:
         UnreplicableValue: a value was changed in place into something that cannot travel. Nothing is stored.
         SessionTooLarge: values have grown over a bound in place. Nothing is stored.
         MemoryFull: the session is new, and there is no room for it. The answer is 503. Nothing is stored.
     """
-    if not session.assigned and not session.changes() and not (may_rotate and session.rotates):
+    used = session.accessed  # by the application, and not by what follows
+    if not (session.adopted or session.assigned or session.changes() or (may_rotate and session.rotates)):
         return None  # most requests
     if not session.is_new and not session and any(key not in REGISTERS for key, _ in session.changes()):
         return Saving(store.invalidate(session), ((name, ""), (token_name(name), "")), ended=True)
     rotates = may_rotate and session.rotates
-    sets_id = session.is_new or rotates or wants_refresh(session, max_age_s)
+    sets_id = session.is_new or rotates or session.adopted or wants_refresh(session, max_age_s)
     before = session.record
     outcome = store.rotate(session) if rotates else store.commit(session)
-    if session.record is before:
-        return None
-    token = (token_name(name), session.token)
-    return Saving(outcome, ((name, session.id), token) if sets_id else (token,), ended=False)
+    if session.record is not before:
+        token = (token_name(name), session.token)
+        return Saving(outcome, ((name, session.id), token) if sets_id else (token,), ended=False)
+    # Another request may have ended or rotated it since; its answer has set the cookies.
+    if session.adopted and used and isinstance(store.load(session.id), WebSession):
+        return Saving(outcome, ((name, session.id),), ended=False)
+    return None
 
 
 def wants_refresh(session: WebSession, max_age_s: float | None) -> bool:

@@ -21,9 +21,10 @@ from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService, leave_at_sigterm
 from gossipsess.session import Session
 from gossipsess.store import SessionStore
-from gossipsess.waiting import in_thread, on_any_loop
+from gossipsess.waiting import in_thread, on_any_loop, steps_on_any_loop
 from gossipsess.web.adapter import NodeSessions, save
-from gossipsess.web.cookie import CookieSettings, SameSite
+from gossipsess.web.adoption import TimedSerializer, adoption, former_of_untrusted
+from gossipsess.web.cookie import CookieSettings, SameSite, cookie_values_untrusted
 from gossipsess.web.session import WebSession
 
 Scope = MutableMapping[str, Any]
@@ -64,14 +65,18 @@ class SessionMiddleware:
         config: the node's settings; None: those of the environment.
         node: a node to use instead of this process's own.
         on_unavailable: ``error`` or ``empty``; None: the node's setting.
+        login_keys: the keys that hold the user; None: the node's setting. `Config.login_keys` says what follows.
         idle_timeout_s, absolute_timeout_s: when sessions end by time, where the node's settings leave it open, seconds;
             None: 1800 and 43200.
+        former: reads the signed cookies, under the same name, of the session layer that this one takes the place of;
+            their sessions go on here. None: there was none.
+        adopt: False: they do not. None: the node's setting.
         The others: see `CookieSettings`. The default cookie needs HTTPS (or a browser on localhost); elsewhere
         give another `cookie_name` and ``secure=False``. A session that nobody wrote to for `max_age_s` is over
         even if its cookie still comes.
 
     Raises:
-        ConfigError: the cookie settings cannot work, or `on_unavailable` is none of those.
+        ConfigError: the cookie settings cannot work, or `on_unavailable` or `login_keys` cannot be that.
     """
 
     def __init__(
@@ -89,8 +94,11 @@ class SessionMiddleware:
         secure: bool = True,
         partitioned: bool = False,
         session_class: type[WebSession] = WebSession,
+        login_keys: tuple[str, ...] | None = None,
         idle_timeout_s: float | None = None,
         absolute_timeout_s: float | None = None,
+        former: TimedSerializer | None = None,
+        adopt: bool | None = None,
     ) -> None:
         self.app = app
         self._cookie = CookieSettings(
@@ -109,7 +117,10 @@ class SessionMiddleware:
             on_unavailable,
             idle_timeout_s=idle_timeout_s,
             absolute_timeout_s=absolute_timeout_s,
+            login_keys=login_keys,
+            adopt=adopt,
         )
+        self._former = former
 
     def around(self, app: ASGIApp) -> "SessionMiddleware":
         """Return a middleware around another application, with the same store; for frameworks that have one a route."""
@@ -262,12 +273,22 @@ class SessionMiddleware:
 
     async def _load(self, store: SessionStore, scope: Scope) -> WebSession:
         cookie = self._cookie.session_untrusted(scope["headers"])
-        found = None if cookie is None else store.load(cookie)
-        session: Session | None = await on_any_loop(found) if isinstance(found, Future) else found
+        if cookie is None:
+            session: Session | None = await self._adopted(store, scope) if self._former is not None else None
+        else:
+            found = store.load(cookie)
+            session = await on_any_loop(found) if isinstance(found, Future) else found
         if session is None or self._outlived(session):
             session = store.create()
         assert isinstance(session, WebSession), "the store was made for this class"
         return session
+
+    async def _adopted(self, store: SessionStore, scope: Scope) -> WebSession | None:
+        if not self._sessions.adopts:
+            return None
+        values = cookie_values_untrusted(scope["headers"], self._cookie.name)
+        former = former_of_untrusted(values, self._former, self._cookie.max_age_s)
+        return None if former is None else await steps_on_any_loop(adoption(store, former))
 
     def _outlived(self, session: Session) -> bool:
         max_age_s = self._cookie.max_age_s

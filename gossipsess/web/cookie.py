@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from typing import Final, Literal
 
 from gossipsess.errors import ConfigError
-from gossipsess.model.identity import is_session_id
+from gossipsess.model.identity import ID_CHARACTERS, is_session_id
 from gossipsess.tokens import TOKEN_CHARACTERS_MAX
 
 SameSite = Literal["lax", "strict", "none"]
@@ -44,20 +44,23 @@ def session_of_untrusted(ids: Iterable[str], tokens: Iterable[str]) -> str | Non
 
 
 def session_in_untrusted(lines: Iterable[bytes], name: str) -> str | None:
-    """Return the same, from the values of a request's Cookie headers; cookie values beyond ASCII are left out."""
-    ids: list[str] = []
-    tokens: list[str] = []
-    for line in lines:
-        for is_token, value in _cookies_named(name).findall(line):
-            if value.isascii():
-                (tokens if is_token else ids).append(value.strip().decode("ascii"))
-    return session_of_untrusted(ids, tokens)
+    """Return the same, from the values of a request's Cookie headers."""
+    found: list[tuple[bytes, bytes]] = [pair for line in lines for pair in _cookies_of_ours(name).findall(line)]
+    if not found:
+        return None
+    ids = {session_id for session_id, _ in found if session_id}
+    if len(ids) != 1:
+        return None
+    tokens = {token for _, token in found if token}
+    cookie = ids.pop() + b"." + tokens.pop() if len(tokens) == 1 else ids.pop()
+    return cookie.decode("ascii")
 
 
 @lru_cache(maxsize=64)  # names are the application's, not a client's
-def _cookies_named(name: str) -> re.Pattern[bytes]:
-    # Each request asks, and one search costs a quarter of taking the line apart in Python.
-    return re.compile(rb"(?:^|;)\s*%b(-v)?\s*=([^;]*)" % re.escape(name.encode("ascii")))
+def _cookies_of_ours(name: str) -> re.Pattern[bytes]:
+    # Each request asks, and one search costs a fifth of taking the line apart in Python.
+    form = rb"(?:^|;)\s*%b(?:\s*=\s*([0-9a-z]{%d})|-v\s*=\s*([0-9a-z]{1,%d}))\s*(?=;|\Z)"
+    return re.compile(form % (re.escape(name.encode("ascii")), ID_CHARACTERS, TOKEN_CHARACTERS_MAX))
 
 
 def cookie_values_untrusted(headers: Iterable[tuple[bytes, bytes]], name: str) -> Iterator[str]:

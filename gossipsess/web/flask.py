@@ -23,8 +23,8 @@ from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.store import SessionStore
-from gossipsess.waiting import blocking
-from gossipsess.web.adapter import NodeSessions, launch_early
+from gossipsess.waiting import blocking, steps_blocking
+from gossipsess.web.adapter import UNLIMITED_S, NodeSessions, launch_early
 from gossipsess.web.flask_like import FlaskLikeInterface, FlaskSession, UnavailableSession, unavailable
 
 _UNAVAILABLE: Final = "gossipsess.unavailable"  # key in the WSGI environ of a request that is to be refused
@@ -36,7 +36,12 @@ class GossipSessions:
     Flask's settings of the cookie count: SESSION_COOKIE_NAME, _DOMAIN, _PATH, _SECURE, _HTTPONLY, _SAMESITE,
     _PARTITIONED, and for a session that is `permanent`, PERMANENT_SESSION_LIFETIME. The id cookie of a permanent
     session is set anew after a quarter of that time, by every response with SESSION_REFRESH_EACH_REQUEST (Flask's
-    default), else by those that wrote. The version token's cookie is ``<name>-v``. No SECRET_KEY is needed.
+    default), else by those that wrote. The version token's cookie is ``<name>-v``.
+
+    A session that nobody uses ends after PERMANENT_SESSION_LIFETIME, permanent or not, as Flask's own does; the idle
+    and absolute timeouts of `Config`, where they are set, end it sooner. A cookie of Flask's own, signed with
+    SECRET_KEY or one of SECRET_KEY_FALLBACKS and valid still, begins a session with its data, once. For nothing else a
+    SECRET_KEY is needed.
 
     Where it cannot be known in time whether the session exists, no view runs: the answer is 503 with Retry-After,
     and the cookie stays. With `on_unavailable` ``empty`` the view runs, its session is empty and
@@ -57,9 +62,12 @@ class GossipSessions:
         config: the node's settings; None: those of the environment.
         node: a node to use instead of this process's own.
         on_unavailable: ``error`` or ``empty``; None: the node's setting.
+        login_keys: the keys that hold the user; None: the node's setting. `Config.login_keys` says what follows.
+        adopt: whether Flask's own cookies are adopted; None: the node's setting.
 
     Raises:
-        ConfigError: a setting of the node is wrong, or no port is free; or `on_unavailable` is none of those.
+        ConfigError: a setting of the node is wrong, or no port is free; or `on_unavailable` or `login_keys` cannot be
+            that.
     """
 
     def __init__(
@@ -69,8 +77,18 @@ class GossipSessions:
         config: Config | None = None,
         node: NodeService | None = None,
         on_unavailable: OnUnavailable | None = None,
+        login_keys: tuple[str, ...] | None = None,
+        adopt: bool | None = None,
     ) -> None:
-        self._sessions = NodeSessions(FlaskSession, config, node, on_unavailable)
+        self._sessions = NodeSessions(
+            FlaskSession,
+            config,
+            node,
+            on_unavailable,
+            absolute_timeout_s=UNLIMITED_S,
+            login_keys=login_keys,
+            adopt=adopt,
+        )
         if app is not None:
             self.init_app(app)
 
@@ -100,17 +118,15 @@ class GossipSessionInterface(FlaskLikeInterface):
     def open_session(self, app: Flask, request: Request) -> FlaskSession | UnavailableSession:
         """Return the session that the request's cookies name, or a new one. May block for at most 150 ms."""
         store = _store(self.sessions)
-        cookie = self.cookie_untrusted(app, request.cookies)
         try:
-            session = None if cookie is None else blocking(store.load(cookie))
+            return steps_blocking(self.opening(app, store, request, [request.environ.get("HTTP_COOKIE", "")]))
         except SessionUnavailable:
-            session = self.sessions.stand_in(store)
-            if session is None:
+            stand_in = self.sessions.stand_in(store)
+            if stand_in is None:
                 request.environ[_UNAVAILABLE] = True
                 return UnavailableSession()
-        session = store.create() if session is None else session
-        assert isinstance(session, FlaskSession), "the store was made for this class"
-        return session
+            assert isinstance(stand_in, FlaskSession), "the store was made for this class"
+            return stand_in
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Store what the request changed, and set the cookies. Blocks until confirmed, at most 250 ms by default.

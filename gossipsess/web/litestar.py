@@ -143,6 +143,7 @@ class GossipSessionConfig(ServerSideSessionConfig, InitPlugin):
         config: the node's settings; None: those of the environment.
         node: a node to use instead of this process's own.
         on_unavailable: ``error`` or ``empty``; None: the node's setting.
+        login_keys: the keys that hold the user; None: the node's setting. `Config.login_keys` says what follows.
 
     Raises:
         ImproperlyConfiguredException: `key` or `max_age` cannot be that.
@@ -153,6 +154,7 @@ class GossipSessionConfig(ServerSideSessionConfig, InitPlugin):
     config: Config | None = field(default=None, kw_only=True)
     node: NodeService | None = field(default=None, kw_only=True)
     on_unavailable: OnUnavailable | None = field(default=None, kw_only=True)
+    login_keys: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     __hash__ = object.__hash__  # Litestar keeps plugins in a set
 
@@ -181,7 +183,7 @@ class GossipSessionConfig(ServerSideSessionConfig, InitPlugin):
         """The one middleware, and so the one store, for all routes.
 
         Raises:
-            ConfigError: the cookie settings cannot work, or `on_unavailable` is none of those.
+            ConfigError: the cookie settings cannot work, or `on_unavailable` or `login_keys` cannot be that.
         """
         return asgi.SessionMiddleware(
             _nothing,
@@ -195,6 +197,7 @@ class GossipSessionConfig(ServerSideSessionConfig, InitPlugin):
             same_site=self.samesite,
             secure=self.secure,
             session_class=LitestarSession,
+            login_keys=self.login_keys,
             idle_timeout_s=self.max_age,
             absolute_timeout_s=UNLIMITED_S,
         )

@@ -27,8 +27,8 @@ from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.store import SessionStore
-from gossipsess.waiting import in_thread, on_asyncio
-from gossipsess.web.adapter import NodeSessions
+from gossipsess.waiting import in_thread, on_asyncio, steps_on_any_loop
+from gossipsess.web.adapter import UNLIMITED_S, NodeSessions
 from gossipsess.web.asgi import TRY_AGAIN_LATER
 from gossipsess.web.flask_like import FlaskLikeInterface, FlaskSession, UnavailableSession, unavailable
 
@@ -39,7 +39,12 @@ class GossipSessions:
     Quart's settings of the cookie count: SESSION_COOKIE_NAME, _DOMAIN, _PATH, _SECURE, _HTTPONLY, _SAMESITE,
     _PARTITIONED, and for a session that is `permanent`, PERMANENT_SESSION_LIFETIME. The id cookie of a permanent
     session is set anew after a quarter of that time, by every response with SESSION_REFRESH_EACH_REQUEST (Quart's
-    default), else by those that wrote. The version token's cookie is ``<name>-v``. No SECRET_KEY is needed.
+    default), else by those that wrote. The version token's cookie is ``<name>-v``.
+
+    A session that nobody uses ends after PERMANENT_SESSION_LIFETIME, permanent or not, as Quart's own does; the idle
+    and absolute timeouts of `Config`, where they are set, end it sooner. A cookie of Quart's own, signed with
+    SECRET_KEY or one of SECRET_KEY_FALLBACKS and valid still, begins a session with its data, once. For nothing else a
+    SECRET_KEY is needed.
 
     A websocket's session is read once, when it opens. What is written before the accept sets cookies there; what is
     written later is stored when the handler ends, also by the client's going, under the same id. A session that begins
@@ -61,9 +66,11 @@ class GossipSessions:
         config: the node's settings; None: those of the environment.
         node: a node to use instead of this process's own.
         on_unavailable: ``error`` or ``empty``; None: the node's setting.
+        login_keys: the keys that hold the user; None: the node's setting. `Config.login_keys` says what follows.
+        adopt: whether Quart's own cookies are adopted; None: the node's setting.
 
     Raises:
-        ConfigError: `on_unavailable` is none of those.
+        ConfigError: `on_unavailable` or `login_keys` cannot be that.
     """
 
     def __init__(
@@ -73,8 +80,18 @@ class GossipSessions:
         config: Config | None = None,
         node: NodeService | None = None,
         on_unavailable: OnUnavailable | None = None,
+        login_keys: tuple[str, ...] | None = None,
+        adopt: bool | None = None,
     ) -> None:
-        self._sessions = NodeSessions(FlaskSession, config, node, on_unavailable)
+        self._sessions = NodeSessions(
+            FlaskSession,
+            config,
+            node,
+            on_unavailable,
+            absolute_timeout_s=UNLIMITED_S,
+            login_keys=login_keys,
+            adopt=adopt,
+        )
         if app is not None:
             self.init_app(app)
 
@@ -117,16 +134,14 @@ class GossipSessionInterface(FlaskLikeInterface, SessionInterface):  # type: ign
     ) -> FlaskSession | UnavailableSession:
         """Return the session that the request's cookies name, or a new one."""
         store = await _store(self.sessions)
-        cookie = self.cookie_untrusted(app, request.cookies)
         try:
-            session = None if cookie is None else await on_asyncio(store.load(cookie))
+            return await steps_on_any_loop(self.opening(app, store, request, request.headers.getlist("Cookie")))
         except SessionUnavailable:
-            session = self.sessions.stand_in(store)
-            if session is None:
+            stand_in = self.sessions.stand_in(store)
+            if stand_in is None:
                 return UnavailableSession()
-        session = store.create() if session is None else session
-        assert isinstance(session, FlaskSession), "the store was made for this class"
-        return session
+            assert isinstance(stand_in, FlaskSession), "the store was made for this class"
+            return stand_in
 
     async def save_session(  # type: ignore[override]
         self, app: Quart, session: SessionMixin, response: SansIOResponse | None

@@ -1,8 +1,8 @@
 # Web session: a Session whose id changes when somebody logs in.
 #
 # An attacker who makes a visitor use an id that the attacker knows would share the visitor's login, if the login
-# kept the id (session fixation). So a new value under a key that frameworks keep the user in moves a stored session
-# to a new id; an application with other names for its user asks for that by `rotate`.
+# kept the id (session fixation). So a new value under a key that the user is kept in moves a stored session to a new
+# id; an application with other names for its user sets `login_keys`, or asks for that by `rotate`.
 # Why in the adapters and not in the store: only an answer that can set a cookie may retire the id it came with.
 # The same keys say whose the session is, so that `revoke` finds it; what an application assigns to `user` itself
 # stands until a login key changes again.
@@ -10,14 +10,13 @@
 # Dropped in silence, a login would be lost that its user saw succeed, and a logout that its user relies on.
 # Not here: the move itself (store.py), and the cookies that follow from it (adapter.py).
 
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
+from gossipsess.config import LOGIN_KEYS
 from gossipsess.errors import SessionUnavailable
 from gossipsess.model.revocation import USER_CHARACTERS_MAX
 from gossipsess.session import Session
 
-LOGIN_KEYS: Final = ("_auth_user_id", "_user_id", "user_id")
-"""Under which Django, Flask-Login and most tutorials keep the user."""
 _NO_DEFAULT: Final[Any] = object()
 
 
@@ -27,16 +26,20 @@ class WebSession(Session):
     Attributes:
         unavailable: this is an empty stand-in: whether the session exists that the client names cannot be known now.
             Reading finds nothing, and whatever would change it raises `SessionUnavailable`.
+        adopted: the client named it by a cookie of the framework's own, and does not have ours yet.
+        login_keys: the keys that hold the user; `Config.login_keys` says what follows.
     """
 
+    login_keys: ClassVar[tuple[str, ...]] = LOGIN_KEYS
     unavailable = False
+    adopted = False
     _asked_to_rotate = False  # stays set: at most one save of a request may rotate
 
     def rotate(self) -> None:
         """Give the session a new id when this request's changes are saved; its data stays, the old id ends.
 
-        For a login that puts the user under a key of the application's own; one that assigns a new value to
-        ``user_id``, ``_user_id``, ``_auth_user_id`` or `user` rotates by itself. On a websocket it counts before the
+        For a login that puts the user under a key that is not watched; one that assigns a new value to one of
+        `login_keys` or to `user` rotates by itself. On a websocket it counts before the
         accept: afterwards a client cannot be told of a new id.
         """
         self.accessed = True
@@ -45,13 +48,13 @@ class WebSession(Session):
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
-        if key in LOGIN_KEYS:
+        if key in self.login_keys:
             self.user = user_text(value)
 
     def __delitem__(self, key: str) -> None:
         super().__delitem__(key)
-        if key in LOGIN_KEYS:
-            left = [user_text(self[name]) for name in LOGIN_KEYS if name in self]
+        if key in self.login_keys:
+            left = [user_text(self[name]) for name in self.login_keys if name in self]
             self.user = left[0] if left else None
 
     def pop(self, key: str, /, default: Any = _NO_DEFAULT) -> Any:
@@ -73,7 +76,12 @@ class WebSession(Session):
         if self.is_new:
             return False  # nobody else knows its id
         logs_in = self._new_user is not None and self._new_user[0] is not None
-        return self._asked_to_rotate or logs_in or any(map(self._has_new, LOGIN_KEYS))
+        if self._asked_to_rotate or logs_in:
+            return True
+        for key in self.login_keys:
+            if self._has_new(key):
+                return True
+        return False
 
     def _has_new(self, key: str) -> bool:
         assigned = self._assigned.get(key)

@@ -2,10 +2,11 @@
 #
 # The arguments and the looks of the cookie are Starlette's own; only the import line changes. Applications use
 # `request.session` as the dict that Starlette says it is: they hand it to json.dumps or ask isinstance(..., dict).
-# So the session is one, filled when it is loaded.
+# So the session is one, filled when it is loaded. Starlette's own cookies, which hold the data, become sessions.
 # Not here: all the rest (asgi.py). Starlette itself is not imported.
 
-from typing import Any, Protocol, Self
+from importlib.util import find_spec
+from typing import Any, Final, Protocol, Self
 
 from gossipsess.config import Config, OnUnavailable
 from gossipsess.model.record import Record
@@ -13,8 +14,13 @@ from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.web import asgi
+from gossipsess.web.adapter import UNLIMITED_S
+from gossipsess.web.adoption import Base64Json
 from gossipsess.web.cookie import SameSite
 from gossipsess.web.session import WebSession
+
+FOREVER_IDLE_S: Final = 31 * 24 * 3600
+"""Where the cookie lasts as long as the browser is open: what nobody used for a month is not kept for ever."""
 
 
 class StarletteSession(WebSession, dict[str, Any]):
@@ -51,19 +57,23 @@ class SessionMiddleware(asgi.SessionMiddleware):
     """Give every request `request.session`, held by the cluster.
 
     Arguments:
-        secret_key: accepted so that existing lines keep working, and not used: the cookie carries an id and no
-            data, so there is nothing to sign. (What nodes share is `Config.secret`.)
+        secret_key: Starlette's own cookies that it has signed are adopted (`adopt`). Ours carry an id and no data, so
+            there is nothing to sign. (What nodes share is `Config.secret`.)
         session_cookie: name of the id cookie; the version token's is ``<session_cookie>-v``.
         max_age: seconds that a browser keeps the cookies, and that a session lives after it was last written; None:
-            until the browser closes. The idle and absolute timeouts of `Config` end a session all the same.
+            until the browser closes, and here for 31 days without use. The idle and absolute timeouts of `Config`,
+            where they are set, end a session sooner.
         path, same_site, https_only, domain, partitioned: as Starlette's.
         config: the node's settings; None: those of the environment.
         node: a node to use instead of this process's own.
         on_unavailable: ``error`` or ``empty``, where the session cannot be had in time; None: the node's setting.
             `asgi.SessionMiddleware` says what follows.
+        login_keys: the keys that hold the user; None: the node's setting. `Config.login_keys` says what follows.
+        adopt: whether a cookie of Starlette's own, valid still, begins a session with its data, once; None: the node's
+            setting.
 
     Raises:
-        ConfigError: the cookie settings cannot work, or `on_unavailable` is none of those.
+        ConfigError: the cookie settings cannot work, or `on_unavailable` or `login_keys` cannot be that.
     """
 
     def __init__(
@@ -81,6 +91,8 @@ class SessionMiddleware(asgi.SessionMiddleware):
         config: Config | None = None,
         node: NodeService | None = None,
         on_unavailable: OnUnavailable | None = None,
+        login_keys: tuple[str, ...] | None = None,
+        adopt: bool | None = None,
     ) -> None:
         super().__init__(
             app,
@@ -95,6 +107,11 @@ class SessionMiddleware(asgi.SessionMiddleware):
             secure=https_only,
             partitioned=partitioned,
             session_class=StarletteSession,
+            login_keys=login_keys,
+            idle_timeout_s=FOREVER_IDLE_S if max_age is None else max(0, max_age),
+            absolute_timeout_s=UNLIMITED_S,
+            former=Base64Json(secret_key) if secret_key and find_spec("itsdangerous") else None,
+            adopt=adopt,
         )
 
 

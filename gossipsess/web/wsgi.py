@@ -20,8 +20,9 @@ from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.store import SessionStore
 from gossipsess.waiting import blocking
-from gossipsess.web.adapter import NodeSessions, launch_early, save
+from gossipsess.web.adapter import NodeSessions, save
 from gossipsess.web.cookie import CookieSettings, SameSite
+from gossipsess.web.launch import launch_early
 from gossipsess.web.session import WebSession
 
 Environ = dict[str, Any]
@@ -65,12 +66,13 @@ class SessionMiddleware:
         config: the node's settings; None: those of the environment.
         node: a node to use instead of this process's own.
         on_unavailable: ``error`` or ``empty``; None: the node's setting.
+        login_keys: the keys that hold the user; None: the node's setting. `Config.login_keys` says what follows.
         The others: see `CookieSettings`. The default cookie needs HTTPS (or a browser on localhost); elsewhere give
         another `cookie_name` and ``secure=False``.
 
     Raises:
         ConfigError: a setting of the node is wrong, or no port is free; the cookie settings cannot work; or
-            `on_unavailable` is none of those.
+            `on_unavailable` or `login_keys` cannot be that.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class SessionMiddleware:
         same_site: SameSite = "lax",
         secure: bool = True,
         partitioned: bool = False,
+        login_keys: tuple[str, ...] | None = None,
     ) -> None:
         self.app = app
         self._cookie = CookieSettings(
@@ -98,7 +101,7 @@ class SessionMiddleware:
             secure=secure,
             partitioned=partitioned,
         )
-        self._sessions = NodeSessions(WebSession, config, node, on_unavailable)
+        self._sessions = NodeSessions(WebSession, config, node, on_unavailable, login_keys=login_keys)
         launch_early(self._sessions)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

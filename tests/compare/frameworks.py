@@ -9,8 +9,8 @@ import logging
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +18,6 @@ from typing import Any, NamedTuple
 from bench.redis_server import WHY_MISSING, redis_server
 from bench.request import SECRET, Answer, AsgiCaller, Caller, WsgiCaller
 from gossipsess.config import Config
-from gossipsess.protocol.events import Confirm
-from gossipsess.protocol.outcomes import Outcome, Revoked
 from gossipsess.service import NodeService, RunningNode, lone_node
 from gossipsess.session import Session
 from gossipsess.store import SessionStore
@@ -43,32 +41,14 @@ class Backend(NamedTuple):
 
 
 class RoutedStore(SessionStore):
-    """Each thread's operations go to the node that `here` names."""
+    """Whatever a thread asks of it the store of the node does that `here` names."""
 
     def __init__(self, stores: list[SessionStore]) -> None:
         self._stores = stores
 
-    @property
-    def _here(self) -> SessionStore:
-        return self._stores[here.node % len(self._stores)]
-
-    def create(self) -> Session:
-        return self._here.create()
-
-    def load(self, cookie: str) -> Session | Future[Session | None] | None:
-        return self._here.load(cookie)
-
-    def commit(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
-        return self._here.commit(session, confirm)
-
-    def rotate(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
-        return self._here.rotate(session, confirm)
-
-    def invalidate(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
-        return self._here.invalidate(session, confirm)
-
-    def revoke(self, user: str, confirm: Confirm | None = None) -> Revoked | Future[Revoked]:
-        return self._here.revoke(user, confirm)
+    def __getattribute__(self, name: str) -> Any:
+        stores = object.__getattribute__(self, "_stores")
+        return getattr(stores[here.node % len(stores)], name)
 
 
 class Routed(NodeService):
@@ -235,8 +215,7 @@ def _on_django(cluster: NodeService, left_out: Callable[[str, str], None]) -> It
     if find_spec("gossipsess.web.django") is None:
         left_out("gossipsess on Django", "there is no adapter for it")
         return
-    from gossipsess.web import django as ours
-
+    ours = import_module("gossipsess.web.django")  # once there are settings
     ours.configure(node=cluster)
     app = django_app(ours.__name__, f"{ours.__name__}.SessionMiddleware")
     yield Backend("Django", f"{OURS}, three nodes", WsgiCaller(app))

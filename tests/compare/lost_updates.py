@@ -26,7 +26,10 @@ from bench.request import Answer
 from .frameworks import OURS, Backend, View, backends, here
 
 PATIENCE_S: Final = 20.0
-USER: Final = 42
+BEFORE: Final = {"user_id": 7, "theme": "light", "cart": ["book"], "oauth_state": "of an earlier login"}
+"""What a session holds when a case begins, so that old data can be seen to come back."""
+AFTER: Final = {"user_id": 42, "theme": "dark", "cart": ["book", "lamp"], "oauth_state": "xyzzy"}
+"""What its requests make of that."""
 
 
 # --- views: what an application does with its session ---------------------------------------------------------------
@@ -49,12 +52,17 @@ gate = Gate()  # of the case that runs
 
 
 def _look(session: Any) -> object:
-    return {key: session[key] for key in ("user_id", "theme", "cart", "oauth_state") if key in session}
+    return {key: session[key] for key in BEFORE if key in session}
+
+
+def _start(session: Any) -> object:
+    session.update(BEFORE)
+    return None
 
 
 def _login(session: Any) -> object:
     getattr(session, "cycle_key", _nothing)()  # as Django's login() does
-    session["user_id"] = USER
+    session["user_id"] = AFTER["user_id"]
     return None
 
 
@@ -73,32 +81,28 @@ def _slow_look(session: Any) -> object:
     return seen
 
 
-def _set(key: str, value: object) -> View:
+def _set(key: str) -> View:
     def view(session: Any) -> object:
-        session[key] = value
+        session[key] = AFTER[key]
         return None
 
     return view
 
 
-def _slow_set(key: str, value: object) -> View:
-    def view(session: Any) -> object:
-        session.get(key)
-        gate.pause()
-        session[key] = value
-        return None
-
-    return view
-
-
-def _set_lasting(session: Any) -> object:
-    session.permanent = True  # Flask's word for one whose cookie outlasts the browser
-    session["theme"] = "dark"
+def _slow_set_theme(session: Any) -> object:
+    session.get("theme")
+    gate.pause()
+    session["theme"] = AFTER["theme"]
     return None
 
 
+def _start_lasting(session: Any) -> object:
+    session.permanent = True  # Flask's word for one whose cookie outlasts the browser
+    return _start(session)
+
+
 def _append(session: Any) -> object:
-    session["cart"].append("pen")
+    session["cart"].append("lamp")
     return None
 
 
@@ -106,13 +110,13 @@ VIEWS: Final[dict[str, View]] = {
     "look": _look,
     "login": _login,
     "logout": _logout,
+    "start": _start,
+    "start_lasting": _start_lasting,
     "slow_look": _slow_look,
-    "set_theme": _set("theme", "dark"),
-    "set_lasting": _set_lasting,
-    "slow_set_theme": _slow_set("theme", "dark"),
-    "set_cart": _set("cart", ["book"]),
+    "slow_set_theme": _slow_set_theme,
+    "set_cart": _set("cart"),
+    "set_oauth_state": _set("oauth_state"),
     "append": _append,
-    "set_oauth_state": _set("oauth_state", "xyzzy"),
 }
 
 
@@ -130,12 +134,6 @@ class Browser:
     def get(self, view: str) -> Any:
         """Ask for a view; return what it answered."""
         return self._take(self._send(view))
-
-    def status(self, view: str) -> int:
-        """Ask for a view; return the status of its answer."""
-        answer = self._send(view)
-        self._take_cookies(answer)
-        return answer.status
 
     @contextmanager
     def while_pending(self, view: str) -> Iterator[list[Answer]]:
@@ -199,7 +197,7 @@ class Seen(NamedTuple):
 
 def different_keys(browser: Browser) -> Seen:
     """Two requests at once change different keys."""
-    browser.get("login")
+    browser.get("start")
     with browser.while_pending("slow_set_theme"):
         browser.get("set_cart")
     return _missing(browser, "theme", "cart")
@@ -207,7 +205,7 @@ def different_keys(browser: Browser) -> Seen:
 
 def login_read_over(browser: Browser) -> Seen:
     """A request that only reads is under way while the user logs in."""
-    browser.get("set_theme")
+    browser.get("start")
     with browser.while_pending("slow_look"):
         browser.get("login")
     return _missing(browser, "user_id")
@@ -215,7 +213,7 @@ def login_read_over(browser: Browser) -> Seen:
 
 def lasting_login_read_over(browser: Browser) -> Seen:
     """The same, of a session whose cookie outlasts the browser."""
-    browser.get("set_lasting")
+    browser.get("start_lasting")
     with browser.while_pending("slow_look"):
         browser.get("login")
     return _missing(browser, "user_id")
@@ -223,7 +221,7 @@ def lasting_login_read_over(browser: Browser) -> Seen:
 
 def login_written_over(browser: Browser) -> Seen:
     """A request that changes another key is under way while the user logs in."""
-    browser.get("set_cart")
+    browser.get("start")
     with browser.while_pending("slow_set_theme"):
         browser.get("login")
     return _missing(browser, "user_id")
@@ -231,7 +229,7 @@ def login_written_over(browser: Browser) -> Seen:
 
 def oauth_state(browser: Browser) -> Seen:
     """A request is under way while the redirect to the login provider puts its state into the session."""
-    browser.get("set_cart")
+    browser.get("start")
     with browser.while_pending("slow_set_theme"):
         browser.get("set_oauth_state")
     return _missing(browser, "oauth_state")
@@ -263,7 +261,7 @@ def error_after_logout(browser: Browser) -> Seen:
 
 def error_after_login(browser: Browser) -> Seen:
     """A request is under way while another tab logs in."""
-    browser.get("set_cart")
+    browser.get("start")
     with browser.while_pending("slow_set_theme") as answers:
         browser.get("login")
     return _refused(answers[0])
@@ -271,14 +269,14 @@ def error_after_login(browser: Browser) -> Seen:
 
 def appended(browser: Browser) -> Seen:
     """A view appends to a list in the session."""
-    browser.get("set_cart")
+    browser.get("start")
     browser.get("append")
-    cart = browser.get("look")["cart"]
-    return Seen(cart != ["book", "pen"], f"{len(cart)} of 2 items")
+    return _missing(browser, "cart")
 
 
 def _missing(browser: Browser, *wanted: str) -> Seen:
-    missing = sorted(set(wanted) - set(browser.get("look")))
+    seen = browser.get("look")
+    missing = [key for key in wanted if seen.get(key) != AFTER[key]]
     return Seen(bool(missing), f"lost: {', '.join(missing)}" if missing else "kept")
 
 
@@ -307,6 +305,9 @@ CASES: Final[dict[str, Callable[[Browser], Seen]]] = {
 
 ONLY: Final = {"2 the same, of a permanent session (Flask)": "Flask"}
 """Cases that one framework's own words describe."""
+AS_DJANGO_SAYS: Final = ("Django", "4")
+"""Whoever changes a session that another request has ended gets a 400 (SessionInterrupted). Django's own tests demand
+that of every engine, so ours does it too: the one line in which ours may do as others do."""
 
 
 class Line(NamedTuple):
@@ -320,6 +321,11 @@ class Line(NamedTuple):
     rounds: int
     what: str
     """What happened, the last time that it was lost, else the last time."""
+
+
+def counts(line: Line) -> bool:
+    """Say whether a line tells something against those sessions."""
+    return line.lost > 0 and (line.framework, line.case[0]) != AS_DJANGO_SAYS
 
 
 def play(case: str, backend: Backend, rounds: int) -> Line:
@@ -348,7 +354,7 @@ def main() -> int:
                 if ONLY.get(case, backend.framework) != backend.framework:
                     continue
                 line = play(case, backend, options.rounds)
-                ours_lost += line.lost if line.sessions.startswith(OURS) else 0
+                ours_lost += line.sessions.startswith(OURS) and counts(line)
                 if options.json:
                     print(json.dumps(line._asdict()), flush=True)
                 else:

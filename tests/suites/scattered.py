@@ -35,8 +35,8 @@ class ScatteredStore(SessionStore):
         self._asked[number] += 1
         return self._stores[number]
 
-    def create(self) -> Session:
-        return self._any().create()
+    def create(self, name: bytes | None = None) -> Session:
+        return self._any().create(name)
 
     def load(self, cookie: str) -> Session | Future[Session | None] | None:
         return self._any().load(cookie)
@@ -49,6 +49,14 @@ class ScatteredStore(SessionStore):
 
     def invalidate(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
         return self._any().invalidate(session, confirm)
+
+    def mark(self, name: bytes) -> Session | Future[Session | None] | None:
+        return self._any().mark(name)
+
+    def adopt(
+        self, session: Session, name: bytes, signed_at: float, ends_at: float
+    ) -> tuple[Outcome | Future[Outcome], Outcome | Future[Outcome]]:
+        return self._any().adopt(session, name, signed_at, ends_at)
 
     def revoke(self, user: str, confirm: Confirm | None = None) -> Revoked | Future[Revoked]:
         return self._any().revoke(user, confirm)

@@ -35,6 +35,8 @@ FROM_ENV = {
     "secondaries": ("2", 2),
     "count_by": ("host", "host"),
     "on_unavailable": ("empty", "empty"),
+    "login_keys": ("account, member", ("account", "member")),
+    "adopt": ("off", "off"),
 }
 
 
@@ -231,6 +233,7 @@ def test_half_a_node_is_not_called_no_number():
         ("all_to_all_below", "1", "^GOSSIPSESS_ALL_TO_ALL_BELOW=1 must be a whole number from 2"),
         ("count_by", "zone", "^GOSSIPSESS_COUNT_BY='zone' must be 'node' or 'host'"),
         ("on_unavailable", "none", "^GOSSIPSESS_ON_UNAVAILABLE='none' must be 'error' or 'empty'"),
+        ("adopt", "true", "^GOSSIPSESS_ADOPT='true' must be 'on' or 'off'"),
         ("port", "-1", "^GOSSIPSESS_PORT=-1 must"),
         ("confirm", "-1", "^GOSSIPSESS_CONFIRM=-1 must"),
         ("idle_timeout_s", "0", "^GOSSIPSESS_IDLE_TIMEOUT_S=0.0 must"),

@@ -227,6 +227,45 @@ def test_the_cookie_of_a_permanent_session_is_renewed_after_a_quarter_of_its_lif
     assert set(set_cookies(client.get("/append"))) == of_write
 
 
+@pytest.mark.parametrize("path", ["/append", "/permanent"])
+@pytest.mark.parametrize(
+    ("lifetime", "timeouts", "lives", "is_over"),
+    [
+        (None, {}, timedelta(days=30), timedelta(days=32)),
+        (timedelta(hours=2), {}, timedelta(minutes=119), timedelta(minutes=122)),
+        (None, {"idle_timeout_s": 3600}, timedelta(minutes=59), timedelta(minutes=62)),
+        (None, {"absolute_timeout_s": 3600}, timedelta(minutes=59), timedelta(minutes=61)),
+    ],
+)
+def test_a_session_lives_as_long_as_flasks_own_unless_the_settings_say_otherwise(
+    path, lifetime, timeouts, lives, is_over
+):
+    """Flask takes its cookie for PERMANENT_SESSION_LIFETIME since it was set, whether the session is permanent or not.
+
+    Also where the application says so after the extension was there.
+    """
+    for after, there in ((lives, True), (is_over, False)):
+        node = lone_node(Config(**timeouts))
+        app = app_of(node)
+        app.permanent_session_lifetime = lifetime or app.permanent_session_lifetime
+        client = app.test_client()
+        client.get(path)
+        cookie = client.get_cookie("session").value
+        node.node.replica.sessions.clock.offset_ms += after // timedelta(milliseconds=1)
+        later = app.test_client()
+        later.set_cookie("session", cookie)
+        assert bool(later.get("/view").json) is there
+
+
+def test_a_request_that_only_reads_writes_no_lifetime(node):
+    """It is a part of the session that does not change."""
+    client = app_of(node).test_client()
+    client.get("/append")
+    [record] = node.node.records.values()
+    client.get("/view")
+    assert list(node.node.records.values()) == [record]
+
+
 def test_a_session_that_was_ended_meanwhile_stays_ended(node):
     """A slow request must not log the user in again, and must not put the dead id back into the browser."""
     node.node.replica.sessions.clock.offset_ms -= 100_000

@@ -140,19 +140,35 @@ def test_arguments_may_be_given_by_position_as_to_starlettes_own():
     assert line.endswith("; path=/p; Max-Age=60; httponly; samesite=strict; secure; partitioned")
 
 
-def test_a_cookie_of_starlettes_own_middleware_is_no_session():
-    """It is what browsers still send on the day of the change; it must neither fail nor be adopted."""
-    former = client_of(middleware=StarlettesOwn, secret_key="example")
-    former.post("/update", json={"some": "data"})
-    client = client_of(secret_key="example")
-    client.cookies = former.cookies
-    assert client.get("/view").json() == {"session": {}}
-
-
 def test_a_session_that_max_age_has_ended_is_gone_even_if_its_cookie_comes():
     client = client_of(max_age=-1)
     cookie = set_cookies(client.post("/update", json={"some": "data"}))["session"]
     assert client.get("/view", headers={"cookie": cookie.partition(";")[0]}).json() == {"session": {}}
+
+
+HOUR_S, DAY_S = 3600, 24 * 3600
+
+
+@pytest.mark.parametrize(
+    ("settings", "timeouts", "lives_s", "is_over_s"),
+    [
+        ({}, {}, 13 * DAY_S, 15 * DAY_S),
+        ({"max_age": 60 * DAY_S}, {}, 59 * DAY_S, 61 * DAY_S),
+        ({"max_age": None}, {}, 30 * DAY_S, 32 * DAY_S),
+        ({}, {"idle_timeout_s": HOUR_S}, HOUR_S - 60, HOUR_S + 61),
+        ({}, {"absolute_timeout_s": HOUR_S}, HOUR_S - 60, HOUR_S + 1),
+    ],
+)
+def test_a_session_lives_as_long_as_starlettes_own_unless_the_settings_say_otherwise(
+    settings, timeouts, lives_s, is_over_s
+):
+    """Whoever changes one import does not expect that users are logged out after half an hour."""
+    for after_s, session in ((lives_s, {"some": "data"}), (is_over_s, {})):
+        node = lone_node(Config(**timeouts))
+        client = client_of(node=node, **settings)
+        cookie = set_cookies(client.post("/update", json={"some": "data"}))["session"].partition(";")[0]
+        node.node.replica.sessions.clock.offset_ms += after_s * 1000
+        assert TestClient(client.app).get("/view", headers={"cookie": cookie}).json() == {"session": session}
 
 
 def test_a_value_that_cannot_travel_is_refused_where_it_is_assigned_and_the_rest_is_kept(backend):

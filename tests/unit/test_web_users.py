@@ -10,12 +10,14 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from gossipsess import Confirmed, Revoked
+from gossipsess.config import LOGIN_KEYS, Config
+from gossipsess.errors import ConfigError
 from gossipsess.model.identity import sid_of
 from gossipsess.model.record import empty_record
 from gossipsess.service import lone_node
 from gossipsess.web.adapter import save
 from gossipsess.web.flask import GossipSessions
-from gossipsess.web.session import LOGIN_KEYS, WebSession
+from gossipsess.web.session import WebSession
 from gossipsess.web.starlette import SessionMiddleware, revoke
 
 NEW_ID = "0" * 32
@@ -70,9 +72,41 @@ def test_an_application_with_a_key_of_its_own_says_itself_whose_the_session_is()
     assert not one.rotates
 
 
-def flask_app(node):
+@pytest.mark.parametrize("by", ["setting", "argument"])
+def test_the_login_keys_are_the_applications_to_say(by):
+    """One with a key of its own would else have to remember to rotate; and ``user_id`` may be no login in it."""
+    keys = ("account", "member")
+    node = lone_node(Config(login_keys=keys) if by == "setting" else Config(login_keys=()))
+    app, sessions = flask_app(node, **({"login_keys": keys} if by == "argument" else {}))
+
+    @app.get("/put/<key>/<value>")
+    def put(key, value):
+        session[key] = value
+        return {"user": session.user}
+
+    client = app.test_client()
+
+    def id_after(path):
+        client.get(path)
+        return client.get_cookie("session").value
+
+    ids = [id_after(f"/put/{key}/1") for key in ("cart", "user_id", "account", "account", "member")]
+    assert ids[0] == ids[1] != ids[2] == ids[3] != ids[4]
+    assert client.get("/put/member/kim").json == {"user": "kim"}
+    assert sessions.revoke("kim").sessions == 1
+
+
+@pytest.mark.parametrize("keys", ["user_id", ["user_id"], ("",), (1,)])
+def test_login_keys_that_are_none_are_refused_at_once(keys):
+    """One key without its tuple would watch every letter of it."""
+    for make in (GossipSessions, lambda **named: SessionMiddleware(None, **named), Config):
+        with pytest.raises(ConfigError, match="login_keys"):
+            make(login_keys=keys)
+
+
+def flask_app(node, **settings):
     app = Flask("shop")
-    sessions = GossipSessions(app, node=node)
+    sessions = GossipSessions(app, node=node, **settings)
 
     @app.get("/login/<user>")
     def login(user):
