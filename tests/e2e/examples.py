@@ -104,12 +104,9 @@ SERVE: Final[Mapping[str, Callable[[int], list[str]]]] = {
     "wsgi": gunicorn_at,
 }
 """The examples, and how each is served."""
-ADOPTED: Final[Mapping[By, frozenset[str]]] = {
-    "diff": frozenset({"starlette", "fastapi", "flask", "quart"}),
-    "run": frozenset({"starlette", "fastapi", "flask", "quart", "django"}),
-}
-"""Those whose visitors stay logged in: what they have are signed cookies. (Litestar's own sessions are in its memory.
-Django is to be told which engine was before; `gossipsess run` does so.)"""
+ADOPTED: Final = frozenset({"starlette", "fastapi", "flask", "django", "quart"})
+"""Those whose visitors stay logged in by the change: what they have are signed cookies, and not an id of something that
+was in the former process's memory."""
 BY_DIFF_ONLY: Final = frozenset({"wsgi"})
 """`gossipsess run` knows the sessions of frameworks, and WSGI has none."""
 
@@ -424,7 +421,7 @@ def show_elsewhere(framework: str, by: By) -> Told:
     told = Told(rounds=0)
 
     async def visit(site: Site, former_url: str) -> None:
-        if framework in ADOPTED[by]:
+        if framework in ADOPTED:
             await Visitor("former visitor", site, told, tokens=True).stay(former_url)
         for index in range(len(site.app_urls)):
             await Visitor(f"<visitor> {index}", site, told, tokens=True).visit_each(index)
