@@ -113,7 +113,7 @@ class Session(MutableMapping[str, Any]):
                 if not 0 <= seconds <= LIMIT_S_MAX:
                     raise ValueError(f"a session's limit of {seconds!r} seconds; allowed are 0 to {LIMIT_S_MAX}.")
                 number = register_value(round(seconds * 1000))
-                stored = self._record.entries.get(key)
+                stored = self.record.entries.get(key)
                 if stored is None or stored.value != number:
                     self._limits[key] = number
                 else:

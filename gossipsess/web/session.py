@@ -84,7 +84,7 @@ class WebSession(Session):
         if self._asked_to_rotate or logs_in:
             return True
         for key in self.login_keys:  # each write asks
-            if key in self._assigned and self._has_new(key):
+            if key in self._draft.assigned and self._has_new(key):
                 return True
         return False
 
