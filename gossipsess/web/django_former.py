@@ -20,9 +20,6 @@ from django.core.exceptions import ImproperlyConfigured
 
 from gossipsess.errors import SessionUnavailable
 from gossipsess.model.table import TOMBSTONE_MS
-from gossipsess.session import Session
-from gossipsess.store import SessionStore
-from gossipsess.waiting import Steps
 from gossipsess.web.adoption import FORMER_CHARACTERS_MAX, Former
 
 log = logging.getLogger("gossipsess")
@@ -91,12 +88,6 @@ def former_session(key: str | None) -> FormerSession | None:
     if not engine or not key or len(key) > FORMER_CHARACTERS_MAX:
         return None
     return FormerSession(engine, key)
-
-
-def become(store: SessionStore, former: FormerSession) -> Steps[tuple[Session | None, bool]]:
-    """Return the steps to the session that a former one has become, and whether it has become one, if ended since."""
-    session: Session | None = yield store.load(store.create(former.name).id)
-    return session, session is not None or (yield store.mark(former.name)) is not None
 
 
 def _cannot_be_asked(error: Exception) -> SessionUnavailable:

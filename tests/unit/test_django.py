@@ -8,7 +8,7 @@ import sys
 import threading
 
 import pytest
-from django.contrib.sessions.backends.base import UpdateError
+from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.contrib.sessions.middleware import SessionMiddleware as DjangosMiddleware
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.utils import timezone
@@ -157,7 +157,6 @@ def test_a_copy_of_a_session_begins_with_create(node):
 def test_a_key_that_is_to_be_created_is_made_here_all_the_same():
     """Whoever may name an id may plant it."""
     session = engine.SessionStore(UNKNOWN_ID)
-    session["a"] = 1
     session.save(must_create=True)
     assert session.session_key != UNKNOWN_ID
     assert is_session_id(session.session_key)
@@ -174,6 +173,15 @@ def test_an_id_that_nobody_made_is_never_adopted(node, cookie):
     client.get("/put/user/kim")
     assert key_of(client) != cookie
     assert list(node.node.records) == [sid_of(key_of(client))]
+
+
+def test_what_exists_cannot_be_created():
+    """Django's word for it is CreateError."""
+    key = stored(a=1).session_key
+    for session in (engine.SessionStore(key), engine.SessionStore(key)):
+        with pytest.raises(CreateError):
+            session.save(must_create=True)
+        session["b"] = 2
 
 
 def test_values_keep_their_types():
