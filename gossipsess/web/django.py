@@ -34,6 +34,7 @@ from gossipsess.protocol.outcomes import Gone, Outcome, Revoked
 from gossipsess.service import NodeService, lone_node
 from gossipsess.session import LIMIT_S_MAX
 from gossipsess.store import SessionStore as Store
+from gossipsess.subkeys import SessionCounter, SessionSet
 from gossipsess.waiting import Steps, blocking, in_thread, on_any_loop, steps_blocking, steps_on_any_loop
 from gossipsess.web.adapter import NodeSessions, launch_early
 from gossipsess.web.adoption import adoption
@@ -196,6 +197,19 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         """Remove every key."""
         self._get_session().clear()
         self.modified = True
+
+    def is_empty(self) -> bool:
+        """Say whether there is no session under a key, and nothing to store under one."""
+        session = self._cached
+        return not self._session_key and (session is None or session.is_empty)
+
+    def counter_of(self, name: str) -> SessionCounter:
+        """Return a counter to which requests add at the same moment; see `Session.counter_of`."""
+        return self._get_session().counter_of(name)
+
+    def set_of(self, name: str) -> SessionSet:
+        """Return a set whose members requests add and discard at the same moment; see `Session.set_of`."""
+        return self._get_session().set_of(name)
 
     def flush(self) -> None:
         """End the session for good; what is written afterwards begins another."""

@@ -10,8 +10,10 @@ import threading
 import pytest
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.contrib.sessions.middleware import SessionMiddleware as DjangosMiddleware
+from django.http import HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.utils import timezone
+from django.utils.module_loading import import_string
 
 from gossipsess.config import Config
 from gossipsess.errors import SessionUnavailable, UnreplicableValue
@@ -72,6 +74,35 @@ def test_only_what_changed_travels(node):
     stamps = {key: entry.stamp for key, entry in record.entries.items()}
     newest = {key for key, stamp in stamps.items() if stamp == max(stamps.values())}
     assert newest - REGISTERS == {"two"}
+
+
+@pytest.mark.parametrize("middleware", [django_project.settings.MIDDLEWARE, ENGINE_ALONE.options["MIDDLEWARE"]])
+def test_a_counter_and_a_set_alone_make_a_session_and_two_requests_at_once_both_count(middleware):
+    """They are content that Django's own test for an empty session does not see."""
+
+    def look(request):
+        request.session.counter_of("visits").add()
+        request.session.set_of("seen").add(request.path)
+        return HttpResponse("")
+
+    with override_settings(MIDDLEWARE=middleware):
+        request = RequestFactory().get("/a")
+        answer = import_string(middleware[0])(look)(request)
+        first = answer.cookies["sessionid"].value
+        requests = [engine.SessionStore(first) for _ in range(2)]
+        for number, session in enumerate(requests):
+            session.counter_of("visits").add()
+            session.set_of("seen").add(number)
+        for session in requests:
+            session.save()
+        again = engine.SessionStore(first)
+        assert (again.counter_of("visits").value, set(again.set_of("seen"))) == (3, {"/a", 0, 1})
+        assert (dict(again.items()), again.is_empty()) == ({}, False)
+        again.cycle_key()
+        moved = engine.SessionStore(again.session_key)
+        assert (moved.counter_of("visits").value, len(moved.set_of("seen"))) == (3, 3)
+        moved.flush()
+        assert moved.counter_of("visits").value == 0
 
 
 @pytest.mark.parametrize("middleware", [django_project.settings.MIDDLEWARE, ENGINE_ALONE.options["MIDDLEWARE"]])
