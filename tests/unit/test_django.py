@@ -312,6 +312,16 @@ def test_a_user_is_logged_out_everywhere():
     assert desk.get("/view").json()["_auth_user_id"] == "7", "a later login counts"
 
 
+def test_who_logs_out_everywhere_from_within_a_request_is_answered():
+    """The revocation ends the very session that the answer would save."""
+    client = Client()
+    client.get("/login/7")
+    response = client.get("/log-out-everywhere")
+    assert response.status_code == 200
+    assert client.cookies["sessionid"].value == ""
+    assert client.get("/view").json() == {}
+
+
 def test_a_request_that_changes_what_another_has_ended_is_interrupted(node):
     """Django's answer, 400: nothing of it is stored, and the ended session does not come back."""
     client = Client()
@@ -616,6 +626,23 @@ def test_an_async_view_uses_its_session_as_a_sync_one_does(node):
         }
 
     asyncio.run(scenario())
+    assert not live(node)
+
+
+@ENGINE_ALONE
+def test_with_the_engine_alone_an_async_view_uses_its_session_too(node):
+    """One line is enough to be rid of SynchronousOnlyOperation."""
+
+    async def scenario():
+        client = AsyncClient()
+        answers = [(await client.get("/async/append")).content for _ in range(2)]
+        before = client.cookies["sessionid"].value
+        told = (await client.get("/async/login/7")).content.decode()
+        assert told == client.cookies["sessionid"].value != before
+        await client.get("/async/logout")
+        return answers
+
+    assert asyncio.run(scenario()) == [b"1", b"2"]
     assert not live(node)
 
 
