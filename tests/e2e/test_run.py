@@ -152,7 +152,9 @@ def test_who_logged_in_stays_logged_in_when_that_process_is_killed(tmp_path: Pat
         assert running.ask(running.ports[1], cookies)["user"] == USER
 
 
-@pytest.mark.parametrize("cell", ["starlette, uvicorn", "flask, flask run", "quart, hypercorn"])
+@pytest.mark.parametrize(
+    "cell", ["starlette, uvicorn", "flask, flask run", "quart, hypercorn", "django, gunicorn -w 2"]
+)
 def test_who_was_logged_in_before_zero_code_stays_logged_in(cell: str, tmp_path: Path) -> None:
     """Switched on in the middle of a day it must log nobody out: what the framework's own cookie says is taken over."""
     example, server, _ = CELLS[cell]

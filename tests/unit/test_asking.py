@@ -10,8 +10,7 @@ import pytest
 from gossipsess import Config
 from gossipsess.cli import asking
 from gossipsess.cli.__main__ import main
-from gossipsess.runtime import inquiry
-from gossipsess.runtime import driver
+from gossipsess.runtime import driver, inquiry
 from gossipsess.status import snapshot
 from tests.unit.machines import ALICE, BOB, CAROL, Clocked
 
@@ -135,7 +134,6 @@ def test_a_probe_imports_hardly_more_than_the_standard_library(command, tmp_path
     code = f"""
 import sys
 from gossipsess.cli.__main__ import main
-from gossipsess.runtime import inquiry
 try:
     main(["{command}"])
 finally:
