@@ -12,8 +12,8 @@
 #           requests' cookies, outside the timed part, as do all checks. In each round every row does a batch of each
 #           kind, so that rows meet the same noise; a figure is the median over rounds of the difference to the batch
 #           without sessions in the same round.
-# Clock:    the wall clock, since a stock backend may wait for its server; --cpu takes this thread's processor time, which
-#           does not count who else uses the machine, nor the server that is waited for.
+# Clock:    the wall clock, since a stock backend may wait for its server; --cpu takes this thread's processor time,
+#           which does not count who else uses the machine, nor the server that is waited for.
 # Not here: bounds. Whoever runs this judges; tests/e2e/test_bench.py sees that it works.
 
 import argparse

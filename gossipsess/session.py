@@ -112,7 +112,12 @@ class Session(MutableMapping[str, Any]):
             if seconds is not None:
                 if not 0 <= seconds <= LIMIT_S_MAX:
                     raise ValueError(f"a session's limit of {seconds!r} seconds; allowed are 0 to {LIMIT_S_MAX}.")
-                self._limits[key] = register_value(round(seconds * 1000))
+                number = register_value(round(seconds * 1000))
+                stored = self.record.entries.get(key)
+                if stored is None or stored.value != number:
+                    self._limits[key] = number
+                else:
+                    self._limits.pop(key, None)
 
     def counter_of(self, name: str) -> SessionCounter:
         """Return a counter of this session, 0 where nobody has added to it; see `SessionCounter`.
@@ -206,6 +211,11 @@ class Session(MutableMapping[str, Any]):
     def __len__(self) -> int:
         self.accessed = True
         return len([key for key in self._draft.present() if key[:1] != RESERVED])
+
+    def __bool__(self) -> bool:
+        for _ in self:  # without counting the others
+            return True
+        return False
 
     def __contains__(self, key: object) -> bool:
         self.accessed = True

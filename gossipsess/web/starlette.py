@@ -38,6 +38,15 @@ class StarletteSession(WebSession, dict[str, Any]):  # type: ignore[misc]  # `|`
         super().__delitem__(key)
         dict.pop(self, key, None)  # one that cannot be read is not in there
 
+    def pop(self, key: str, /, *default: Any) -> Any:
+        """Remove a key and return its value, as a dict does. One that is not there leaves `accessed` as it is."""
+        used = self.accessed
+        used = key in self or used  # asking counts as use, too
+        try:
+            return super().pop(key, *default)
+        finally:
+            self.accessed = used  # `request.session` has said already that the session is in use
+
     def ended(self, record: Record) -> None:
         """Become empty: the session is no more."""
         super().ended(record)

@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
-from importlib import import_module
 
 import pytest
 from django.contrib.sessions.backends.base import UpdateError
@@ -21,11 +19,10 @@ from gossipsess.config import Config
 from gossipsess.errors import SessionUnavailable, UnreplicableValue
 from gossipsess.model.identity import is_session_id, sid_of
 from gossipsess.model.record import REGISTERS
-from gossipsess.service import NodeService, lone_node
+from gossipsess.service import lone_node
 from tests.unit import django_project
+from tests.unit.django_project import clocked, engine, live, served_by
 from tests.unit.web_support import UNKNOWN_ID, HeldBackNode, TestUser, fill, node_that_misses_a_peer
-
-engine = import_module("gossipsess.web.django")  # once there are settings
 
 WEEK_S, DAY_S = 7 * 24 * 3600, 24 * 3600
 ENGINE_ALONE = override_settings(MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"])
@@ -36,29 +33,6 @@ def node():
     """A node of the test's own."""
     with served_by(lone_node()) as service:
         yield service
-
-
-@contextmanager
-def served_by(service, on_unavailable=None):
-    before = engine._configured
-    engine.configure(node=service, on_unavailable=on_unavailable)
-    try:
-        yield service
-    finally:
-        engine._configured = before
-
-
-@contextmanager
-def clocked(**settings):
-    """A node whose clock stands still until it is told to go on."""
-    now_s = [0.0]
-    with served_by(NodeService(Config(discovery="none", **settings), None, lambda: now_s[0])):
-        yield lambda seconds: now_s.__setitem__(0, now_s[0] + seconds)
-
-
-def live(service):
-    """Return the records of sessions that have not ended."""
-    return [record for record in service.node.records.values() if not record.tombstone]
 
 
 def stored(**values):
