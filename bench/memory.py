@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 from bench.redis_server import WHY_MISSING, redis_server
 from gossipsess.config import Config
 from gossipsess.service import lone_node
+from gossipsess.session import Session
 
 WARM_UP: Final = 1000
 """Sessions made before anything is measured: modules, pools and dictionaries have come to their size."""
@@ -46,25 +47,31 @@ def measure(sessions: int, extra_bytes: int) -> dict[str, float]:
     """Fill a node of this process; return bytes a session."""
     node = lone_node(Config(memory_limit_mb=MEMORY_LIMIT_MB))
 
-    def fill(count: int) -> None:
+    def fill(count: int) -> Session:
         for _ in range(count):
             session = node.store.create()
             session.update(values())
             if extra_bytes:
                 session["extra"] = secrets.token_bytes(extra_bytes)
             node.store.commit(session)
+        return session
 
     fill(WARM_UP)
     gc.collect()
     before, account_before = _resident_bytes(), node.status().memory_bytes
-    fill(sessions)
+    last = fill(sessions)
     gc.collect()
+    resident, account = _resident_bytes() - before, node.status().memory_bytes
+    node.store.invalidate(last)
+    freed = account - node.status().memory_bytes
+    each = round((account - account_before) / sessions)
     return {
         "sessions": sessions,
         "extra_bytes": extra_bytes,
         "json_bytes": len(json.dumps(values())),
-        "resident_bytes": round((_resident_bytes() - before) / sessions),
-        "account_bytes": round((node.status().memory_bytes - account_before) / sessions),
+        "resident_bytes": round(resident / sessions),
+        "account_bytes": each,
+        "ended_account_bytes": each - freed,
     }
 
 
@@ -115,7 +122,8 @@ def main() -> int:
     else:
         print(
             f"{options.sessions} sessions of five keys, {figures['json_bytes'] + options.bytes} bytes as JSON: "
-            f"{figures['resident_bytes']} bytes resident each, {figures['account_bytes']} by the account"
+            f"{figures['resident_bytes']} bytes resident each, {figures['account_bytes']} by the account "
+            f"({figures['ended_account_bytes']} once it has ended, for a day)"
         )
         print(f"in Redis {redis} bytes each" if redis is not None else f"not measured: {WHY_MISSING}")
     return 0

@@ -17,6 +17,7 @@ from gossipsess.model.adoption import adopted, mark_sid
 from gossipsess.model.identity import ENTROPY_BYTES, Sid, is_session_id, session_id, sid_of
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, Record, dead_record, empty_record
 from gossipsess.model.revocation import user_sid
+from gossipsess.model.subkeys import Added
 from gossipsess.model.table import Life, register_value
 from gossipsess.node import Node
 from gossipsess.protocol.events import (
@@ -170,7 +171,8 @@ class SessionStore:
             MemoryFull: there is no room for it. Nothing is stored.
         """
         now_ms, signed_ms, ends_ms = self._node.time_ms(), round(signed_at * 1000), round(ends_at * 1000)
-        changes = tuple({**dict(self._registers(signed_ms)), **dict(session.changes())}.items())
+        held = {**dict(self._registers(signed_ms)), **dict(session.changes())}
+        changes = tuple([(key, value) for key, value in held.items() if not isinstance(value, Added)])  # no counters
         wait = self._new_wait()
         delta = adopted(session.record.sid, changes, name, signed_ms, now_ms)
         written = self._node.submit(Adopt(delta, self._confirm, wait.set_result))

@@ -31,6 +31,7 @@ from gossipsess.model.record import (
     recounted,
 )
 from gossipsess.model.revocation import Owners, is_user_sid, login_of, user_entry
+from gossipsess.model.subkeys import Change, resolved
 
 TOMBSTONE_MS: Final = 24 * 3600 * 1000
 """Tombstones outlive the longest partition this promises to survive. Dropped earlier, a node that comes back with
@@ -116,7 +117,7 @@ class Table:
         return self.records.get(sid) or empty_record(sid)
 
     def write(
-        self, sid: Sid, changes: Iterable[tuple[str, bytes | None]], stamp: Stamp, origin: NodeId, now_s: float
+        self, sid: Sid, changes: Iterable[tuple[str, Change]], stamp: Stamp, origin: NodeId, now_s: float
     ) -> Record:
         """Apply a local write to a session that is not dead; return its new record.
 
@@ -124,13 +125,14 @@ class Table:
         of this node.
 
         Raises:
-            SessionTooLarge: the record would be over its bound. Nothing has changed.
+            SessionTooLarge: the record, or a counter in it, would be over its bound. Nothing has changed.
         """
         old = self.records.get(sid)
         base = old or empty_record(sid)
         remembered = sid in self._dropped.copies
         claimed = not (remembered and self._dropped.is_ahead_of(base))
-        new = base.written(changes, stamp, origin, claimed=claimed)
+        entries = resolved(changes, base.entries, stamp, origin, behind=not claimed)
+        new = base.written(entries, stamp, origin, claimed=claimed)
         if new.size > SESSION_BYTES_MAX and (old is None or new.size > old.size):
             raise SessionTooLarge(
                 f"with what other requests have written meanwhile the session would have {new.size} bytes; at most "

@@ -166,7 +166,7 @@ def save(
 ) -> Saving | None:
     """Store what a request changed; None where that is nothing, or the session is no more.
 
-    A stored session from which every key was deleted ends, and one in which somebody logged in gets a new id, unless
+    A stored session in which nothing is left ends, and one in which somebody logged in gets a new id, unless
     `may_rotate` is False: no cookie can be set any more. `name` is the id cookie's; after a quarter of `max_age_s`
     writes set the id cookie again, so that it outlasts a session in use. That of an adopted session replaces the former
     cookie.
@@ -179,7 +179,7 @@ def save(
     used = session.accessed  # by the application, and not by what follows
     if not (session.assigned or session.adopted or session.changes()):
         return None  # most requests
-    if not session.is_new and not session and any(key not in REGISTERS for key, _ in session.changes()):
+    if not session.is_new and session.is_empty and any(key not in REGISTERS for key, _ in session.changes()):
         return Saving(store.invalidate(session), ((name, ""), (token_name(name), "")), ended=True)
     rotates = may_rotate and session.rotates
     sets_id = session.is_new or rotates or session.adopted or wants_refresh(session, max_age_s)

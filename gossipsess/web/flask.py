@@ -97,7 +97,9 @@ class GossipSessions:
         app.session_interface = GossipSessionInterface(self._sessions)
         app.url_value_preprocessor(_refuse_if_unavailable)  # comes before every `before_request`
         app.register_error_handler(SessionUnavailable, _refuse_change)
-        app.handle_exception = partial(_refuse_late_change, app, app.handle_exception)  # type: ignore[method-assign]
+        # Without naming the application: one that refers to itself is freed late.
+        others = vars(app).get("handle_exception")
+        app.handle_exception = partial(_refuse_late_change, others)  # type: ignore[method-assign]
         launch_early(self._sessions)
 
     def revoke(self, user: object, confirm: Confirm | None = None) -> Revoked:
@@ -172,8 +174,13 @@ def _refuse_change(error: Exception) -> ResponseReturnValue:
     return current_app.handle_http_exception(unavailable())
 
 
-def _refuse_late_change(app: Any, handle_exception: Callable[..., Response], *raised: Any) -> Response:
-    """Answer as for a view where Flask asks no error handler: for a hook after the view, or such a handler itself."""
+def _refuse_late_change(others: Callable[..., Response] | None, *raised: Any) -> Response:
+    """Answer as for a view where Flask asks no error handler: for a hook after the view, or such a handler itself.
+
+    `others`: what stood in the place of `Flask.handle_exception` before.
+    """
+    app: Any = current_app._get_current_object()  # type: ignore[attr-defined]
+    handle_exception: Callable[..., Response] = others or partial(type(app).handle_exception, app)
     *context, error = raised  # before the error, Flask's development version hands on a context
     stand_in = _changed_stand_in(error)
     if stand_in is None:

@@ -17,6 +17,7 @@ from werkzeug.sansio.response import Response
 
 from gossipsess.errors import SessionTooLarge, UnreplicableValue
 from gossipsess.model.record import Record
+from gossipsess.protocol.events import Changes
 from gossipsess.protocol.outcomes import Outcome
 from gossipsess.session import Session
 from gossipsess.store import SessionStore
@@ -35,6 +36,7 @@ class FlaskSession(WebSession, SessionMixin):
         self.opened_permanent = "_permanent" in record.entries and self.permanent
         self.refused = False  # it could not be saved, or a change of it was refused, and the answer says so
         self.accessed = False
+        self._stored = False  # something that this request has changed
 
     @property
     def permanent(self) -> bool:
@@ -54,12 +56,22 @@ class FlaskSession(WebSession, SessionMixin):
 
     @property
     def modified(self) -> bool:
-        """There is something to commit, changes inside values included. Assigning to it is harmless."""
-        return super().modified
+        """This request has changed something, inside values included, stored or not. Assigning to it is harmless."""
+        return self._stored or super().modified
 
     @modified.setter
     def modified(self, value: bool) -> None:
         pass  # what applications say by ``session.modified = True`` is noticed anyway
+
+    def committed(self, record: Record, token: str, changes: Changes) -> None:
+        """Go on from the state that a commit of `changes` left."""
+        super().committed(record, token, changes)
+        self._stored = True
+
+    def ended(self, record: Record) -> None:
+        """Become empty: the session is no more."""
+        super().ended(record)
+        self._stored = True
 
     def _changing(self, how: str) -> None:
         if not self.refused:  # hooks that write after a 503 must not make a 500 of it
@@ -117,7 +129,7 @@ class FlaskLikeInterface(SessionInterface):
         raise again would hide that page.
         """
         idle_s = self._idle_s(app)
-        if idle_s is not None:
+        if idle_s is not None and (session.assigned or not session.is_new):
             session.limit(idle_s=idle_s)
         try:
             return save(store, session, self.get_cookie_name(app), self._max_age_s(app, session), may_rotate=may_rotate)

@@ -84,12 +84,12 @@ class WebSession(Session):
         if self._asked_to_rotate or logs_in:
             return True
         for key in self.login_keys:  # each write asks
-            if key in self._assigned and self._has_new(key):
+            if key in self._draft.assigned and self._has_new(key):
                 return True
         return False
 
     def _has_new(self, key: str) -> bool:
-        assigned = self._assigned.get(key)
+        assigned = self._draft.assigned.get(key)
         stored = self.record.entries.get(key)
         return assigned is not None and (stored is None or stored.value != assigned)
 

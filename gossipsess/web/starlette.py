@@ -6,7 +6,7 @@
 # Not here: all the rest (asgi.py). Starlette itself is not imported.
 
 from importlib.util import find_spec
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol
 
 from gossipsess.config import Config, OnUnavailable
 from gossipsess.model.record import Record
@@ -23,7 +23,7 @@ FOREVER_IDLE_S: Final = 31 * 24 * 3600
 """Where the cookie lasts as long as the browser is open: what nobody used for a month is not kept for ever."""
 
 
-class StarletteSession(WebSession, dict[str, Any]):
+class StarletteSession(WebSession, dict[str, Any]):  # type: ignore[misc]  # `|` gives a dict, as both say
     """A `WebSession` that is a dict too."""
 
     def __init__(self, session_id: str, record: Record, **rest: Any) -> None:
@@ -32,16 +32,20 @@ class StarletteSession(WebSession, dict[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
-        dict.__setitem__(self, key, value)
+        dict.__setitem__(self, key, self[key])
 
     def __delitem__(self, key: str) -> None:
         super().__delitem__(key)
-        dict.__delitem__(self, key)
+        dict.pop(self, key, None)  # one that cannot be read is not in there
 
-    # dict's own would go past __setitem__. (The `|` that mypy compares it with stays dict's, and gives a dict.)
-    def __ior__(self, other: Any) -> Self:  # type: ignore[override, misc]
-        self.update(other)
-        return self
+    def pop(self, key: str, /, *default: Any) -> Any:
+        """Remove a key and return its value, as a dict does. One that is not there leaves `accessed` as it is."""
+        used = self.accessed
+        used = key in self or used  # asking counts as use, too
+        try:
+            return super().pop(key, *default)
+        finally:
+            self.accessed = used  # `request.session` has said already that the session is in use
 
     def ended(self, record: Record) -> None:
         """Become empty: the session is no more."""

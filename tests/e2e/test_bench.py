@@ -421,6 +421,7 @@ def test_what_a_session_takes_in_memory_is_more_than_its_values_and_near_the_acc
     figures = json.loads(done.stdout)
     assert figures["resident_bytes"] > figures["json_bytes"] + 1000
     assert figures["resident_bytes"] < figures["account_bytes"] < 2 * figures["resident_bytes"]
+    assert 0 < figures["ended_account_bytes"] < figures["account_bytes"] - 1000
     assert figures["redis_bytes"] is None or figures["redis_bytes"] > 1000
 
 

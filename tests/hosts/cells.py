@@ -56,6 +56,11 @@ _HYPERCORN: Final = ("-m", "hypercorn", "-b", "127.0.0.1:{port}")
 _FLASK: Final = ("-m", "flask", "--app", "wsgi_shop", "run", "-p", "{port}")
 _WAITRESS: Final = ("-m", "waitress", "--listen", "127.0.0.1:{port}", "wsgi_shop:app")
 
+_DJANGO: Final = ("-m", "django", "runserver", "127.0.0.1:{port}", "--settings", "django_shop")
+_DJANGO_WSGI: Final = (*_GUNICORN, "-w", "2", "-k", "gthread", "django.core.wsgi:get_wsgi_application()")
+_DJANGO_SETTINGS: Final = (("DJANGO_SETTINGS_MODULE", "django_shop"),)
+_DJANGOS_OWN: Final = (("SHOP_MIDDLEWARE", "django.contrib.sessions.middleware.SessionMiddleware"),)
+
 CELLS: Final[tuple[Cell, ...]] = (
     Cell("uvicorn", "", "one process", "asgi_shop", _UVICORN),
     Cell("uvicorn", "", "spawn, --workers", "asgi_shop", (*_UVICORN, "--workers", "2"), 2, True),
@@ -101,4 +106,29 @@ CELLS: Final[tuple[Cell, ...]] = (
     Cell("waitress", "", "one process", "wsgi_shop", _WAITRESS),
     Cell("flask run", "", "one process", "wsgi_shop", _FLASK),
     Cell("flask run", "", "reloader, --debug", "wsgi_shop", (*_FLASK, "--debug"), 1, True, "reloads"),
+    Cell("runserver", "", "one process, --noreload", "django_shop", (*_DJANGO, "--noreload")),
+    Cell("runserver", "", "reloader", "django_shop", _DJANGO, 1, True, "reloads"),
+    Cell("runserver", "SESSION_ENGINE alone", "reloader", "django_shop", _DJANGO, 1, True, "reloads", _DJANGOS_OWN),
+    Cell(
+        "gunicorn",
+        "-k gthread, Django",
+        "fork",
+        "django_shop",
+        _DJANGO_WSGI,
+        2,
+        True,
+        environ=_DJANGO_SETTINGS,
+        needs=("django",),
+    ),
+    Cell(
+        "gunicorn",
+        "-k gthread, Django",
+        "fork, --preload",
+        "django_shop",
+        (*_DJANGO_WSGI, "--preload"),
+        2,
+        True,
+        environ=_DJANGO_SETTINGS,
+        needs=("django",),
+    ),
 )

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_POST
 
 settings.configure(
     SECRET_KEY=os.environ.get("SHOP_KEY", "only for trying out"),
-    ALLOWED_HOSTS=["*"],
+    ALLOWED_HOSTS=["127.0.0.1", "localhost"],
     ROOT_URLCONF=__name__,
     SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
     MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"],

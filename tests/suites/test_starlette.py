@@ -1,0 +1,17 @@
+"""Starlette's own session tests pass with our sessions as they do with Starlette's."""
+
+import pytest
+
+from tests.suites.running import compared
+from tests.suites.sources import NotFetched
+from tests.suites.starlette_suite import SUITE
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_starlettes_own_session_tests_pass_as_with_its_own_sessions(nodes):
+    """The measure of a drop-in; on a lone node, and with each operation on a random one of three."""
+    try:
+        verdict, said = compared(SUITE, nodes)
+    except NotFetched as error:
+        pytest.skip(str(error))
+    assert verdict.good, said + verdict.text("starlette", nodes)
