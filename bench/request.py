@@ -12,8 +12,8 @@
 #           requests' cookies, outside the timed part, as do all checks. In each round every row does a batch of each
 #           kind, so that rows meet the same noise; a figure is the median over rounds of the difference to the batch
 #           without sessions in the same round.
-# Clock:    the wall clock, since a stock backend may wait for its server; --cpu takes this thread's processor time, which
-#           does not count who else uses the machine, nor the server that is waited for.
+# Clock:    the wall clock, since a stock backend may wait for its server; --cpu takes this thread's processor time,
+#           which does not count who else uses the machine, nor the server that is waited for.
 # Not here: bounds. Whoever runs this judges; tests/e2e/test_bench.py sees that it works.
 
 import argparse
@@ -34,9 +34,9 @@ from typing import Any, Final, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script, with or without install
 
-from bench.redis_server import WHY_MISSING, redis_server  # noqa: E402
-from gossipsess.config import Config  # noqa: E402
-from gossipsess.service import NodeService, lone_node  # noqa: E402
+from bench.redis_server import WHY_MISSING, redis_server
+from gossipsess.config import Config
+from gossipsess.service import NodeService, lone_node
 
 KINDS: Final = ("unused", "read", "write")
 WITHOUT: Final = "without sessions"

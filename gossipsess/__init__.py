@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         MemoryFull,
         SessionTooLarge,
         SessionUnavailable,
+        UnreadableValue,
         UnreplicableValue,
     )
     from gossipsess.inline import open_node
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from gossipsess.session import Session
     from gossipsess.status import GainStatus, MemberStatus, Status
     from gossipsess.subscription import Change, Subscription
+    from gossipsess.wire.value_types import register_type
 
 __all__ = [
     "Change",
@@ -44,8 +46,10 @@ __all__ = [
     "SessionUnavailable",
     "Status",
     "Subscription",
+    "UnreadableValue",
     "UnreplicableValue",
     "open_node",
+    "register_type",
 ]
 
 
@@ -57,6 +61,7 @@ _MODULES = {
         "MemoryFull",
         "SessionTooLarge",
         "SessionUnavailable",
+        "UnreadableValue",
         "UnreplicableValue",
     ),
     "inline": ("open_node",),  # only a Trio application pays for importing Trio
@@ -64,6 +69,7 @@ _MODULES = {
     "session": ("Session",),
     "status": ("GainStatus", "MemberStatus", "Status"),
     "subscription": ("Change", "Subscription"),
+    "wire.value_types": ("register_type",),
 }
 
 

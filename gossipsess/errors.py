@@ -1,6 +1,7 @@
 # Every exception gossipsess raises, grouped by whose fault it is.
 #
-# The application's:  ConfigError, UnreplicableValue, SessionTooLarge. The message says what to write instead.
+# The application's:  ConfigError, UnreplicableValue, UnreadableValue, SessionTooLarge. The message says what to write
+#                     instead.
 # The moment's:       SessionUnavailable, MemoryFull. Nothing is lost; the same request may succeed a little later.
 # A peer's or a stranger's bytes:  WireError and below. Counted and dropped where they arrive; a request never
 #                     sees one, and no state has changed when one is raised.
@@ -20,6 +21,23 @@ class UnreplicableValue(GossipsessError, TypeError):
     Attributes:
         path: where the refused value sits, as Python would write it: ``session['user'].profile``.
         type_name: the refused value's type.
+    """
+
+    def __init__(self, message: str, *, path: str, type_name: str) -> None:
+        super().__init__(message)
+        self.path = path
+        self.type_name = type_name
+
+
+class UnreadableValue(GossipsessError, TypeError):
+    """A stored value holds an object that this process cannot make; raised where it is read.
+
+    Its type is not registered here (`register_type`), or its `from_value` failed. The value is kept and replicated as
+    it is, and every other key can be read.
+
+    Attributes:
+        path: where it is kept: ``session['user']``.
+        type_name: the name under which its type is registered elsewhere.
     """
 
     def __init__(self, message: str, *, path: str, type_name: str) -> None:

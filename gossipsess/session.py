@@ -3,33 +3,26 @@
 # It is one request's own copy: values are decoded when read, encoded when assigned, and never shared with another
 # request. A value that cannot travel is refused where it is assigned. A value that can be changed in place (a
 # list, say) is encoded once more when the request commits, and counts as changed if its bytes differ.
+# What is to be committed waits in a draft (draft.py), which the views of counters and sets (subkeys.py) share.
 
-from collections.abc import Iterator, MutableMapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import suppress
+from typing import Any, Final, Self
 
-from gossipsess.errors import SessionTooLarge, UnreplicableValue
-from gossipsess.model.record import (
-    ABSOLUTE,
-    CREATED,
-    IDLE,
-    KEY_CHARACTERS_MAX,
-    RESERVED,
-    SESSION_BYTES_MAX,
-    USER,
-    Record,
-    entry_bytes,
-)
+from gossipsess.draft import Draft
+from gossipsess.errors import SessionTooLarge, UnreadableValue, UnreplicableValue
+from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, KEY_CHARACTERS_MAX, RESERVED, USER, Record
 from gossipsess.model.revocation import USER_CHARACTERS_MAX, user_entry, user_of, user_value
+from gossipsess.model.subkeys import MEMBER, NAME_CHARACTERS_MAX, Change
 from gossipsess.model.table import register, register_value
 from gossipsess.protocol.events import Changes, Dot
-from gossipsess.wire.values import decode_value, encode_value
-
-KEYS_MAX: Final = 1024
-"""Keys of one session, deleted ones included: a deleted key must be remembered as long as the session lives."""
+from gossipsess.subkeys import SessionCounter, SessionSet
+from gossipsess.wire.values import as_read_here, decode_value, encode_value
 
 LIMIT_S_MAX: Final = 10**10
 
-_REGISTERS_BYTES: Final = sum(entry_bytes(key, bytes(8)) for key in (CREATED, IDLE, ABSOLUTE))
+_TEXT: Final = 3
+"""CBOR's major type of text: the first three bits of what is encoded."""
 _UNCHANGEABLE: Final = frozenset({str, int, float, bool, type(None), bytes})
 
 
@@ -49,7 +42,6 @@ class Session(MutableMapping[str, Any]):
 
     # Most requests leave these as they are, and do not pay for setting them.
     accessed = False
-    _bytes: int | None = None  # of all values; counted at the first assignment
     _new_user: tuple[str | None] | None = None  # None: not changed by this request
 
     def __init__(
@@ -67,22 +59,21 @@ class Session(MutableMapping[str, Any]):
         self.created_at = created_at
         self.accessed_at = accessed_at
         self.token = token
-        self._record = record
+        self._draft = Draft(record)
         self._unmet = unmet
         self._stale = stale or bool(unmet)
         self._live: dict[str, Any] = {}  # values decoded or assigned by this request
-        self._assigned: dict[str, bytes | None] = {}  # encoded; None: deleted
         self._limits: dict[str, bytes] = {}  # registers set by this request
 
     @property
     def sid(self) -> str:
         """The one-way hash of the id under which the session is replicated, 32 hexadecimal digits; safe to log."""
-        return self._record.sid.hex()
+        return self.record.sid.hex()
 
     @property
     def is_new(self) -> bool:
         """Nothing of it has been stored yet."""
-        return not self._record.entries
+        return not self.record.entries
 
     @property
     def stale(self) -> bool:
@@ -97,7 +88,7 @@ class Session(MutableMapping[str, Any]):
         the user that it has already is no login, and changes nothing.
         """
         self.accessed = True
-        return self._new_user[0] if self._new_user is not None else user_of(user_entry(self._record))
+        return self._new_user[0] if self._new_user is not None else user_of(user_entry(self.record))
 
     @user.setter
     def user(self, user: str | None) -> None:
@@ -105,7 +96,7 @@ class Session(MutableMapping[str, Any]):
         self._changing("session.user = ...")
         if user is not None:
             check_user(user)
-        self._new_user = None if user == user_of(user_entry(self._record)) else (user,)
+        self._new_user = None if user == user_of(user_entry(self.record)) else (user,)
 
     def limit(self, *, idle_s: float | None = None, ends_at: float | None = None) -> None:
         """Set when this session ends by time, in place of the store's settings; kept with the next commit.
@@ -122,11 +113,42 @@ class Session(MutableMapping[str, Any]):
                 if not 0 <= seconds <= LIMIT_S_MAX:
                     raise ValueError(f"a session's limit of {seconds!r} seconds; allowed are 0 to {LIMIT_S_MAX}.")
                 number = register_value(round(seconds * 1000))
-                stored = self._record.entries.get(key)
+                stored = self.record.entries.get(key)
                 if stored is None or stored.value != number:
                     self._limits[key] = number
                 else:
                     self._limits.pop(key, None)
+
+    def counter_of(self, name: str) -> SessionCounter:
+        """Return a counter of this session, 0 where nobody has added to it; see `SessionCounter`.
+
+        Its name has at most 222 characters, and has nothing to do with a key of the same name.
+
+        Raises:
+            UnreplicableValue: the name is no text, or none that UTF-8 can carry.
+            SessionTooLarge: it is too long.
+        """
+        _check_name(f"session.counter_of({name!r})", name)
+        return SessionCounter(self._draft, self._used, name)
+
+    def set_of(self, name: str) -> SessionSet:
+        """Return a set of this session, empty where nobody has added to it; see `SessionSet`.
+
+        Its name has at most 222 characters, and has nothing to do with a key of the same name.
+
+        Raises:
+            UnreplicableValue: the name is no text, or none that UTF-8 can carry.
+            SessionTooLarge: it is too long.
+        """
+        _check_name(f"session.set_of({name!r})", name)
+        return SessionSet(self._draft, self._used, name)
+
+    @property
+    def is_empty(self) -> bool:
+        """There is nothing in it: no key, no counter that is not 0, no member of a set."""
+        draft = self._draft
+        has_keys = any(key[:1] != RESERVED or key.startswith(MEMBER) for key in draft.present())
+        return not has_keys and not any(draft.counted(name) for name in draft.counters())
 
     @property
     def modified(self) -> bool:
@@ -136,7 +158,7 @@ class Session(MutableMapping[str, Any]):
     @property
     def assigned(self) -> bool:
         """This request has assigned, deleted or limited something. What it changed inside a value is not looked at."""
-        return bool(self._assigned or self._new_user or self._limits)
+        return bool(self._draft.assigned or self._draft.added or self._new_user or self._limits)
 
     @property
     def cookie(self) -> str:
@@ -147,22 +169,22 @@ class Session(MutableMapping[str, Any]):
         self.accessed = True
         if key in self._live:
             return self._live[key]
-        if key in self._assigned:
-            raise KeyError(key)  # deleted by this request
-        entry = self._record.entries.get(key)
-        if entry is None or entry.value is None or key[:1] == RESERVED:
+        encoded = self._draft.get(key)
+        if encoded is None or key[:1] == RESERVED:
             raise KeyError(key)
-        value = self._live[key] = decode_value(entry.value)
+        value = self._live[key] = decode_value(encoded, f"session[{key!r}]")
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.accessed = True
         self._changing(f"session[{key!r}] = ...")
         self._check_key(key)
-        encoded = encode_value(value, f"session[{key!r}]")
-        self._check_room(key, encoded)
-        self._assigned[key] = encoded
-        self._live[key] = value
+        path = f"session[{key!r}]"
+        encoded = encode_value(value, path)
+        self._draft.assign(key, encoded, path)
+        # Of a lazy text the str is kept, so that it stays what it was when it was assigned.
+        is_lazy = encoded[0] >> 5 == _TEXT and type(value) is not str
+        self._live[key] = decode_value(encoded) if is_lazy else value
 
     def __delitem__(self, key: str) -> None:
         self.accessed = True
@@ -170,43 +192,29 @@ class Session(MutableMapping[str, Any]):
         if key not in self:
             raise KeyError(key)
         self._live.pop(key, None)
-        if key in self._record.entries:
-            self._assigned[key] = None
-        else:
-            del self._assigned[key]
-        self._bytes = None
+        self._draft.unassign(key)
+
+    def __ior__(self, other: Any) -> Self:
+        self.update(other)
+        return self
+
+    def __or__(self, other: Any) -> dict[str, Any]:
+        return self.copy() | dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Any) -> dict[str, Any]:
+        return dict(other) | self.copy() if isinstance(other, Mapping) else NotImplemented
 
     def __iter__(self) -> Iterator[str]:
         self.accessed = True
-        assigned = self._assigned
-        for key, entry in self._record.entries.items():
-            if key not in assigned:
-                if entry.value is not None and key[:1] != RESERVED:
-                    yield key
-            elif assigned[key] is not None:
-                yield key
-        for key in list(assigned):
-            if key not in self._record.entries:
-                yield key
+        return (key for key in self._draft.present() if key[:1] != RESERVED)
 
     def __len__(self) -> int:
         self.accessed = True
-        assigned = self._assigned
-        number = 0
-        for key, entry in self._record.entries.items():
-            number += entry.value is not None and key[:1] != RESERVED and key not in assigned
-        for value in assigned.values():
-            number += value is not None
-        return number
+        return len([key for key in self._draft.present() if key[:1] != RESERVED])
 
     def __contains__(self, key: object) -> bool:
         self.accessed = True
-        if key in self._assigned:
-            return self._assigned[key] is not None
-        if not isinstance(key, str) or key[:1] == RESERVED:
-            return False
-        entry = self._record.entries.get(key)
-        return entry is not None and entry.value is not None
+        return isinstance(key, str) and key[:1] != RESERVED and self._draft.get(key) is not None
 
     def __reversed__(self) -> Iterator[str]:
         return reversed(list(self))
@@ -223,43 +231,52 @@ class Session(MutableMapping[str, Any]):
         raise KeyError("the session is empty")
 
     def clear(self) -> None:
-        """Remove every key, as a dict does; a stored session then ends with the request."""
+        """Remove every key, as a dict does, and what counters and sets hold; a stored session then ends as it is saved.
+
+        Values are not read, so that one which cannot be read here keeps nobody logged in.
+        """
         self._changing("session.clear()")
-        super().clear()
+        for key in list(self):
+            del self[key]
+        for key in [key for key in self._draft.present() if key.startswith(MEMBER)]:
+            self._draft.unassign(key)
+        for name in self._draft.counters():
+            self._draft.zero(name)
 
     def copy(self) -> dict[str, Any]:
         """Return the values as a plain dict."""
         return dict(self)
 
     def changes(self) -> Changes:
-        """Return what this request changed: (key, encoded value or None where deleted).
+        """Return what this request changed: (key, encoded value, None where deleted, or what was added to a counter).
 
         Raises:
             UnreplicableValue: something put inside a list, say, cannot travel.
             SessionTooLarge: values have grown over a bound in place.
         """
-        changed: dict[str, bytes | None] = {}
+        changed: dict[str, Change] = {}
         if self._new_user is not None:
             (user,) = self._new_user
             changed[USER] = None if user is None else user_value(user)
         grown_by = 0
-        entries = self._record.entries
-        for key, encoded in self._assigned.items():
+        draft, entries = self._draft, self.record.entries
+        for key, encoded in draft.assigned.items():
             entry = entries.get(key)
             if entry is None or entry.value != encoded:
                 changed[key] = encoded
         for key, value in self._live.items():
             if type(value) in _UNCHANGEABLE:
                 continue
-            encoded = encode_value(value, f"session[{key!r}]")
-            entry = entries.get(key)
-            if entry is None or entry.value != encoded:
-                changed[key] = encoded
-                grown_by += entry_bytes(key, encoded) - self._size_of(key)
-                if grown_by > 0:
-                    self._check_size(key, self._size() + grown_by)
-            else:
+            path = f"session[{key!r}]"
+            encoded = encode_value(value, path)
+            if self._is_stored(key, encoded):
                 changed.pop(key, None)
+                continue
+            changed[key] = encoded
+            grown_by += draft.growth(key, encoded)
+            if grown_by > 0:
+                draft.check_growth(grown_by, path)
+        changed.update(draft.additions())
         if self._limits and (changed or entries):  # by themselves they make no session
             for key, number in self._limits.items():
                 entry = entries.get(key)
@@ -272,7 +289,7 @@ class Session(MutableMapping[str, Any]):
     @property
     def record(self) -> Record:
         """The replicated state that this request started from, or last committed."""
-        return self._record
+        return self._draft.record
 
     @property
     def unmet(self) -> tuple[Dot, ...]:
@@ -282,46 +299,58 @@ class Session(MutableMapping[str, Any]):
     def _decoded(self) -> dict[str, Any]:
         """Return every value by its key, as loaded; for a subclass that holds them all itself. Counts as no access."""
         live = self._live
-        for key, entry in self._record.entries.items():
+        for key, entry in self.record.entries.items():
             if entry.value is not None and key[:1] != RESERVED:
-                live[key] = decode_value(entry.value)
+                with suppress(UnreadableValue):  # whoever asks for it is told; all others need not know
+                    live[key] = decode_value(entry.value)
         return live
 
     def committed(self, record: Record, token: str, changes: Changes) -> None:
         """Go on from the state that a commit of `changes` left."""
         # What another request has changed meanwhile is in that state. A value read before it would differ from
         # it, count as changed in place, and undo the other's change with the next commit.
-        mine = dict(changes)
-        old, new = self._record.entries, record.entries
+        mine = dict(changes)  # what was added to counters is no value of a key
+        old, new = self.record.entries, record.entries
         for key in list(self._live):
             known = mine[key] if key in mine else old[key].value
             if key not in new or new[key].value != known:
                 del self._live[key]
-        self._record = record
-        self._assigned.clear()
+        self._draft.restart(record)
         self._limits.clear()
         self._new_user = None
-        self._bytes = None
         self.token = token
 
     def moved(self, session_id: str, record: Record) -> None:
         """Go on under a new id."""
         self.id = session_id
-        self._record = record
+        self._draft.record = record
         self._unmet = ()  # writes to the old id; what of them was missing here stays behind with it
 
     def ended(self, record: Record) -> None:
         """Become empty: the session is no more."""
-        self._record = record
-        self._assigned.clear()
+        self._draft.restart(record)
         self._live.clear()
         self._limits.clear()
         self._new_user = None
-        self._bytes = None
         self.token = ""
 
     def _changing(self, how: str) -> None:
         """Called before the application changes something, with the code that it wrote; a subclass may raise."""
+
+    def _used(self, how: str | None = None) -> None:
+        """Called by the views where they are read or, with the code, changed."""
+        self.accessed = True
+        if how is not None:
+            self._changing(how)
+
+    def _is_stored(self, key: str, encoded: bytes) -> bool:
+        """Say whether this encoding of a value in use is what is stored, or what that was when it was read here."""
+        entry = self.record.entries.get(key)
+        if entry is None or entry.value is None:
+            return False
+        # Read by another release of a class, or without zone data, it is not quite what it was. That is no change of
+        # this request's: written back, what the other release had stored would be lost by a mere look at it.
+        return entry.value == encoded or (key not in self._draft.assigned and as_read_here(entry.value) == encoded)
 
     def _check_key(self, key: str) -> None:
         if not isinstance(key, str):
@@ -330,13 +359,13 @@ class Session(MutableMapping[str, Any]):
                 path=f"session[{key!r}]",
                 type_name=type(key).__name__,
             )
-        if key[:1] == RESERVED:
+        if key.startswith(RESERVED):
             raise UnreplicableValue(
                 f"session[{key!r}]: keys that begin with NUL belong to gossipsess. Choose another name.",
                 path=f"session[{key!r}]",
                 type_name="str",
             )
-        if not _is_unicode(key):
+        if not key.isascii() and not _is_unicode(key):
             raise UnreplicableValue(
                 f"session[{key!r}]: the key holds a lone surrogate, which UTF-8 cannot carry. Choose another name.",
                 path=f"session[{key!r}]",
@@ -346,44 +375,6 @@ class Session(MutableMapping[str, Any]):
             raise SessionTooLarge(
                 f"session[{key[:20]!r}...]: a key has at most {KEY_CHARACTERS_MAX} characters, not {len(key)}."
             )
-
-    def _check_room(self, key: str, encoded: bytes) -> None:
-        entries = self._record.entries
-        if key not in entries and key not in self._assigned:
-            new_keys = sum(1 for name in self._assigned if name not in entries)
-            if len(entries) + new_keys >= KEYS_MAX:
-                raise SessionTooLarge(
-                    f"session[{key!r}]: a session has at most {KEYS_MAX} keys, deleted ones included. "
-                    "Keep many items in one value, or in the application's database."
-                )
-        grows_by = entry_bytes(key, encoded) - self._size_of(key)
-        if grows_by > 0:
-            self._check_size(key, self._size() + grows_by)
-        if self._bytes is not None:  # where nothing grows it need not even be known
-            self._bytes += grows_by
-
-    def _check_size(self, key: str, size: int) -> None:
-        if size > SESSION_BYTES_MAX:
-            raise SessionTooLarge(
-                f"session[{key!r}] would make the session {size} bytes; at most {SESSION_BYTES_MAX} travel. "
-                "Keep large data in the application's database and its key in the session."
-            )
-
-    def _size(self) -> int:
-        if self._bytes is None:
-            entries = self._record.entries
-            changed = (entry_bytes(key, value) for key, value in self._assigned.items())
-            replaced = (self._stored_size(key) for key in self._assigned if key in entries)
-            stored = self._record.size or _REGISTERS_BYTES  # a new session gets its registers with the first commit
-            self._bytes = stored + sum(changed) - sum(replaced)
-        return self._bytes
-
-    def _size_of(self, key: str) -> int:
-        return entry_bytes(key, self._assigned[key]) if key in self._assigned else self._stored_size(key)
-
-    def _stored_size(self, key: str) -> int:
-        entry = self._record.entries.get(key)
-        return entry_bytes(key, entry.value) if entry is not None else 0
 
 
 def check_user(user: str) -> None:
@@ -404,6 +395,17 @@ def check_user(user: str) -> None:
             f"session.user = {user[:20]!r}...: a user's name has at most {USER_CHARACTERS_MAX} characters, "
             f"not {len(user)}. Use the user's id."
         )
+
+
+def _check_name(path: str, name: object) -> None:
+    if not isinstance(name, str) or not _is_unicode(name):
+        raise UnreplicableValue(
+            f"{path}: the name of a counter or a set is text that UTF-8 can carry.",
+            path=path,
+            type_name=type(name).__name__,
+        )
+    if len(name) > NAME_CHARACTERS_MAX:
+        raise SessionTooLarge(f"{path[:60]}...: a name has at most {NAME_CHARACTERS_MAX} characters, not {len(name)}.")
 
 
 def _is_unicode(text: str) -> bool:

@@ -9,7 +9,6 @@
 
 import os
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
@@ -18,6 +17,7 @@ from gossipsess.model.adoption import adopted, mark_sid
 from gossipsess.model.identity import ENTROPY_BYTES, Sid, is_session_id, session_id, sid_of
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, Record, dead_record, empty_record
 from gossipsess.model.revocation import user_sid
+from gossipsess.model.subkeys import Added
 from gossipsess.model.table import Life, register_value
 from gossipsess.node import Node
 from gossipsess.protocol.events import (
@@ -69,6 +69,7 @@ class SessionStore:
         self._absolute_ms = round(absolute_timeout_s * 1000)
         self._session_class = session_class
         self._absent: dict[Sid, float] = {}  # sid -> until when nobody is asked; oldest first
+        self._waits: list[Future[Outcome]] = []  # those that nothing was waited for with, to be used again
         self._noting = threading.Lock()  # requests and the driver note absences
 
     def create(self, name: bytes | None = None) -> Session:
@@ -109,11 +110,11 @@ class SessionStore:
         record = session.record
         if not record.entries and not record.tombstone:
             changes = tuple({**dict(self._registers(self._node.time_ms())), **dict(changes)}.items())
-        wait = _Wait(self._confirm if confirm is None else confirm)
-        written = self._node.submit(Write(record.sid, changes, wait.confirm, wait.waiter, record))
+        wait, confirm = self._new_wait(), self._confirm if confirm is None else confirm
+        written = self._node.submit(Write(record.sid, changes, confirm, wait.set_result, record))
         if not isinstance(written.outcome, Gone):
             session.committed(written.record, self._token_after(session, written), changes)
-        return wait.outcome(written)
+        return self._outcome(written, wait)
 
     def rotate(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
         """Give the session a new id with the same data, changes of this request included; end the old id.
@@ -126,14 +127,14 @@ class SessionStore:
             session.moved(new_id, empty_record(new_sid))
             return Confirmed(0, 0)
         changes = session.changes()
-        wait = _Wait(self._confirm if confirm is None else confirm)
-        written = self._node.submit(Rotate(session.record.sid, new_sid, changes, wait.confirm, wait.waiter))
+        wait, confirm = self._new_wait(), self._confirm if confirm is None else confirm
+        written = self._node.submit(Rotate(session.record.sid, new_sid, changes, confirm, wait.set_result))
         if not isinstance(written.outcome, Gone):
             session.moved(
                 new_id, session.record
             )  # first: what the old id's token still missed is no write of the new id
             session.committed(written.record, self._token_after(session, written), changes)
-        return wait.outcome(written)
+        return self._outcome(written, wait)
 
     def invalidate(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
         """End the session for good, on every node. By default all live holders are waited for.
@@ -143,10 +144,10 @@ class SessionStore:
         if session.is_new:
             session.ended(dead_record(session.record.sid, 1))  # nobody else has heard of it
             return Confirmed(0, 0)
-        wait = _Wait("all" if confirm is None else confirm)
-        written = self._node.submit(Invalidate(session.record.sid, wait.confirm, wait.waiter))
+        wait, confirm = self._new_wait(), "all" if confirm is None else confirm
+        written = self._node.submit(Invalidate(session.record.sid, confirm, wait.set_result))
         session.ended(written.record)
-        return wait.outcome(written)
+        return self._outcome(written, wait)
 
     def mark(self, name: bytes) -> Session | Future[Session | None] | None:
         """Return what says that the cookie of this name was adopted; None where it was not. Waits as `load` does."""
@@ -170,20 +171,21 @@ class SessionStore:
             MemoryFull: there is no room for it. Nothing is stored.
         """
         now_ms, signed_ms, ends_ms = self._node.time_ms(), round(signed_at * 1000), round(ends_at * 1000)
-        changes = tuple({**dict(self._registers(signed_ms)), **dict(session.changes())}.items())
-        wait = _Wait(self._confirm)
+        held = {**dict(self._registers(signed_ms)), **dict(session.changes())}
+        changes = tuple([(key, value) for key, value in held.items() if not isinstance(value, Added)])  # no counters
+        wait = self._new_wait()
         delta = adopted(session.record.sid, changes, name, signed_ms, now_ms)
-        written = self._node.submit(Adopt(delta, wait.confirm, wait.waiter))
+        written = self._node.submit(Adopt(delta, self._confirm, wait.set_result))
         if isinstance(written.outcome, Gone):
             session.ended(written.record)
         else:
             session.committed(written.record, "", changes)
         life = ((CREATED, signed_ms), (IDLE, ends_ms - signed_ms), (ABSOLUTE, ends_ms))
         registers = [(key, register_value(number)) for key, number in life]
-        mark_wait = _Wait(self._confirm)
+        mark_wait = self._new_wait()
         mark = adopted(mark_sid(name), registers, name, signed_ms, now_ms)
-        marked = self._node.submit(Adopt(mark, mark_wait.confirm, mark_wait.waiter))
-        return wait.outcome(written), mark_wait.outcome(marked)
+        marked = self._node.submit(Adopt(mark, self._confirm, mark_wait.set_result))
+        return self._outcome(written, wait), self._outcome(marked, mark_wait)
 
     def revoke(self, user: str, confirm: Confirm | None = None) -> Revoked | Future[Revoked]:
         """End every session of a user (`Session.user`) for good: here, and on each other node once it hears of it.
@@ -195,15 +197,19 @@ class SessionStore:
             UnreplicableValue, SessionTooLarge: no session can have such a user.
         """
         check_user(user)
-        wait = _Wait("all" if confirm is None else confirm)
-        written = self._node.submit(Revoke(user_sid(user), wait.confirm, wait.waiter))
-        outcome = wait.outcome(written)
+        wait, confirm = self._new_wait(), "all" if confirm is None else confirm
+        written = self._node.submit(Revoke(user_sid(user), confirm, wait.set_result))
+        outcome = self._outcome(written, wait)
         if not isinstance(outcome, Future):
             return _revoked(written.ended, outcome)
         future: Future[Revoked] = Future()
         future.set_running_or_notify_cancel()  # nobody can cancel it, and it is set exactly once
         outcome.add_done_callback(lambda settled: future.set_result(_revoked(written.ended, settled.result())))
         return future
+
+    def time(self) -> float:
+        """Return the cluster's time, by which sessions end: Unix time, seconds."""
+        return self._node.time_ms() / 1000
 
     # --- inside -------------------------------------------------------------------------------------------
 
@@ -293,6 +299,22 @@ class SessionStore:
         wrote = (self._node.node_id, written.stamp)
         return self._tokens.make(written.record.sid, (*session.unmet[:1], wrote))
 
+    def _new_wait(self) -> Future[Outcome]:
+        """Return what `Settle` is to set. One that nothing was waited for with will do: making one costs some 5 us."""
+        try:
+            return self._waits.pop()
+        except IndexError:
+            wait: Future[Outcome] = Future()
+            wait.set_running_or_notify_cancel()  # nobody can cancel it, and it is set exactly once
+            return wait
+
+    def _outcome(self, written: Written, wait: Future[Outcome]) -> Outcome | Future[Outcome]:
+        """Return what is known at once, or the Future of it."""
+        if written.outcome is None:
+            return wait
+        self._waits.append(wait)  # the node has let go of it
+        return written.outcome
+
     def _known_absent(self, sid: Sid) -> bool:
         until_s = self._absent.get(sid)
         return until_s is not None and self._node.now() < until_s
@@ -305,35 +327,6 @@ class SessionStore:
             self._absent[sid] = self._node.now() + ABSENT_FOR_S
 
 
-class _Wait:
-    """The wait for a write's confirmation; nothing at all where none is wanted."""
-
-    __slots__ = ("_future", "confirm")
-
-    def __init__(self, confirm: Confirm) -> None:
-        self.confirm = confirm
-        self._future: Future[Outcome] | None = None
-        if confirm != 0:
-            self._future = Future()
-            self._future.set_running_or_notify_cancel()  # nobody can cancel it, and it is set exactly once
-
-    @property
-    def waiter(self) -> Callable[[Outcome], None]:
-        """What `Settle` is to call."""
-        return self._future.set_result if self._future is not None else _nobody_waits
-
-    def outcome(self, written: Written) -> Outcome | Future[Outcome]:
-        """Return what is known at once, or the Future of it."""
-        if written.outcome is not None:
-            return written.outcome
-        assert self._future is not None, "a write that nobody waits for is settled at once"
-        return self._future
-
-
 def _revoked(ended: int, outcome: Outcome) -> Revoked:
     assert not isinstance(outcome, Gone), "what ends sessions does not end itself"
     return Revoked(ended, outcome)
-
-
-def _nobody_waits(outcome: Outcome) -> None:
-    raise AssertionError("a write that nobody waits for is settled at once")

@@ -33,7 +33,7 @@ class Tokens:
 
     def make(self, sid: Sid, dots: tuple[Dot, ...]) -> str:
         """Return the token that names these writes; the last `DOTS_MAX` of them."""
-        body = b"".join([_DOT.pack(origin, stamp) for origin, stamp in dots[-DOTS_MAX:]])
+        body = b"".join([_DOT.pack(*dot) for dot in dots[-DOTS_MAX:]])
         return (body + _mac(self._keyed[0], sid, body)).hex()
 
     def read_untrusted(self, sid: Sid, token: str, time_ms: int) -> tuple[Dot, ...]:

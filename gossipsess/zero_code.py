@@ -24,9 +24,17 @@ alone unless GOSSIPSESS_AUTO names them."""
 
 LEFT_ALONE = "left alone: "
 """How a note begins on what keeps its own sessions."""
+NOTES_MAX = 32
+"""A process may make any number of applications."""
 notes: list[str] = []
 """What was done here, a sentence each, in that order, first how it was asked for; empty where zero code is not at work.
 A node's answers carry them (runtime/admin.py), and `gossipsess doctor` shows them."""
+
+
+def note(sentence: str) -> None:
+    """Add to the notes, once."""
+    if sentence not in notes and len(notes) < NOTES_MAX:
+        notes.append(sentence)
 
 
 def asked(environ: "Mapping[str, str]") -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import sys
 from gossipsess.auto.finder import AfterImport
 from gossipsess.auto.hooks import ALIASES, HOOKS, Hook
 from gossipsess.errors import ConfigError, GossipsessError
-from gossipsess.zero_code import AUTO, LEFT_ALONE, TOOLS, asked, is_strict, notes
+from gossipsess.zero_code import AUTO, LEFT_ALONE, TOOLS, asked, is_strict, note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ def install() -> None:
     hooks = wanted()
     if not hooks:
         return
-    notes.append(f"{AUTO}={os.environ[AUTO]}" if AUTO in os.environ else "import gossipsess.auto")
+    note(f"{AUTO}={os.environ[AUTO]}" if AUTO in os.environ else "import gossipsess.auto")
     finder = AfterImport({hook.module: _call(hook) for hook in hooks})
     sys.meta_path.insert(0, finder)
     for hook in hooks:
         module = sys.modules.get(hook.module)
         if module is not None:
             finder.imported(module)
-            notes.append(f"{LEFT_ALONE}what was made of {hook.module} before gossipsess.auto was imported")
+            note(f"{LEFT_ALONE}what was made of {hook.module} before gossipsess.auto was imported")
 
 
 def _call(hook: Hook) -> "Callable[[ModuleType], None]":
@@ -70,16 +70,16 @@ def _call(hook: Hook) -> "Callable[[ModuleType], None]":
             found = version(hook.package)
             if not hook.takes(found):
                 raise GossipsessError(f"version {found} is not among those that were tried, {hook.versions}")
-            note = f"{hook.name} {found}: {getattr(patches, hook.name)(module)}"
+            sentence = f"{hook.name} {found}: {getattr(patches, hook.name)(module)}"
         except Exception as error:
-            note = f"{LEFT_ALONE}{hook.name}: {error}"
-            notes.append(note)
+            sentence = f"{LEFT_ALONE}{hook.name}: {error}"
+            note(sentence)
             if is_strict(os.environ):
-                raise GossipsessError(note) from error
-            log.warning("%s", note)
+                raise GossipsessError(sentence) from error
+            log.warning("%s", sentence)
         else:
-            notes.append(note)
-            log.info("%s", note)
+            note(sentence)
+            log.info("%s", sentence)
 
     return call
 

@@ -16,7 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from gossipsess.zero_code import LEFT_ALONE, notes
+from gossipsess.zero_code import LEFT_ALONE, note
 
 log = logging.getLogger("gossipsess")
 
@@ -73,7 +73,7 @@ class _Interface:
 
     def __set__(self, app: Any, interface: object) -> None:
         vars(app)["session_interface"] = interface
-        if not _is_ours(interface):
+        if not _is_ours(interface) and hasattr(app, "import_name"):  # else it is being made, and has no name yet
             _note_own(app, interface)
 
 
@@ -86,8 +86,7 @@ def _replace_interface(app_class: Any, adapter: str) -> str:
     def init_with_ours(self: Any, *args: Any, **named: Any) -> None:
         init(self, *args, **named)
         if self.session_interface is not stock:
-            if "session_interface" not in vars(self):
-                _note_own(self, self.session_interface)  # its class has one
+            _note_own(self, self.session_interface)  # its class has one, or it was given one while it was made
         elif adapter in sys.modules and adapter not in _imported:
             _note(f"application {self.name!r} uses {adapter} itself")
         else:
@@ -106,9 +105,9 @@ def _note_own(app: Any, interface: object) -> None:
     _note(f"{LEFT_ALONE}application {app.name!r} brings its own session interface, {type(interface).__qualname__}")
 
 
-def _note(note: str) -> None:
-    notes.append(note)
-    log.log(logging.WARNING if note.startswith(LEFT_ALONE) else logging.INFO, "%s", note)
+def _note(sentence: str) -> None:
+    note(sentence)
+    log.log(logging.WARNING if sentence.startswith(LEFT_ALONE) else logging.INFO, "%s", sentence)
 
 
 def django(module: ModuleType) -> str:

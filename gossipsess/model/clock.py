@@ -63,7 +63,11 @@ class HybridClock:
         `above` is the highest stamp in the state that the write replaces: a node whose clock lags still
         overwrites what it has read.
         """
-        stamp = max((int(now_s * 1000) + self.offset_ms) << COUNTER_BITS, self._last + 1, above + 1)
+        stamp = (int(now_s * 1000) + self.offset_ms) << COUNTER_BITS
+        if stamp <= self._last:  # each write asks: two comparisons cost half of what max() does
+            stamp = self._last + 1
+        if stamp <= above:
+            stamp = above + 1
         self._last = stamp
         return stamp
 

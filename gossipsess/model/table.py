@@ -24,12 +24,14 @@ from gossipsess.model.record import (
     IDLE,
     RECORD_BYTES_MAX,
     SESSION_BYTES_MAX,
+    Entry,
     Record,
     dead_record,
     empty_record,
     recounted,
 )
 from gossipsess.model.revocation import Owners, is_user_sid, login_of, user_entry
+from gossipsess.model.subkeys import Change, resolved
 
 TOMBSTONE_MS: Final = 24 * 3600 * 1000
 """Tombstones outlive the longest partition this promises to survive. Dropped earlier, a node that comes back with
@@ -61,6 +63,10 @@ def touch_grain_ms(idle_ms: int) -> int:
     twenty seconds, as tests have them, take a quarter.
     """
     return min(60_000, max(idle_ms // 20, min(5_000, idle_ms // 4)))
+
+
+def _limits(record: Record) -> tuple[Entry | None, Entry | None]:
+    return record.entries.get(IDLE), record.entries.get(ABSOLUTE)
 
 
 def held_bytes(record: Record) -> int:
@@ -111,7 +117,7 @@ class Table:
         return self.records.get(sid) or empty_record(sid)
 
     def write(
-        self, sid: Sid, changes: Iterable[tuple[str, bytes | None]], stamp: Stamp, origin: NodeId, now_s: float
+        self, sid: Sid, changes: Iterable[tuple[str, Change]], stamp: Stamp, origin: NodeId, now_s: float
     ) -> Record:
         """Apply a local write to a session that is not dead; return its new record.
 
@@ -119,13 +125,14 @@ class Table:
         of this node.
 
         Raises:
-            SessionTooLarge: the record would be over its bound. Nothing has changed.
+            SessionTooLarge: the record, or a counter in it, would be over its bound. Nothing has changed.
         """
         old = self.records.get(sid)
         base = old or empty_record(sid)
         remembered = sid in self._dropped.copies
         claimed = not (remembered and self._dropped.is_ahead_of(base))
-        new = base.written(changes, stamp, origin, claimed=claimed)
+        entries = resolved(changes, base.entries, stamp, origin, behind=not claimed)
+        new = base.written(entries, stamp, origin, claimed=claimed)
         if new.size > SESSION_BYTES_MAX and (old is None or new.size > old.size):
             raise SessionTooLarge(
                 f"with what other requests have written meanwhile the session would have {new.size} bytes; at most "
@@ -306,7 +313,7 @@ class Table:
             self._accesses.pop(sid, None)
             # It may end before the session would have, and must do so here when it does elsewhere.
             self._look_at(sid, self.life(new).ends_ms)
-        elif not new.tombstone and any(old.entries.get(key) is not new.entries.get(key) for key in (IDLE, ABSOLUTE)):
+        elif not new.tombstone and _limits(old) != _limits(new):
             # Its own limits have changed, and it may end sooner than it was to be looked at. Only this check counts.
             self._check_at[sid] = 0
             self._look_at(sid, self.life(new).ends_ms)

@@ -11,10 +11,11 @@ from gossipsess.model.delta import Delta
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Address, Name
 from gossipsess.model.record import Record
+from gossipsess.model.subkeys import Change
 from gossipsess.wire.messages import Datagram, LinkMessage
 
-Changes = tuple[tuple[str, bytes | None], ...]
-"""(key, encoded value or None to delete), each key once."""
+Changes = tuple[tuple[str, Change], ...]
+"""(key, encoded value, None to delete, or what is added to a counter), each key once."""
 
 Dot = tuple[NodeId, Stamp]
 """One write: who made it, and when."""

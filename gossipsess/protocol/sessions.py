@@ -16,7 +16,8 @@ from gossipsess.model.delta import Applied, Delta, not_covered
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member, Told
 from gossipsess.model.record import CREATED, Record, empty_record
-from gossipsess.model.revocation import is_user_sid, rotated_value
+from gossipsess.model.revocation import is_user_sid
+from gossipsess.model.subkeys import rotated
 from gossipsess.model.table import Table
 from gossipsess.protocol.antientropy import INCOMPARABLE, AntiEntropy
 from gossipsess.protocol.confirmation import Confirmations, Ticket
@@ -159,12 +160,7 @@ class SessionProtocol:
         before = self.table.get(event.sid)
         if not before.entries:
             return Written(before, Gone())
-        # The register of the creation comes first: it is what makes a write a beginning.
-        kept: dict[str, bytes | None] = {CREATED: None}
-        for key, entry in before.entries.items():
-            if entry.value is not None:
-                kept[key] = rotated_value(key, entry)
-        kept.update(event.changes)
+        kept = rotated(before.entries, event.changes)
         born = Write(event.new_sid, tuple(kept.items()), event.confirm, event.waiter)
         died_at = self.clock.tick(now_s, before.newest)
         written = self._write(born, now_s)  # before the old one ends: if it is refused, nothing happened
@@ -537,7 +533,10 @@ class SessionProtocol:
             self.memory.admit(self.table.bytes)
 
     def _replicate(self, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Confirmed | Degraded | None:
-        members = self._recipients.of_write(before.sid, confirm, self._confirmations.other_hosts)
+        if not self.peers:
+            members: tuple[Member, ...] = ()
+        else:
+            members = self._recipients.of_write(before.sid, confirm, self._confirmations.other_hosts)
         hedge = len(members) < len(self.peers) and confirm != 0
         return self._send(before, members, confirm, waiter, now_s, hedge=hedge)
 

@@ -19,6 +19,7 @@ from typing import Final
 
 from gossipsess.model.identity import NodeId, Sid, short
 from gossipsess.model.record import Record
+from gossipsess.model.subkeys import Added
 from gossipsess.protocol.effects import Settle
 from gossipsess.protocol.events import (
     Accessed,
@@ -275,12 +276,12 @@ class Checker:
         answer: Written,
         login: Login | None = None,
     ) -> None:
-        values = dict(kept)
-        values.update(changes)
+        changed = {key: value for key, value in changes if not isinstance(value, Added)}  # no request counts
+        values = {**kept, **changed}
         before = process.seen.get(sid)
         stamp = answer.record.entries[next(iter(values))].stamp
         wrote = Wrote(sid, process.node, stamp, values)
-        self._logins.wrote(sid, (process.node, stamp), changes, login)
+        self._logins.wrote(sid, (process.node, stamp), changed, login)
         self._records.wrote(process, wrote)
         if before is not None:
             for key, entry in before.entries.items():

@@ -4,13 +4,14 @@
 # from the stamp that the machine itself keeps in the register: that is what is on trial.
 # Not here: what must hold (checkers.py).
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from gossipsess.model.clock import Stamp
 from gossipsess.model.identity import Sid
 from gossipsess.model.record import USER, Entry, Record
 from gossipsess.model.revocation import user_of, user_sid
-from gossipsess.protocol.events import Changes, Dot
+from gossipsess.protocol.events import Dot
 
 
 class Login(NamedTuple):
@@ -28,10 +29,10 @@ class Logins:
         self._logins: dict[Sid, dict[Dot, Login]] = {}  # of each write that set or moved a session's user
         self._revoked: dict[Sid, Stamp] = {}  # by user, the latest
 
-    def wrote(self, sid: Sid, dot: Dot, changes: Changes, moved: Login | None) -> None:
+    def wrote(self, sid: Sid, dot: Dot, changes: Mapping[str, bytes | None], moved: Login | None) -> None:
         """Note a write; `moved` is the login of the session whose data a rotation moved here."""
         origin, stamp = dot
-        user = user_of(Entry(stamp, origin, dict(changes).get(USER), 0))
+        user = user_of(Entry(stamp, origin, changes.get(USER), 0))
         login = Login(user_sid(user), stamp) if user is not None else moved
         if login is not None:
             self._logins.setdefault(sid, {})[dot] = login

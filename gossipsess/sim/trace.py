@@ -3,7 +3,7 @@
 from gossipsess.model.delta import Delta
 from gossipsess.model.identity import short
 from gossipsess.model.record import Claims
-from gossipsess.protocol.events import Event, Fetch, Invalidate, LinkOpened, Revoke, Rotate, Write
+from gossipsess.protocol.events import Changes, Event, Fetch, Invalidate, LinkOpened, Revoke, Rotate, Write
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.sessions import Written
 from gossipsess.wire.messages import Gap, LinkMessage, Push, PushAck, SyncList, SyncPage, SyncSums
@@ -74,5 +74,5 @@ def _claims(claims: Claims) -> str:
     return "{" + ", ".join(f"{short(origin)}:{stamp % STAMP_DIGITS}" for origin, stamp in claims.items()) + "}"
 
 
-def _keys(changes: tuple[tuple[str, bytes | None], ...]) -> str:
+def _keys(changes: Changes) -> str:
     return " ".join(repr(key) if value is not None else f"-{key!r}" for key, value in changes)

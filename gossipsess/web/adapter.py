@@ -24,6 +24,9 @@ from gossipsess.web.session import WebSession
 
 UNLIMITED_S: Final = 1e9
 """The age limit of frameworks that have none: some thirty years. Sessions that nobody uses end all the same."""
+LEAST_IDLE_S: Final = 1.0
+"""Where a framework's lifetime is none at all, which is how tests and some applications end sessions: that the cookie
+ends ends them. A record that was over before it is stored would be asked for on every node."""
 READY_TIMEOUT_S: Final = 10.0
 """A node that has not synced by then serves all the same: it asks the others for what it lacks."""
 REFRESH_AFTER: Final = 0.25
@@ -103,6 +106,12 @@ class NodeSessions:
         return store
 
     @property
+    def config(self) -> Config:
+        """The node's settings. Known once there is a store."""
+        assert self._of_process is not None, "the store came with it"
+        return self._of_process[1].config
+
+    @property
     def adopts(self) -> bool:
         """Sessions that the framework's own have left in browsers are adopted. Known once there is a store."""
         assert self._of_process is not None, "the store came with it"
@@ -160,7 +169,7 @@ def save(
 ) -> Saving | None:
     """Store what a request changed; None where that is nothing, or the session is no more.
 
-    A stored session from which every key was deleted ends, and one in which somebody logged in gets a new id, unless
+    A stored session in which nothing is left ends, and one in which somebody logged in gets a new id, unless
     `may_rotate` is False: no cookie can be set any more. `name` is the id cookie's; after a quarter of `max_age_s`
     writes set the id cookie again, so that it outlasts a session in use. That of an adopted session replaces the former
     cookie.
@@ -173,7 +182,7 @@ def save(
     used = session.accessed  # by the application, and not by what follows
     if not (session.adopted or session.assigned or session.changes() or (may_rotate and session.rotates)):
         return None  # most requests
-    if not session.is_new and not session and any(key not in REGISTERS for key, _ in session.changes()):
+    if not session.is_new and session.is_empty and any(key not in REGISTERS for key, _ in session.changes()):
         return Saving(store.invalidate(session), ((name, ""), (token_name(name), "")), ended=True)
     rotates = may_rotate and session.rotates
     sets_id = session.is_new or rotates or session.adopted or wants_refresh(session, max_age_s)

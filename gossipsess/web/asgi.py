@@ -333,7 +333,7 @@ def _is_change_refused(session: WebSession, error: Exception) -> bool:
 
 
 def _has(headers: Headers, name: bytes) -> bool:
-    return any(header.lower() == name for header, _ in headers)
+    return name in [header.lower() for header, _ in headers]
 
 
 def _vary_by_cookie(headers: Headers) -> None:

@@ -121,7 +121,7 @@ class GossipSessionInterface(FlaskLikeInterface):
         """Return the session that the request's cookies name, or a new one. May block for at most 150 ms."""
         store = _store(self.sessions)
         try:
-            return steps_blocking(self.opening(app, store, request.cookies))
+            return steps_blocking(self.opening(app, store, request, [request.environ.get("HTTP_COOKIE", "")]))
         except SessionUnavailable:
             stand_in = self.sessions.stand_in(store)
             if stand_in is None:

@@ -7,11 +7,12 @@
 # Not here: which cookies follow from a request (adapter.py); refusals, which each framework hears of in its own way.
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from flask.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
-from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.http import dump_cookie
 from werkzeug.sansio.response import Response
 
 from gossipsess.errors import SessionTooLarge, UnreplicableValue
@@ -21,9 +22,9 @@ from gossipsess.protocol.outcomes import Outcome
 from gossipsess.session import Session
 from gossipsess.store import SessionStore
 from gossipsess.waiting import Steps
-from gossipsess.web.adapter import NodeSessions, Saving, save, wants_refresh
+from gossipsess.web.adapter import LEAST_IDLE_S, NodeSessions, Saving, save, wants_refresh
 from gossipsess.web.adoption import adoption, former_of_untrusted
-from gossipsess.web.cookie import session_of_untrusted, token_name
+from gossipsess.web.cookie import session_in_untrusted
 from gossipsess.web.session import WebSession
 
 
@@ -32,7 +33,7 @@ class FlaskSession(WebSession, SessionMixin):
 
     def __init__(self, session_id: str, record: Record, **rest: Any) -> None:
         super().__init__(session_id, record, **rest)
-        self.opened_permanent = self.permanent
+        self.opened_permanent = "_permanent" in record.entries and self.permanent
         self.refused = False  # it could not be saved, or a change of it was refused, and the answer says so
         self.accessed = False
         self._stored = False  # something that this request has changed
@@ -91,19 +92,19 @@ class FlaskLikeInterface(SessionInterface):
         """Say whether this session is not to be saved."""
         return isinstance(obj, UnavailableSession)
 
-    def opening(self, app: Any, store: SessionStore, cookies: MultiDict[str, str]) -> Steps[FlaskSession]:
-        """Return the steps to the session that the cookies of a request name, or else to a new one.
+    def opening(self, app: Any, store: SessionStore, request: Any, lines: list[str]) -> Steps[FlaskSession]:
+        """Return the steps to the session that the Cookie headers of a request name, or else to a new one.
 
         Raises, while it runs:
             SessionUnavailable: whether there is such a session cannot be known now.
         """
         name = self.get_cookie_name(app)
-        ids = cookies.getlist(name)
-        cookie = session_of_untrusted(ids, cookies.getlist(token_name(name))) if ids else None
+        # Not `request.cookies`: to parse all of them costs more than all the rest here.
+        cookie = session_in_untrusted([line.encode("latin-1", "replace") for line in lines], name)
         session: Session | None = None
         if cookie is not None:
             session = yield store.load(cookie)
-        elif ids and self.sessions.adopts:
+        elif self.sessions.adopts and (ids := request.cookies.getlist(name)):
             # Quart's cookies are Flask's, to the last bit.
             serializer = SecureCookieSessionInterface().get_signing_serializer(app)
             former = former_of_untrusted(ids, serializer, int(app.permanent_session_lifetime.total_seconds()))
@@ -117,7 +118,7 @@ class FlaskLikeInterface(SessionInterface):
     def tell_caches(self, session: FlaskSession, response: Response) -> None:
         """Say in the response that it depends on the session, if it does."""
         if session.accessed:
-            response.vary.add("Cookie")
+            _vary_by_cookie(response)
             if session.unavailable:  # an answer made without knowing the visitor is good for this once only
                 response.headers["Cache-Control"] = "no-store"
 
@@ -158,7 +159,7 @@ class FlaskLikeInterface(SessionInterface):
 
     def _idle_s(self, app: Any) -> float | None:
         # Each of several applications over one store has a lifetime of its own.
-        return max(0.0, app.permanent_session_lifetime.total_seconds()) if self.sessions.idle_is_open else None
+        return max(LEAST_IDLE_S, app.permanent_session_lifetime.total_seconds()) if self.sessions.idle_is_open else None
 
     def _max_age_s(self, app: Any, session: FlaskSession) -> float | None:
         used = session.accessed
@@ -170,25 +171,55 @@ class FlaskLikeInterface(SessionInterface):
         if not cookies:
             return
         expires = self.get_expiration_time(app, session)
+        until = None if expires is None else expires.replace(microsecond=0)
+        settings = (
+            self.get_cookie_httponly(app),
+            self.get_cookie_domain(app),
+            self.get_cookie_path(app),
+            self.get_cookie_secure(app),
+            self.get_cookie_samesite(app),
+            bool(app.config.get("SESSION_COOKIE_PARTITIONED")),  # Flask knows the setting from 3.1 on
+        )
         for name, value in cookies.items():
-            response.set_cookie(
-                name,
-                value,
-                expires=expires if value else 0,
-                max_age=None if value else 0,
-                httponly=self.get_cookie_httponly(app),
-                domain=self.get_cookie_domain(app),
-                path=self.get_cookie_path(app),
-                secure=self.get_cookie_secure(app),
-                samesite=self.get_cookie_samesite(app),
-                **self._partitioned(app),
-            )
-        response.vary.add("Cookie")
-        response.headers.setdefault("Cache-Control", "private")
+            attributes = _attributes(until if value else None, not value, *settings)
+            response.headers.add("Set-Cookie", f"{name}={value}{attributes}")
+        _vary_by_cookie(response)
+        if "Cache-Control" not in response.headers:
+            response.headers.add("Cache-Control", "private")
 
-    def _partitioned(self, app: Any) -> dict[str, Any]:
-        # Flask knows the setting from 3.1 on.
-        return {"partitioned": True} if app.config.get("SESSION_COOKIE_PARTITIONED") else {}
+
+def _vary_by_cookie(response: Response) -> None:
+    if "Vary" in response.headers:
+        response.vary.add("Cookie")
+    else:
+        response.headers.add("Vary", "Cookie")
+
+
+@lru_cache(maxsize=64)  # of one application mostly one; of permanent sessions one for each second
+def _attributes(
+    expires: datetime | None,
+    removed: bool,
+    httponly: bool,
+    domain: str | None,
+    path: str,
+    secure: bool,
+    samesite: str | None,
+    partitioned: bool,
+) -> str:
+    """Return what Werkzeug writes after a cookie's value."""
+    more: dict[str, Any] = {"partitioned": True} if partitioned else {}
+    cookie = dump_cookie(
+        "n",
+        expires=0 if removed else expires,
+        max_age=0 if removed else None,
+        httponly=httponly,
+        domain=domain,
+        path=path,
+        secure=secure,
+        samesite=samesite,
+        **more,
+    )
+    return cookie.removeprefix("n=")
 
 
 def unavailable() -> ServiceUnavailable:

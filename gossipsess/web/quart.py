@@ -135,7 +135,7 @@ class GossipSessionInterface(FlaskLikeInterface, SessionInterface):  # type: ign
         """Return the session that the request's cookies name, or a new one."""
         store = await _store(self.sessions)
         try:
-            return await steps_on_any_loop(self.opening(app, store, request.cookies))
+            return await steps_on_any_loop(self.opening(app, store, request, request.headers.getlist("Cookie")))
         except SessionUnavailable:
             stand_in = self.sessions.stand_in(store)
             if stand_in is None:

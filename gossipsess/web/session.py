@@ -84,7 +84,7 @@ class WebSession(Session):
         return False
 
     def _has_new(self, key: str) -> bool:
-        assigned = self._assigned.get(key)
+        assigned = self._draft.assigned.get(key)
         stored = self.record.entries.get(key)
         return assigned is not None and (stored is None or stored.value != assigned)
 

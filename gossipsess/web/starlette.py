@@ -6,7 +6,7 @@
 # Not here: all the rest (asgi.py). Starlette itself is not imported.
 
 from importlib.util import find_spec
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol
 
 from gossipsess.config import Config, OnUnavailable
 from gossipsess.model.record import Record
@@ -14,7 +14,7 @@ from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.web import asgi
-from gossipsess.web.adapter import UNLIMITED_S
+from gossipsess.web.adapter import LEAST_IDLE_S, UNLIMITED_S
 from gossipsess.web.adoption import Base64Json
 from gossipsess.web.cookie import SameSite
 from gossipsess.web.session import WebSession
@@ -23,7 +23,7 @@ FOREVER_IDLE_S: Final = 31 * 24 * 3600
 """Where the cookie lasts as long as the browser is open: what nobody used for a month is not kept for ever."""
 
 
-class StarletteSession(WebSession, dict[str, Any]):
+class StarletteSession(WebSession, dict[str, Any]):  # type: ignore[misc]  # `|` gives a dict, as both say
     """A `WebSession` that is a dict too."""
 
     def __init__(self, session_id: str, record: Record, **rest: Any) -> None:
@@ -32,11 +32,11 @@ class StarletteSession(WebSession, dict[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
-        dict.__setitem__(self, key, value)
+        dict.__setitem__(self, key, self[key])
 
     def __delitem__(self, key: str) -> None:
         super().__delitem__(key)
-        dict.__delitem__(self, key)
+        dict.pop(self, key, None)  # one that cannot be read is not in there
 
     def pop(self, key: str, /, *default: Any) -> Any:
         """Remove a key and return its value, as a dict does. One that is not there leaves `accessed` as it is."""
@@ -46,11 +46,6 @@ class StarletteSession(WebSession, dict[str, Any]):
             return super().pop(key, *default)
         finally:
             self.accessed = used  # `request.session` has said already that the session is in use
-
-    # dict's own would go past __setitem__. (The `|` that mypy compares it with stays dict's, and gives a dict.)
-    def __ior__(self, other: Any) -> Self:  # type: ignore[override, misc]
-        self.update(other)
-        return self
 
     def ended(self, record: Record) -> None:
         """Become empty: the session is no more."""
@@ -117,7 +112,7 @@ class SessionMiddleware(asgi.SessionMiddleware):
             partitioned=partitioned,
             session_class=StarletteSession,
             login_keys=login_keys,
-            idle_timeout_s=FOREVER_IDLE_S if max_age is None else max(0, max_age),
+            idle_timeout_s=FOREVER_IDLE_S if max_age is None else max(LEAST_IDLE_S, max_age),
             absolute_timeout_s=UNLIMITED_S,
             former=Base64Json(secret_key) if secret_key and find_spec("itsdangerous") else None,
             adopt=adopt,

@@ -20,8 +20,9 @@ from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.store import SessionStore
 from gossipsess.waiting import blocking
-from gossipsess.web.adapter import NodeSessions, launch_early, save
+from gossipsess.web.adapter import NodeSessions, save
 from gossipsess.web.cookie import CookieSettings, SameSite
+from gossipsess.web.launch import launch_early
 from gossipsess.web.session import WebSession
 
 Environ = dict[str, Any]

@@ -23,7 +23,7 @@ from gossipsess.errors import UnreplicableValue
 _OBJECTS_DEEP_MAX = 16
 _KEY_CHARS_MAX = 60
 
-_REPLICABLE_BASES: tuple[type, ...] = (
+REPLICABLE_BASES: tuple[type, ...] = (
     *(str, int, float, bytes, dict, list, tuple, set, frozenset),
     *(datetime, date, time, timedelta, Decimal, UUID),
 )
@@ -116,13 +116,19 @@ def _name(value: object) -> str:
 
 def _remedy(kind: type) -> str:
     if issubclass(kind, Enum):
-        return "Store its .value, and look the member up again when you read it."
+        return (
+            "Store its .value, and look the member up again when you read it; or let it travel: "
+            f"gossipsess.register_type({kind.__name__}), once, in every process."
+        )
     if issubclass(kind, bytearray | memoryview):
         return "Use bytes: bytes(value)."
-    for base in _REPLICABLE_BASES:
+    for base in REPLICABLE_BASES:
         if issubclass(kind, base):
             return f"It derives from {base.__name__} and would come back as one: store a plain {base.__name__}."
-    return "Store plain values: a dict of the fields you need, or an id with which to look it up again."
+    plain = "Store plain values: a dict of the fields you need, or an id with which to look it up again"
+    if "__dataclass_fields__" in vars(kind):
+        return f"{plain}; or let it travel: gossipsess.register_type({kind.__name__}), once, in every process."
+    return f"{plain}; or say how it travels, by gossipsess.register_type."
 
 
 def _innermost(value: object, path: str, first_refused: Callable[[object], Refused | None]) -> tuple[str, object]:

@@ -1,4 +1,4 @@
-# Single values that CBOR does not carry by itself, each as one tag: dates, times, decimals, UUIDs, markup.
+# Single values that CBOR does not carry by itself, each as one tag: dates, times, decimals, UUIDs, marked-safe text.
 #
 # In:    a value, or a tag's number and content.   Out: a CBORTag, or the value.
 # Why tags of our own and not the registered ones: those know no naive datetime, no zone and no fold, and lose
@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
+from functools import partial
+from importlib import import_module
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -22,24 +24,25 @@ from gossipsess.wire.value_refusal import Refused
 # The registered tags of ints outside 64 bits.
 _TAG_BIG_POSITIVE, _TAG_BIG_NEGATIVE = 2, 3
 _TAG_DATETIME, _TAG_DATE, _TAG_TIME, _TAG_TIMEDELTA = 60000, 60001, 60002, 60003
-_TAG_DECIMAL, _TAG_UUID, _TAG_MARKUP = 60004, 60005, 60006
+_TAG_DECIMAL, _TAG_UUID, _TAG_MARKUP, _TAG_SAFE_STRING = 60004, 60005, 60006, 60007
 
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def scalar_to_tag(value: Any) -> CBORTag:
-    """Return the tag that stands for `value`.
+def scalar_to_tag(value: Any) -> CBORTag | None:
+    """Return the tag that stands for `value`; None where its type is not one of those listed here.
 
     Raises:
-        Refused: its type is not one of those listed here, its zone gives no UTC offset, or it is no UTF-8.
+        Refused: its zone gives no UTC offset, or it is no UTF-8.
     """
     kind = type(value)
     if kind in _TO_TAG:
         return _TO_TAG[kind](value)
-    # Looked up and not imported: a value can be Markup only where somebody has imported it already.
-    if kind is getattr(sys.modules.get("markupsafe"), "Markup", None):
-        return CBORTag(_TAG_MARKUP, checked_text(str.__str__(value)))
-    raise Refused(value)
+    # Looked up and not imported: a value can be one of these only where somebody has imported it already.
+    for tag, (module, name) in _SAFE_TEXTS.items():
+        if kind is getattr(sys.modules.get(module), name, None):
+            return CBORTag(tag, checked_text(str.__str__(value)))
+    return None
 
 
 def checked_text(text: str) -> str:
@@ -125,13 +128,21 @@ def _time_from_content(content: Any) -> time:
     return time(hour, minute, second, microsecond, _zone_from_content(content[-1]), fold=fold)
 
 
-def _markup_from_content(content: Any) -> str:
+def _safe_text(tag: int, content: Any) -> str:
+    module, name = _SAFE_TEXTS[tag]
     text: str = _typed(content, str)
     try:
-        from markupsafe import Markup
+        marked: str = getattr(import_module(module), name)(text)  # it was one where the application assigned it
     except ImportError:
         return text
-    return Markup(text)  # noqa: S704 - it was Markup where the application assigned it
+    return marked
+
+
+# Text marked as safe for HTML.
+_SAFE_TEXTS = {
+    _TAG_MARKUP: ("markupsafe", "Markup"),
+    _TAG_SAFE_STRING: ("django.utils.safestring", "SafeString"),
+}
 
 
 _TO_TAG: dict[type, Callable[[Any], CBORTag]] = {
@@ -153,5 +164,6 @@ _FROM_CONTENT: dict[int, Callable[[Any], object]] = {
     _TAG_TIMEDELTA: lambda content: timedelta(*_ints(content, 3)),
     _TAG_DECIMAL: lambda content: Decimal(_typed(content, str)),
     _TAG_UUID: lambda content: UUID(bytes=_typed(content, bytes)),
-    _TAG_MARKUP: _markup_from_content,
+    _TAG_MARKUP: partial(_safe_text, _TAG_MARKUP),
+    _TAG_SAFE_STRING: partial(_safe_text, _TAG_SAFE_STRING),
 }

@@ -4,7 +4,8 @@
 # Rule:  both walks know the same types and the same depth; what one makes, the other takes back.
 # Why a walk at all, when cbor2 offers hooks for unknown types: those never see a type derived from str or
 #        dict, which would go out silently and come back as its base.
-# Not here: single values (value_scalars.py), the bytes and their bound (values.py).
+# Not here: single values (value_scalars.py), registered types (value_types.py), what stands for a plain value
+#        (value_standins.py), the bytes and their bound (values.py).
 
 import io
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from gossipsess.errors import DecodeError
 from gossipsess.model.record import VALUE_BYTES_MAX
 from gossipsess.wire.value_refusal import Refused
 from gossipsess.wire.value_scalars import checked_text, scalar_from_tag, scalar_to_tag
+from gossipsess.wire.value_standins import is_lazy_text, stood_for
+from gossipsess.wire.value_types import Registered, registered_as, registered_under
 
 # One value, encoded. Protects the memory of every holder, and the time for which one value fills a link.
 # Containers inside one another, the outermost included. Both walks recurse, so this protects the stack.
@@ -26,8 +29,17 @@ _COUNTED_BYTES_MAX = 16 * 1024 * 1024
 # Types that CBOR carries as they are.
 PLAIN: frozenset[type] = frozenset({str, int, float, bool, bytes, type(None)})
 
-# Tags 60000 to 60009 stand for single values, see value_scalars.py.
-_TAG_TUPLE, _TAG_SET, _TAG_FROZENSET, _TAG_PAIRS = 60010, 60011, 60012, 60013
+# Tags 60000 to 60009 stand for single values, see value_scalars.py. The tags from 60000 to 60014 begin so:
+PRIVATE_TAG_HEAD = b"\xd9\xea"
+_TAG_TUPLE, _TAG_SET, _TAG_FROZENSET, _TAG_PAIRS, _TAG_REGISTERED = 60010, 60011, 60012, 60013, 60014
+
+
+class Unreadable(Exception):
+    """A value holds an object of a registered type that this process cannot make; a session knows the path."""
+
+    def __init__(self, type_name: str, problem: str) -> None:
+        self.type_name = type_name
+        self.problem = problem
 
 
 class TooLarge(Exception):
@@ -67,6 +79,7 @@ class TreeEncoder:
         # Each item takes a byte or more, so a walk past this many is over the size bound anyway. A list that
         # holds one list ten times, which holds one list ten times, would otherwise be walked for ever.
         self._items_left = VALUE_BYTES_MAX
+        self._hashed = 0  # how many sets, or keys of dicts, this is within
 
     def tree(self, value: Any, depth: int) -> object:
         """Return the tree that stands for `value`, which sits inside `depth` containers.
@@ -90,7 +103,55 @@ class TreeEncoder:
             return cbor2.CBORTag(_TAG_FROZENSET, self._members(value, depth))
         if kind is str:
             return checked_text(value)
-        return scalar_to_tag(value)
+        registered = registered_as(kind)
+        if registered is not None:
+            return self._object(value, registered, depth)
+        tag = scalar_to_tag(value)
+        return tag if tag is not None else self._stood_for(value, depth)
+
+    def _stood_for(self, value: object, depth: int) -> object:
+        if self._hashed and is_lazy_text(value):  # two that differ may stand for one text
+            raise Refused(value, "is a lazy text in a set, or a dict's key", "Store the text: str(value).")
+        plain = stood_for(value)
+        if plain is None:
+            raise Refused(value)
+        return self.tree(plain, depth)
+
+    def _object(self, value: object, registered: Registered, depth: int) -> object:
+        if depth >= DEPTH_MAX:
+            raise Refused.too_deep(value, DEPTH_MAX)
+        if registered.to_value is None:
+            return cbor2.CBORTag(_TAG_REGISTERED, [registered.name, self._fields(value, registered.fields, depth)])
+        try:
+            plain = registered.to_value(value)
+        except Exception as error:
+            problem = f"has a to_value that raised {type(error).__name__}"
+            raise Refused(value, problem, "Let it return a replicable value.") from error
+        if registered_as(type(plain)) is not None:
+            raise Refused(value, "has a to_value that returns an object of a registered type", "Return a plain value.")
+        try:
+            tree = self.tree(plain, depth)
+        except Refused as refused:
+            refused.leave(value, "<to_value>")
+            raise
+        return cbor2.CBORTag(_TAG_REGISTERED, [registered.name, tree])
+
+    def _fields(self, value: object, fields: tuple[str, ...], depth: int) -> dict[str, object]:
+        self._items_left -= len(fields)
+        if self._items_left < 0:
+            raise TooLarge(VALUE_BYTES_MAX + 1)
+        trees: dict[str, object] = {}
+        for name in fields:
+            try:
+                field = getattr(value, name)
+            except AttributeError:
+                raise Refused(value, f"has no {name}, which is one of its fields", "Set it first.") from None
+            try:
+                trees[name] = self.tree(field, depth + 1)
+            except Refused as refused:
+                refused.leave(value, f".{name}")
+                raise
+        return trees
 
     def _enter(self, container: Any, depth: int) -> None:
         if depth >= DEPTH_MAX:
@@ -115,11 +176,13 @@ class TreeEncoder:
 
     def _members(self, value: set[object] | frozenset[object], depth: int) -> list[object]:
         self._enter(value, depth)
+        self._hashed += 1
         try:
             trees = [self.tree(member, depth + 1) for member in value]
         except Refused as refused:
             refused.leave(value, "{...}")
             raise
+        self._hashed -= 1
         # The order of a set differs from process to process; that of its members' bytes does not.
         trees.sort(key=_member_bytes)
         return trees
@@ -144,11 +207,14 @@ class TreeEncoder:
         return cbor2.CBORTag(_TAG_PAIRS, [part for pair in zip(keys, trees, strict=True) for part in pair])
 
     def _keys(self, value: dict[Any, object], depth: int) -> list[object]:
+        self._hashed += 1
         try:
-            return [self.tree(key, depth + 1) for key in value]
+            keys = [self.tree(key, depth + 1) for key in value]
         except Refused as refused:
             refused.leave(value, ".keys(){...}")
             raise
+        self._hashed -= 1
+        return keys
 
 
 def _with_large_keys(tree: dict[Any, object], depth: int) -> dict[object, object]:
@@ -167,6 +233,7 @@ def value_from_tree(tree: Any, depth: int) -> object:
 
     Raises:
         DecodeError: the tree is none that `TreeEncoder` makes.
+        Unreadable: an object in it is of a type that is not registered here, or could not be made.
     """
     kind = type(tree)
     if kind in PLAIN:
@@ -191,6 +258,8 @@ def value_from_tree(tree: Any, depth: int) -> object:
         return frozenset(_distinct(_values(tree.value, depth)))
     if tree.tag == _TAG_PAIRS:
         return _pairs(_values(tree.value, depth))
+    if tree.tag == _TAG_REGISTERED:
+        return _object(tree.value, depth)
     return scalar_from_tag(tree.tag, tree.value)
 
 
@@ -208,10 +277,38 @@ def _values(trees: Any, depth: int) -> list[object]:
     return [value_from_tree(item, depth + 1) for item in trees]
 
 
+def _object(content: Any, depth: int) -> object:
+    _check_depth(depth)
+    if type(content) is not list or len(content) != 2 or type(content[0]) is not str:
+        raise DecodeError("an object in a value needs a name and a value")
+    name, plain = content
+    if type(plain) is cbor2.CBORTag and plain.tag == _TAG_REGISTERED:
+        raise DecodeError("an object in a value stands for another")
+    registered = registered_under(name)
+    if registered is None:
+        raise Unreadable(
+            name,
+            "is not registered in this process. Call gossipsess.register_type for it, under that name, where this "
+            "process starts. The stored value stays as it is",
+        )
+    value = value_from_tree(plain, depth)
+    try:
+        made = registered.from_value(value)
+    except Exception as error:
+        raise Unreadable(
+            name,
+            f"could not be made from what is stored: {type(error).__name__}, see above. Let its from_value, or its "
+            "fields' defaults, take what other releases have stored",
+        ) from error
+    if type(made) is not registered.cls:
+        raise Unreadable(name, f"has a from_value that returned {type(made).__name__}. Let it return the class")
+    return made
+
+
 def _distinct(members: list[object]) -> dict[object, None]:
     try:
         distinct = dict.fromkeys(members)
-    except TypeError as exc:
+    except Exception as exc:  # a registered type's own hash may raise anything
         raise DecodeError("a set or a dict in a value has a member that cannot be hashed") from exc
     if len(distinct) != len(members):
         raise DecodeError("a set or a dict in a value has the same member twice")

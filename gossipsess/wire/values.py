@@ -7,8 +7,9 @@
 #        which turns tuples into lists, int keys into strings, and knows neither bytes nor dates.
 # Equal values of equal types, in the same insertion order, give the same bytes in every process (sets are
 #        sorted by their members' bytes), so a change inside a value is noticed by encoding it again.
-# Not here: which types there are (value_tree.py: containers; value_scalars.py: dates, decimals and so on);
-#        the words and the path of a refusal (value_refusal.py).
+# Not here: which types there are (value_tree.py: containers; value_scalars.py: dates, decimals and so on;
+#        value_types.py: those that the application registers; value_standins.py: lazy texts); the words and the
+#        path of a refusal (value_refusal.py).
 
 import io
 from collections.abc import Callable
@@ -16,22 +17,25 @@ from typing import Any
 
 from cbor2 import CBORDecoder, CBORError, CBORTag, dumps, loads
 
-from gossipsess.errors import DecodeError, SessionTooLarge
+from gossipsess.errors import DecodeError, SessionTooLarge, UnreadableValue
 from gossipsess.model.record import VALUE_BYTES_MAX
 from gossipsess.wire.value_refusal import Refused, explain
 from gossipsess.wire.value_tree import (
     DEPTH_MAX,
     PLAIN,
+    PRIVATE_TAG_HEAD,
     TooLarge,
     TreeEncoder,
+    Unreadable,
     dump_bounded,
     value_from_tree,
 )
 
-__all__ = ["DEPTH_MAX", "VALUE_BYTES_MAX", "decode_value", "encode_value"]
+__all__ = ["DEPTH_MAX", "VALUE_BYTES_MAX", "as_read_here", "decode_value", "encode_value"]
 
-# What CBOR itself counts: a container may be a tag around an array, and a date adds three levels.
-_CBOR_DEPTH_MAX = 2 * DEPTH_MAX + 4
+# What CBOR itself counts: a container may be a tag around an array, an object a tag around an array around one of
+# those, and a date adds three levels.
+_CBOR_DEPTH_MAX = 4 * DEPTH_MAX + 4
 _FIRST_BYTE_OF_LISTS = 0x80
 _FEW = 16  # items; one long string may be each of them
 # False, True, None, and a float of 64 bits: the first byte tells the length of the whole.
@@ -42,8 +46,9 @@ def encode_value(value: object, path: str) -> bytes:
     """Return `value` as CBOR, at most `VALUE_BYTES_MAX` bytes.
 
     Replicable are None, bool, int, float, str, bytes, list, tuple, dict, set, frozenset, datetime, date,
-    time, timedelta, Decimal, UUID and markupsafe.Markup, but nothing derived from them. Of a datetime's zone
-    the UTC offset is kept, and a ZoneInfo's key.
+    time, timedelta, Decimal, UUID, markupsafe.Markup, Django's SafeString and the types given to `register_type`,
+    but nothing derived from them. Of a datetime's zone the UTC offset is kept, and a ZoneInfo's key. A lazy text
+    becomes the str for which it stands now.
 
     `path` is where the value is assigned, as Python writes it: ``session['user']``.
 
@@ -66,15 +71,16 @@ def encode_value(value: object, path: str) -> bytes:
     return data
 
 
-def decode_value(data: bytes) -> object:
+def decode_value(data: bytes, path: str = "the value") -> object:
     """Return the value that `encode_value` made `data` from, sharing nothing with any other value.
 
-    A ZoneInfo whose key this machine does not know comes back as its fixed offset; Markup comes back as str
-    where markupsafe is not installed.
+    A ZoneInfo whose key this machine does not know comes back as its fixed offset; Markup and SafeString come back as
+    str where their module is not installed. `path` is where it is kept, for the message of an error.
 
     Raises:
-        DecodeError: not one whole value, over a bound, or of an unknown tag. Nothing else is raised,
-            whatever the bytes.
+        DecodeError: not one whole value, over a bound, or of an unknown tag.
+        UnreadableValue: it holds an object of a type that is not registered here, or could not be made. Nothing else
+            is raised, whatever the bytes.
     """
     if not 0 < len(data) <= VALUE_BYTES_MAX:
         raise DecodeError(f"a value has {len(data)} bytes, not between 1 and {VALUE_BYTES_MAX}")
@@ -104,7 +110,20 @@ def decode_value(data: bytes) -> object:
         raise DecodeError(f"a value is not CBOR: {exc}") from exc
     if stream.read(1):
         raise DecodeError("bytes follow a value")
-    return value_from_tree(tree, 0)
+    try:
+        return value_from_tree(tree, 0)
+    except Unreadable as unreadable:
+        message = f"{path} cannot be read: {unreadable.type_name!r} {unreadable.problem}."
+        raise UnreadableValue(message, path=path, type_name=unreadable.type_name) from unreadable.__cause__
+
+
+def as_read_here(data: bytes) -> bytes:
+    """Return the bytes of what reading `data` gives in this process.
+
+    They are others than `data` where this process knows less or more than the one that wrote it: another release of
+    a registered class, no zone data, no markupsafe.
+    """
+    return encode_value(decode_value(data), "") if PRIVATE_TAG_HEAD in data else data
 
 
 def _is_simple(value: Any) -> bool:

@@ -1,6 +1,7 @@
 # The examples, made replicated, behind nginx: used by several visitors at once while one of three processes is killed.
 #
-# In:    docs/examples/<framework>: app.py, and replicated.diff, which `git apply` puts into a copy of it.
+# In:    docs/examples/<framework>: app.py, and replicated.diff, which `git apply` puts into a copy of it; or, with
+#        `--by run`, app.py as it is, under `gossipsess run`.
 # Out:   a line for each framework: what visitors were told, and what of it was wrong.
 #
 # Three processes, each served as is usual for its framework, and nginx that asks them in turn. First somebody logs in
@@ -17,10 +18,11 @@
 #   undead        the cookies of somebody who has logged out show something: at once, or on any process in the end
 #   unavailable   a 503
 #   errors        any other answer of 400 and above, or none
-# But for one: a POST that the killed process had taken already is answered 502 by nginx, which must not repeat it. It
-# counts as cut: not acknowledged, and perhaps carried out, so nothing is wrong whether it shows or not. If it was to
-# log in or out, the browser does not know with which id to go on, and this visitor is not looked for any more. A GET
-# nginx repeats at the next process, and so it does with everything that a process did not take since it was gone.
+# But for requests that were under way at the killed process: it had taken a POST, which nginx must not repeat and
+# answers with 502; or nginx had begun to pass its answer on. These count as cut. A POST that was cut is not
+# acknowledged, and perhaps carried out, so nothing is wrong whether it shows or not. If it was to log in or out, the
+# browser does not know with which id to go on, and this visitor is not looked for any more. Any other GET nginx repeats
+# at the next process, and so it does with everything that a process did not take since it was gone.
 # Times: gunicorn opens the port before its worker has built the application, and what comes then waits for that.
 #
 # From the repository's root: python -m tests.e2e.examples --framework all
@@ -28,6 +30,7 @@
 import argparse
 import contextlib
 import json
+import math
 import random
 import shutil
 import subprocess
@@ -38,7 +41,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import httpx2
 import trio
@@ -60,6 +63,9 @@ from .harness import (
     uvicorn_at,
 )
 
+By = Literal["diff", "run"]
+"""How an example is made replicated: by its lines, or by none."""
+
 EXAMPLES: Final = Path(__file__).parents[2] / "docs" / "examples"
 DIFF: Final = "replicated.diff"
 REPLICAS: Final = 3
@@ -71,6 +77,8 @@ SECONDS: Final = 9.0
 """Of one round: a third of it before the kill, at least a third until the next start, and a third after."""
 END_S: Final = 60.0
 """For what comes after the rounds."""
+DYING_S: Final = 0.5
+"""Of a server of several processes one may be gone a little later than the one that started them."""
 SLOW_S: Final = 4.0
 """Worth a note: less than what a write waits that nobody confirms (below)."""
 SETTINGS: Final = {"GOSSIPSESS_CONFIRM_TIMEOUT_S": "5"}
@@ -87,16 +95,19 @@ SERVE: Final[Mapping[str, Callable[[int], list[str]]]] = {
     "starlette": uvicorn_at,
     "fastapi": uvicorn_at,
     "flask": gunicorn_at,
+    "django": gunicorn_at,
     "quart": hypercorn_at,
     "litestar": uvicorn_at,
     "wsgi": gunicorn_at,
 }
 """The examples, and how each is served."""
+BY_DIFF_ONLY: Final = frozenset({"wsgi"})
+"""`gossipsess run` knows the sessions of frameworks, and WSGI has none."""
 
 
 @contextlib.contextmanager
-def replicated(framework: str) -> Iterator[Path]:
-    """Give a folder with the example, its diff applied.
+def replicated(framework: str, by: By) -> Iterator[App]:
+    """Give the example as it is served where it is replicated.
 
     Raises:
         ScenarioError: the diff does not fit.
@@ -104,10 +115,14 @@ def replicated(framework: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="example-") as name:
         folder = Path(name) / framework
         shutil.copytree(EXAMPLES / framework, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        serve = SERVE[framework]
+        if by == "run":
+            yield App(folder, lambda port: [sys.executable, "-m", "gossipsess", "run", "--", *serve(port)])
+            return
         applied = subprocess.run(["git", "apply", DIFF], cwd=folder, capture_output=True, text=True, check=False)
         if applied.returncode:
             raise ScenarioError(f"{framework}/{DIFF} does not fit: {applied.stderr}")
-        yield folder
+        yield App(folder, serve)
 
 
 @dataclass
@@ -119,6 +134,8 @@ class Told:
     undead: int = 0
     answered: set[int] = field(default_factory=set)
     """Processes that answered."""
+    dying_until_s: float = -math.inf
+    """On Trio's clock; until then the last one killed may have taken requests that it does not answer."""
     ended: list[dict[str, str]] = field(default_factory=list)
     """Cookies of those who have logged out, as they were just before."""
 
@@ -225,8 +242,11 @@ class Visitor:
         try:
             answer = await self._browser.request(method, url, data=form, headers={"Accept": "application/json"})
         except httpx2.TransportError as error:
-            tally.errors += 1
-            tally.note(f"{method} {url}: {error!r}")
+            if isinstance(error, httpx2.RemoteProtocolError) and began_s < self._told.dying_until_s:
+                tally.cut += 1
+            else:
+                tally.errors += 1
+                tally.note(f"{method} {url}: {error!r}")
             return None
         if not self._tokens:
             for name in [name for name in self._browser.cookies if name.endswith("-v")]:
@@ -238,7 +258,7 @@ class Visitor:
         if answer.status_code == {"GET": 200, "POST": 303}[method]:
             tally.took_s.append(took_s)
             return answer
-        if method == "POST" and answer.headers.get(CUT):
+        if method == "POST" and answer.headers.get(CUT) and began_s < self._told.dying_until_s:
             tally.cut += 1
         elif answer.status_code == 503:
             tally.unavailable += 1
@@ -307,6 +327,7 @@ async def _use(site: Site, apps: list[Process], told: Told, seconds: float, seed
             await trio.sleep(seconds / 3)
             victim = rng.randrange(REPLICAS)
             apps[victim].kill()
+            told.dying_until_s = trio.current_time() + DYING_S
             await trio.sleep(seconds / 3)
             apps[victim] = await trio.to_thread.run_sync(site.start_app, victim)
             await trio.sleep(seconds / 3)
@@ -326,7 +347,13 @@ async def _bounded(use: Callable[[], Awaitable[None]], rounds_s: float) -> None:
 
 
 def play(
-    framework: str, rounds: int = 1, seconds: float = SECONDS, *, discovery: Discovery = "static", seed: int = 1
+    framework: str,
+    by: By = "diff",
+    *,
+    rounds: int = 1,
+    seconds: float = SECONDS,
+    discovery: Discovery = "static",
+    seed: int = 1,
 ) -> Told:
     """Play so many rounds with one example; return what its visitors were told.
 
@@ -339,15 +366,32 @@ def play(
     """
     told = Told(rounds)
     meet = discovery != "none"
-    with replicated(framework) as folder:
-        app = App(folder, SERVE[framework])
-        with Site(app, discovery, replicas=REPLICAS, environ=SETTINGS) as site:
-            apps = site.start_all()
-            for index in range(REPLICAS) if meet else ():
-                site.wait_joined(index)
-            trio.run(partial(_bounded, partial(_use, site, apps, told, seconds, seed, tokens=meet), rounds * seconds))
-            if meet and not told.clean:
-                site.print_logs()
+    with replicated(framework, by) as app, Site(app, discovery, replicas=REPLICAS, environ=SETTINGS) as site:
+        apps = site.start_all()
+        for index in range(REPLICAS) if meet else ():
+            site.wait_joined(index)
+        trio.run(partial(_bounded, partial(_use, site, apps, told, seconds, seed, tokens=meet), rounds * seconds))
+        if meet and not told.clean:
+            site.print_logs()
+    return told
+
+
+def show_elsewhere(framework: str, by: By) -> Told:
+    """Log in on each of two processes and look at the other, with nothing else going on; return what was told.
+
+    Raises:
+        ScenarioError: as `play`; or the page for people is not as it should be.
+    """
+    told = Told(rounds=0)
+
+    async def visit(site: Site) -> None:
+        for index in range(len(site.app_urls)):
+            await Visitor(f"<visitor> {index}", site, told, tokens=True).visit_each(index)
+
+    with replicated(framework, by) as app, Site(app) as site:
+        site.start_all()
+        site.wait_joined(0)
+        trio.run(visit, site)
     return told
 
 
@@ -359,15 +403,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="--discovery none is the control: there everything must be lost.",
     )
     parser.add_argument("--framework", choices=[*SERVE, "all"], default="all")
+    parser.add_argument(
+        "--by", choices=get_args(By), default="diff", help="run: unchanged, by gossipsess run (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=1, help="kills (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each round (default: %(default)s)")
     parser.add_argument("--discovery", choices=DISCOVERIES, default="static")
     parser.add_argument("--seed", type=int, default=1, help="who is killed, and what visitors do")
     options = parser.parse_args(arguments)
+    if options.by == "run" and options.framework in BY_DIFF_ONLY:
+        parser.error(f"{options.framework} has no sessions of its own that `gossipsess run` could replace; --by diff")
+    how = {name: getattr(options, name) for name in ("by", "rounds", "seconds", "discovery", "seed")}
+    possible = [framework for framework in SERVE if options.by == "diff" or framework not in BY_DIFF_ONLY]
     clean = True
-    for framework in SERVE if options.framework == "all" else [options.framework]:
-        told = play(framework, options.rounds, options.seconds, discovery=options.discovery, seed=options.seed)
-        print(f"{framework}, {options.discovery}: {told.line()}", flush=True)
+    for framework in possible if options.framework == "all" else [options.framework]:
+        told = play(framework, **how)
+        print(f"{framework}, by {options.by}, {options.discovery}: {told.line()}", flush=True)
         for note in told.tally.notes:
             print(f"  {note}", flush=True)
         clean = clean and told.clean

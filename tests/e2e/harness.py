@@ -332,7 +332,7 @@ class Site:
         # made the app, which takes until the node is synced.
         def up() -> bool:
             nodes = app.nodes()
-            return bool(nodes) and all(node["ready"] for node in nodes) and _listening(self._app_ports[index])
+            return bool(nodes) and all(node["ready"] for node in nodes) and listening(self._app_ports[index])
 
         app.wait_for(up, "serving")
 
@@ -350,7 +350,7 @@ class Site:
         config.write_text(_nginx_config(self._nginx_port, self._app_ports, self._balance))
         command = [path, "-p", str(self._folder), "-e", "stderr", "-c", str(config)]
         nginx = self._start("nginx", command, dict(os.environ))
-        nginx.wait_for(lambda: _listening(self._nginx_port), "listening")
+        nginx.wait_for(lambda: listening(self._nginx_port), "listening")
 
     def _report_failure(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -366,7 +366,7 @@ def _group_of(process: str) -> int | None:
         return None
 
 
-def _listening(port: int) -> bool:
+def listening(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         return probe.connect_ex((LOOPBACK, port)) == 0
 

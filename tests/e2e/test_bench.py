@@ -406,3 +406,20 @@ def test_a_pass_without_figures_leaves_the_page_as_it_is(
     assert told in capsys.readouterr().err
     assert page.read_text() == before
     assert list(page.parent.iterdir()) == [page]
+
+
+def test_what_a_session_takes_in_memory_is_more_than_its_values_and_near_the_account() -> None:
+    """Machines are sized by it; and the limit of all sessions together goes by the account."""
+    script = SCRIPT.with_name("memory.py")
+    done = subprocess.run(
+        [sys.executable, str(script), "--sessions", "3000", "--bytes", "1000", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["resident_bytes"] > figures["json_bytes"] + 1000
+    assert figures["resident_bytes"] < figures["account_bytes"] < 2 * figures["resident_bytes"]
+    assert 0 < figures["ended_account_bytes"] < figures["account_bytes"] - 1000
+    assert figures["redis_bytes"] is None or figures["redis_bytes"] > 1000

@@ -39,8 +39,12 @@ class Cell(NamedTuple):
         return (sys.executable, *self.command)
 
 
+# gunicorn's control socket is served by a thread of its master, so that CPython warns of each later fork by itself.
+_GUNICORN: Final = ("-m", "gunicorn", "-b", "127.0.0.1:{port}", "--no-control-socket")
+
+
 def _gunicorn(worker: str, app: App, *options: str, needs: tuple[str, ...] = ()) -> tuple[Cell, Cell]:
-    command = ("-m", "gunicorn", "-b", "127.0.0.1:{port}", "-w", "2", "-k", worker, *options)
+    command = (*_GUNICORN, "-w", "2", "-k", worker, *options)
     kind = " ".join(("-k", worker, *options))
     expected: Expected = "refused" if worker in ("gevent", "eventlet") else "serves"
     plain = Cell("gunicorn", kind, "fork", app, (*command, f"{app}:app"), 2, True, expected, needs=needs)
@@ -52,6 +56,11 @@ _HYPERCORN: Final = ("-m", "hypercorn", "-b", "127.0.0.1:{port}")
 _FLASK: Final = ("-m", "flask", "--app", "wsgi_shop", "run", "-p", "{port}")
 _WAITRESS: Final = ("-m", "waitress", "--listen", "127.0.0.1:{port}", "wsgi_shop:app")
 
+_DJANGO: Final = ("-m", "django", "runserver", "127.0.0.1:{port}", "--settings", "django_shop")
+_DJANGO_WSGI: Final = (*_GUNICORN, "-w", "2", "-k", "gthread", "django.core.wsgi:get_wsgi_application()")
+_DJANGO_SETTINGS: Final = (("DJANGO_SETTINGS_MODULE", "django_shop"),)
+_DJANGOS_OWN: Final = (("SHOP_MIDDLEWARE", "django.contrib.sessions.middleware.SessionMiddleware"),)
+
 CELLS: Final[tuple[Cell, ...]] = (
     Cell("uvicorn", "", "one process", "asgi_shop", _UVICORN),
     Cell("uvicorn", "", "spawn, --workers", "asgi_shop", (*_UVICORN, "--workers", "2"), 2, True),
@@ -59,16 +68,67 @@ CELLS: Final[tuple[Cell, ...]] = (
     Cell("hypercorn", "-k asyncio", "one process", "asgi_shop", (*_HYPERCORN, "-w", "0", "asgi_shop:app")),
     Cell("hypercorn", "-k asyncio", "spawn, -w", "asgi_shop", (*_HYPERCORN, "-w", "2", "asgi_shop:app"), 2, True),
     Cell("hypercorn", "-k trio", "one process", "asgi_shop", (*_HYPERCORN, "-k", "trio", "-w", "0", "asgi_shop:app")),
-    Cell("hypercorn", "-k trio", "spawn, -w", "asgi_shop", (*_HYPERCORN, "-k", "trio", "-w", "2", "asgi_shop:app"), 2, True),
+    Cell(
+        "hypercorn",
+        "-k trio",
+        "spawn, -w",
+        "asgi_shop",
+        (*_HYPERCORN, "-k", "trio", "-w", "2", "asgi_shop:app"),
+        2,
+        True,
+    ),
     Cell("hypercorn", "-k asyncio, WSGI", "spawn, -w", "wsgi_shop", (*_HYPERCORN, "-w", "2", "wsgi_shop:app"), 2, True),
-    Cell("hypercorn", "-k asyncio", "spawn, --reload", "asgi_shop", (*_HYPERCORN, "-w", "1", "--reload", "asgi_shop:app"), 1, True, "reloads"),
+    Cell(
+        "hypercorn",
+        "-k asyncio",
+        "spawn, --reload",
+        "asgi_shop",
+        (*_HYPERCORN, "-w", "1", "--reload", "asgi_shop:app"),
+        1,
+        True,
+        "reloads",
+    ),
     *_gunicorn("sync", "wsgi_shop"),
     *_gunicorn("gthread", "wsgi_shop", "--threads", "4"),
     *_gunicorn("uvicorn_worker.UvicornWorker", "asgi_shop", needs=("uvicorn_worker",)),
     *_gunicorn("asgi", "asgi_shop"),
     *_gunicorn("gevent", "wsgi_shop", needs=("gevent",)),
-    Cell("gunicorn", "-k gthread", "fork, --reload", "wsgi_shop", ("-m", "gunicorn", "-b", "127.0.0.1:{port}", "-k", "gthread", "--reload", "wsgi_shop:app"), 1, True, "reloads"),
+    Cell(
+        "gunicorn",
+        "-k gthread",
+        "fork, --reload",
+        "wsgi_shop",
+        (*_GUNICORN, "-k", "gthread", "--reload", "wsgi_shop:app"),
+        1,
+        True,
+        "reloads",
+    ),
     Cell("waitress", "", "one process", "wsgi_shop", _WAITRESS),
     Cell("flask run", "", "one process", "wsgi_shop", _FLASK),
     Cell("flask run", "", "reloader, --debug", "wsgi_shop", (*_FLASK, "--debug"), 1, True, "reloads"),
+    Cell("runserver", "", "one process, --noreload", "django_shop", (*_DJANGO, "--noreload")),
+    Cell("runserver", "", "reloader", "django_shop", _DJANGO, 1, True, "reloads"),
+    Cell("runserver", "SESSION_ENGINE alone", "reloader", "django_shop", _DJANGO, 1, True, "reloads", _DJANGOS_OWN),
+    Cell(
+        "gunicorn",
+        "-k gthread, Django",
+        "fork",
+        "django_shop",
+        _DJANGO_WSGI,
+        2,
+        True,
+        environ=_DJANGO_SETTINGS,
+        needs=("django",),
+    ),
+    Cell(
+        "gunicorn",
+        "-k gthread, Django",
+        "fork, --preload",
+        "django_shop",
+        (*_DJANGO_WSGI, "--preload"),
+        2,
+        True,
+        environ=_DJANGO_SETTINGS,
+        needs=("django",),
+    ),
 )

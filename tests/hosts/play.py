@@ -168,7 +168,7 @@ def play(cell: Cell) -> Seen:
 def _serves(cell: Cell, folder: Path) -> Seen:
     secret, cluster = uuid.uuid4().hex, f"hosts-{uuid.uuid4().hex[:8]}"
     with _folder_of(folder), _member(cluster, secret) as beside:
-        found = f"static://127.0.0.1:{beside.sockets.port}"
+        found = f"static://127.0.0.1:{beside.status().address[1]}"
         with _running(cell, folder, CLUSTER=cluster, SECRET=secret, DISCOVERY=found) as server:
             browser = Browser(server.port)
             _wait(lambda: _answers(browser, server), "it answers", server)

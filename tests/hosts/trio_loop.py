@@ -1,10 +1,11 @@
 # Trio loop: where the node of an application on Trio is to run, in the application's own loop or in a thread beside it.
 #
-#     python -m tests.hosts.trio_loop [--writes 500] [--blocked 3] [--json]
+#     python -m tests.hosts.trio_loop [--rounds 4] [--writes 500] [--blocked 3] [--json]
 #
 # In:    two processes on loopback; the one that is measured runs Trio, with its node either way.
 # Out:   what a confirmed write takes it; and, while one of its handlers computes for some seconds without yielding, how
 #        many of the other process's writes go out unconfirmed, and what that process takes it for.
+# Choice: rounds of both places in turn, and of a write's time the best round: what others do on the machine only adds.
 # Not here: asyncio and threads, which have no loop that a node could be a guest of.
 
 import argparse
@@ -45,7 +46,7 @@ async def measured(place: str, settings: Config, writes: int, blocked_s: float) 
             service = face._service
         else:
             service = process_node(settings)
-        while not any(member.linked for member in service.status().members):
+        while not any(member.linked for member in service.status().members):  # noqa: ASYNC110  # nothing tells of it
             await trio.sleep(0.01)
         took_ms = []
         session = service.store.create()
@@ -67,14 +68,14 @@ def look(place: str, writes: int, blocked_s: float) -> dict[str, Any]:
     """Return what was measured with the node in one place."""
     cluster = f"loop-{uuid.uuid4().hex[:8]}"
     other = RunningNode(config(cluster, None, "there"))
-    seed = other._address()[1]
+    seed = other.status().address[1]
     command = [sys.executable, "-m", "tests.hosts.trio_loop", "--child", place, cluster, str(seed)]
     command += ["--writes", str(writes), "--blocked", str(blocked_s)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin is not None
     assert child.stdout is not None
     try:
-        took_ms = sorted(json.loads(child.stdout.readline()))
+        took_ms = json.loads(child.stdout.readline())
         child.stdin.write("block\n")
         child.stdin.flush()
         time.sleep(0.1)
@@ -97,17 +98,29 @@ def look(place: str, writes: int, blocked_s: float) -> dict[str, Any]:
         other.close()
     return {
         "node in the": place,
-        "write p50 ms": round(statistics.median(took_ms), 2),
-        "write p95 ms": round(took_ms[len(took_ms) * 95 // 100], 2),
+        "a confirmed write, ms (median)": round(statistics.median(took_ms), 2),
         "others' writes meanwhile": count,
         "of them unconfirmed": unconfirmed,
-        "taken for": ", ".join(sorted(states)),
+        "taken for": states,
+    }
+
+
+def best(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return one row for the rounds of one place."""
+    place, write, others, unconfirmed, taken_for = rounds[0]
+    return {
+        place: rounds[0][place],
+        write: min(one[write] for one in rounds),
+        others: sum(one[others] for one in rounds),
+        unconfirmed: sum(one[unconfirmed] for one in rounds),
+        taken_for: ", ".join(sorted(set().union(*[one[taken_for] for one in rounds]))),
     }
 
 
 def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.hosts.trio_loop")
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--writes", type=int, default=500)
     parser.add_argument("--blocked", type=float, default=3.0, help="seconds that a handler computes")
     parser.add_argument("--json", action="store_true")
@@ -117,7 +130,8 @@ def main() -> int:
         place, cluster, seed = arguments.child
         trio.run(measured, place, config(cluster, int(seed), "here"), arguments.writes, arguments.blocked)
         return 0
-    rows = [look(place, arguments.writes, arguments.blocked) for place in PLACES]
+    rounds = [[look(place, arguments.writes, arguments.blocked) for place in PLACES] for _ in range(arguments.rounds)]
+    rows = [best(list(of_place)) for of_place in zip(*rounds, strict=True)]
     if arguments.json:
         print(json.dumps(rows, indent=1))
     else:

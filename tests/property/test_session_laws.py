@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from gossipsess.draft import KEYS_MAX
 from gossipsess.errors import SessionTooLarge, UnreplicableValue
 from gossipsess.model.delta import Delta, not_covered
 from gossipsess.model.record import (
@@ -17,7 +18,7 @@ from gossipsess.model.record import (
     entry_bytes,
 )
 from gossipsess.model.table import Table
-from gossipsess.session import KEYS_MAX, Session
+from gossipsess.session import Session
 from gossipsess.wire.codec import decode_untrusted, encode
 from gossipsess.wire.frame import MESSAGE_BYTES_MAX
 from gossipsess.wire.messages import Push

@@ -61,6 +61,9 @@ class ScatteredStore(SessionStore):
     def revoke(self, user: str, confirm: Confirm | None = None) -> Revoked | Future[Revoked]:
         return self._any().revoke(user, confirm)
 
+    def time(self) -> float:
+        return self._any().time()
+
 
 class Scattered(NodeService):
     """What an adapter takes for one node, over several.

@@ -5,10 +5,15 @@ A new adapter is one function and one row in `ADAPTERS`; the tests of what all d
 
 import asyncio
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import flask
 import quart
+from django.http import HttpResponse
+from django.test import Client as DjangoClient
+from django.test import override_settings
+from django.urls import path as django_path
 from litestar import Litestar, MediaType, Request
 from litestar import get as litestar_get
 from litestar.testing import TestClient as LitestarClient
@@ -20,11 +25,13 @@ from starlette.testclient import TestClient
 from werkzeug.test import Client
 
 import gossipsess.web.asgi
+import gossipsess.web.django
 import gossipsess.web.flask
 import gossipsess.web.litestar
 import gossipsess.web.quart
 import gossipsess.web.starlette
 import gossipsess.web.wsgi
+import tests.unit.django_project  # noqa: F401  # Django's settings, before what reads them
 
 USER = 42
 """Whom the path /revoke logs out."""
@@ -166,6 +173,26 @@ def _quart(views: Views, node: Any, **settings: Any) -> Ask:
     return lambda path, cookies: asyncio.run(asked(path, cookies))
 
 
+def _django(views: Views, node: Any, **settings: Any) -> Ask:
+    def endpoint(request: Any, view: str) -> HttpResponse:
+        return HttpResponse(_answer(views, view, lambda: request.session))
+
+    def revoke(request: Any) -> HttpResponse:
+        return HttpResponse(gossipsess.web.django.revoke(USER).sessions)
+
+    urls: Any = ModuleType("urls")
+    urls.urlpatterns = [django_path("revoke", revoke), django_path("<view>", endpoint)]
+    gossipsess.web.django.configure(node=node, **settings)
+
+    def ask(path: str, cookies: Mapping[str, str]) -> Answer:
+        with override_settings(ROOT_URLCONF=urls):
+            response = DjangoClient(headers=_line(cookies), raise_request_exception=False).get(path)
+        lines = [("Set-Cookie", morsel.OutputString()) for morsel in response.cookies.values()]
+        return Answer(response.status_code, response.content.decode(), [*response.items(), *lines])
+
+    return ask
+
+
 def _wsgi(views: Views, node: Any, **settings: Any) -> Ask:
     def app(environ: Any, start_response: Any) -> list[bytes]:
         name = environ["PATH_INFO"][1:]
@@ -197,6 +224,8 @@ class Adapter(NamedTuple):
     """Name of its id cookie."""
     varies_always: bool = False
     """It cannot know whether a request has read the session."""
+    saves_assignments: bool = False
+    """As in its framework every assignment is a change, and every save sets both cookies."""
 
 
 ADAPTERS = {
@@ -205,5 +234,6 @@ ADAPTERS = {
     "litestar": Adapter(_litestar, "session", varies_always=True),
     "flask": Adapter(_flask, "session"),
     "quart": Adapter(_quart, "session"),
+    "django": Adapter(_django, "sessionid", saves_assignments=True),
     "wsgi": Adapter(_wsgi, "__Host-gsid"),
 }

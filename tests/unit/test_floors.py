@@ -16,7 +16,7 @@ FLOORS = [
     ["wire"],
     ["protocol"],
     ["config"],
-    ["sim", "node", "session", "status", "tokens"],
+    ["sim", "node", "session", "subkeys", "draft", "status", "tokens"],
     ["store", "runtime"],
     ["waiting", "subscription", "service"],
     ["face", "aio", "sync", "inline", "web", "cli", "auto", "boot"],

@@ -416,13 +416,31 @@ def test_an_accepted_websocket_whose_stand_in_is_changed_is_closed():
     assert closed.value.args[0] == 1013
 
 
-def test_a_websocket_that_begins_a_session_for_which_there_is_no_room_is_refused():
-    """Accepted, it would hold a session that the client has no id of."""
+def test_what_a_handler_returns_after_the_accept_sets_no_cookie(node):
+    """Quart makes a response of it, and sends it nowhere."""
+    app = app_of(node)
+
+    @app.websocket("/socket")
+    async def socket():
+        await websocket.receive()
+        session["user_id"] = 42
+        await websocket.send("done")
+        return "bye"
+
+    client = app.test_client()
+    get(client, "/append")
+    assert talk(app, cookies_of(client)) == {}
+    assert json(get(client, "/view")) == {"cart": ["book"], "user_id": 42}
+
+
+def test_a_websocket_that_begins_a_session_for_which_there_is_no_room_is_refused(caplog):
+    """Accepted, it would hold a session that the client has no id of. The node's warning of the limit is enough."""
     full = lone_node(Config(memory_limit_mb=1))
     fill(full)
     with pytest.raises(WebsocketResponseError) as denied:
         talk(with_socket(app_of(full), on_open=append))
     assert denied.value.response.status_code == 503
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 # --- when the node starts -----------------------------------------------------------------------------------
@@ -431,9 +449,10 @@ def test_a_websocket_that_begins_a_session_for_which_there_is_no_room_is_refused
 def test_serving_starts_only_when_the_node_can_answer():
     """An open port means ready: a request that comes before the first sync would find nobody logged in."""
     node = HeldBackNode()
-    app = app_of(node)
+    app = Quart("shop")
     others = []
     app.before_serving(lambda: others.append(1))
+    GossipSessions(app, node=node)
 
     async def main():
         starting = asyncio.create_task(app.startup())

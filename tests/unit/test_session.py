@@ -5,9 +5,17 @@ from datetime import UTC, datetime
 
 import pytest
 
+from gossipsess.draft import KEYS_MAX
 from gossipsess.errors import SessionTooLarge, UnreplicableValue
-from gossipsess.model.record import CREATED, ENTRY_BYTES, Record, empty_record
-from gossipsess.session import KEY_CHARACTERS_MAX, KEYS_MAX, SESSION_BYTES_MAX, Session
+from gossipsess.model.record import (
+    CREATED,
+    ENTRY_BYTES,
+    KEY_CHARACTERS_MAX,
+    SESSION_BYTES_MAX,
+    Record,
+    empty_record,
+)
+from gossipsess.session import Session
 from gossipsess.wire.values import VALUE_BYTES_MAX, encode_value
 from tests.unit.machines import ALICE, SID, record, registers, stamp
 

@@ -8,13 +8,15 @@ import sys
 
 
 def _boot() -> None:
+    if "gossipsess.boot" in sys.modules:
+        return  # gossipsess.pth, of this or of another environment, has come before
     process, _, python = os.environ.get("GOSSIPSESS_AUTO_FOR", "").partition(":")
     mine = "%d.%d:%s" % (sys.version_info[0], sys.version_info[1], sys.prefix)  # noqa: UP031  # of any Python
     why = "this is Python %s, and gossipsess runs on %s" % (mine, python)  # noqa: UP031
     if python in ("", mine):
         try:
             from gossipsess import boot
-        except ImportError as error:
+        except Exception as error:  # it is not there, or broken
             why = str(error)
         else:
             boot.boot()
