@@ -12,8 +12,10 @@
 # Not here: which of a process's moments starts the node (adapter.py); the former engine's sessions (django_former.py).
 
 import logging
+import sys
 import time
 from collections.abc import Mapping
+from types import FrameType
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
@@ -674,3 +676,15 @@ def _unavailable() -> HttpResponse:
         content_type="text/plain; charset=utf-8",
         headers=headers,
     )
+
+
+def _is_middlewares_import() -> bool:
+    """Say whether it is Django's own middleware that imports this module now: an application is being built."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") != DjangosMiddleware.__module__:
+        frame = frame.f_back
+    return frame is not None
+
+
+if _is_middlewares_import() and not _is_tested():
+    launch_early(sessions())  # where SESSION_ENGINE is all there is of ours, nobody else does it
