@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.contrib.sessions.backends.base import SessionBase, UpdateError
+from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware as DjangosMiddleware
 from django.core import mail
@@ -39,7 +39,7 @@ from gossipsess.waiting import Steps, blocking, in_thread, on_any_loop, steps_bl
 from gossipsess.web.adapter import NodeSessions, launch_early
 from gossipsess.web.adoption import adoption
 from gossipsess.web.cookie import session_of_untrusted, token_name
-from gossipsess.web.django_former import FormerSession, become, former_session
+from gossipsess.web.django_former import FormerSession, former_session
 from gossipsess.web.session import WebSession
 
 log = logging.getLogger("gossipsess")
@@ -164,6 +164,7 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         `must_create`, or where there is no session yet: under a new key.
 
         Raises:
+            CreateError: with `must_create`, there is one under this key.
             UpdateError: the session was ended, or given another key, by another request.
             UnreplicableValue: a value was changed in place into something that cannot travel. Nothing is stored.
             SessionTooLarge: values have grown over a bound in place. Nothing is stored.
@@ -271,6 +272,8 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         session = self._session_cache
         if session.unavailable:
             return  # nothing can have changed
+        if must_create and (yield from self._held(self.session_key)) is not None:
+            raise CreateError
         if must_create or self.session_key is None:
             yield from self._creating()
             return
@@ -322,17 +325,16 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
 
     def _loading(self) -> Steps[tuple[WebSession | None, FormerSession | None]]:
         """Return the steps to the session, or to what may be one of the former engine's."""
-        key, here = self.session_key, store()
-        session: WebSession | None = yield from self._held(key, self.token)
-        former = former_session(key) if session is None and sessions().adopts else None
-        if former is not None:
-            found, spent = yield from become(here, former)
-            if found is not None:
-                assert isinstance(found, WebSession), "the store was made for this class"
-                found.adopted = True
-                session = found
-            former = None if spent else former
-        return session, former
+        here = store()
+        session: WebSession | None = yield from self._held(self.session_key, self.token)
+        former = former_session(self.session_key) if session is None and sessions().adopts else None
+        if former is None:
+            return session, None
+        session = yield here.load(here.create(former.name).id)  # what it has become already
+        if session is None:
+            return None, former
+        session.adopted = True
+        return session, None
 
     def _adopting(self, former: FormerSession, values: Mapping[str, Any]) -> Steps[WebSession | None]:
         lives_s, ends_at = self._limits(values.get("_session_expiry"), store().time())

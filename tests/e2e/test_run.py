@@ -77,6 +77,7 @@ class Servers:
         """Ask who is logged in, over a connection of its own, so that any worker may take it."""
         with httpx2.Client(cookies=cookies, trust_env=False, timeout=REQUEST_S) as client:
             answer = client.get(f"http://{LOOPBACK}:{port}/", headers={"Accept": "application/json"})
+            cookies.update(client.cookies)
             told: dict[str, Any] = answer.raise_for_status().json()
             return told
 
@@ -149,6 +150,27 @@ def test_who_logged_in_stays_logged_in_when_that_process_is_killed(tmp_path: Pat
         cookies = running.log_in(running.ports[0])
         running.processes[0].kill()
         assert running.ask(running.ports[1], cookies)["user"] == USER
+
+
+@pytest.mark.parametrize(
+    "cell", ["starlette, uvicorn", "flask, flask run", "quart, hypercorn", "django, gunicorn -w 2"]
+)
+def test_who_was_logged_in_before_zero_code_stays_logged_in(cell: str, tmp_path: Path) -> None:
+    """Switched on in the middle of a day it must log nobody out: what the framework's own cookie says is taken over."""
+    example, server, _ = CELLS[cell]
+    pytest.importorskip(example)
+    command = command_of(server)
+    with Servers(example, command, 1, tmp_path, {}) as before:
+        wait_until(lambda: listening(before.ports[0]), "the stock application serves")
+        cookies = before.log_in(before.ports[0])
+        assert before.ask(before.ports[0], cookies)["user"] == USER
+        assert before.nodes() == []
+    former = dict(cookies)
+    with Servers(example, lambda port: [*RUN, *command(port)], 1, tmp_path, {}) as running:
+        running.wait_up(2 if "-w" in server else 1)
+        assert running.ask(running.ports[0], cookies)["user"] == USER
+        assert dict(cookies) != former, "it has an id of ours now"
+        assert running.ask(running.ports[0], cookies)["user"] == USER
 
 
 @pytest.fixture(scope="module")

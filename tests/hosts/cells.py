@@ -34,6 +34,13 @@ class Cell(NamedTuple):
         return " ".join(part for part in (self.server, self.worker, self.start) if part)
 
     @property
+    def zero_code(self) -> "Cell":
+        """The same with an application that knows nothing of gossipsess, by ``gossipsess run``."""
+        command = ("-m", "gossipsess", "run", "--", sys.executable, *self.command)
+        needs = (*self.needs, self.command[1].partition(".")[0])
+        return self._replace(command=command, needs=needs, environ=(*self.environ, ("SHOP_PLAIN", "yes")))
+
+    @property
     def argv(self) -> tuple[str, ...]:
         """The command."""
         return (sys.executable, *self.command)
