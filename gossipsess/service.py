@@ -340,7 +340,8 @@ def process_node(config: Config | None = None) -> RunningNode:
     """Return the node that everything in this process with these settings shares; the first call starts it.
 
     It leaves the cluster when the process ends; and where nobody else is there, its sessions to the process that
-    follows on this machine, unless it looks for nobody (`discovery` ``none``). None: the settings of the environment.
+    follows on this machine, unless it looks for nobody (`discovery` ``none``) or runs in a test of pytest's.
+    None: the settings of the environment.
 
     Raises:
         ConfigError: a setting is wrong, no port is free, or gevent or eventlet has replaced this process's threads.
@@ -349,7 +350,8 @@ def process_node(config: Config | None = None) -> RunningNode:
     with _lock:
         running = _of_process.get(wanted)
         if running is None or running.closed:
-            has_heirs = wanted.discovery_parts().looks_for_others
+            # A test that starts and stops an application must not find the sessions of the one before.
+            has_heirs = wanted.discovery_parts().looks_for_others and "PYTEST_CURRENT_TEST" not in os.environ
             running = _of_process[wanted] = RunningNode(wanted, has_heirs=has_heirs)
         return running
 
@@ -393,6 +395,8 @@ def _forget_in_child() -> None:
     _of_process.clear()
     for running in list(_running):
         running.orphaned()
+    if signal.getsignal(signal.SIGTERM) is _leave_and_end:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # it has no node to wait for
 
 
 atexit.register(_leave_all)

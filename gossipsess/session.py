@@ -212,6 +212,11 @@ class Session(MutableMapping[str, Any]):
         self.accessed = True
         return len([key for key in self._draft.present() if key[:1] != RESERVED])
 
+    def __bool__(self) -> bool:
+        for _ in self:  # without counting the others
+            return True
+        return False
+
     def __contains__(self, key: object) -> bool:
         self.accessed = True
         return isinstance(key, str) and key[:1] != RESERVED and self._draft.get(key) is not None

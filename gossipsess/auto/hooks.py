@@ -61,8 +61,8 @@ HOOKS = (
     Hook("starlette", "starlette.middleware.sessions", "starlette", (0, 40), (2,)),
     Hook("flask", "flask", "flask", (3, 0), (4,)),
     Hook("flask_session", "flask_session", "flask-session", (0, 6), (1,), by_name=True),
-    Hook("quart", "quart", "quart", (0, 19), (1,)),
-    Hook("django", "django.conf", "django", (4, 2), (7,)),
+    Hook("quart", "quart", "quart", (0, 20), (1,)),
+    Hook("django", "django.conf", "django", (5, 1), (7,)),
     Hook("litestar", "litestar.middleware.session.base", "litestar", (2, 15), (3,)),
 )
 ALIASES = {"fastapi": "starlette"}

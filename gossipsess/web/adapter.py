@@ -180,7 +180,7 @@ def save(
         MemoryFull: the session is new, and there is no room for it. The answer is 503. Nothing is stored.
     """
     used = session.accessed  # by the application, and not by what follows
-    if not (session.adopted or session.assigned or session.changes() or (may_rotate and session.rotates)):
+    if not (session.assigned or session.adopted or session.changes()):
         return None  # most requests
     if not session.is_new and session.is_empty and any(key not in REGISTERS for key, _ in session.changes()):
         return Saving(store.invalidate(session), ((name, ""), (token_name(name), "")), ended=True)

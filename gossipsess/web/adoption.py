@@ -99,11 +99,13 @@ def former_of_untrusted(
     return Former(base64_decode(value.rpartition(".")[2]), signed_at, signed_at + valid_s, data)
 
 
-def adoption(store: SessionStore, former: Former, idle_s: float | None = None) -> Steps[WebSession | None]:
+def adoption(
+    store: SessionStore, former: Former, idle_s: float | None = None, ends_at: float | None = None
+) -> Steps[WebSession | None]:
     """Return the steps to the session that a cookie has become, or becomes now.
 
-    They come to None where that has ended, or would have by now: the cookie is none. `idle_s` is a limit of this
-    session's own.
+    They come to None where that has ended, or would have by now: the cookie is none. `idle_s` and `ends_at` are limits
+    of this session's own (`Session.limit`).
 
     Raises, while it runs:
         SessionUnavailable: whether it was adopted before is not known.
@@ -114,8 +116,7 @@ def adoption(store: SessionStore, former: Former, idle_s: float | None = None) -
     if session is None and (yield store.mark(former.name)) is None:
         session = fresh
         _fill(session, former.values)
-        if idle_s is not None:
-            session.limit(idle_s=idle_s)
+        session.limit(idle_s=idle_s, ends_at=ends_at)
         outcome, marked = store.adopt(session, former.name, former.signed_at, former.ends_at)
         yield marked
         if isinstance((yield outcome), Gone):

@@ -333,7 +333,10 @@ def _is_change_refused(session: WebSession, error: Exception) -> bool:
 
 
 def _has(headers: Headers, name: bytes) -> bool:
-    return name in [header.lower() for header, _ in headers]
+    for header, _ in headers:
+        if header.lower() == name:
+            return True
+    return False
 
 
 def _vary_by_cookie(headers: Headers) -> None:

@@ -13,6 +13,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
@@ -33,9 +34,12 @@ from gossipsess.protocol.outcomes import Gone, Outcome, Revoked
 from gossipsess.service import NodeService, lone_node
 from gossipsess.session import LIMIT_S_MAX
 from gossipsess.store import SessionStore as Store
+from gossipsess.subkeys import SessionCounter, SessionSet
 from gossipsess.waiting import Steps, blocking, in_thread, on_any_loop, steps_blocking, steps_on_any_loop
 from gossipsess.web.adapter import NodeSessions, launch_early
+from gossipsess.web.adoption import adoption
 from gossipsess.web.cookie import session_of_untrusted, token_name
+from gossipsess.web.django_former import FormerSession, become, former_session
 from gossipsess.web.session import WebSession
 
 log = logging.getLogger("gossipsess")
@@ -91,7 +95,6 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
 
     Attributes:
         token: the version token that came with the request; None where no answer can carry one.
-        adopted: the client named it by an id of the former engine's, and does not have the new one yet.
     """
 
     token: str | None = None
@@ -105,24 +108,22 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
     @property
     def modified(self) -> bool:
         """Something was assigned, deleted, or changed inside a value. Setting it to False lets that pass unsaved."""
-        session = self._cached
-        if self._flagged or session is None:
-            return self._flagged
-        try:
-            return session.changes() != self._seen
-        except (UnreplicableValue, SessionTooLarge):
-            return True  # a change inside a value; `save` says what is wrong with it
+        return self._flagged or self._changes() != self._seen
 
     @modified.setter
     def modified(self, value: bool) -> None:
-        session = self._cached
-        self._seen = () if value or session is None else session.changes()
+        self._seen = () if value else self._changes() or ()
         self._flagged = value
 
     def load(self) -> DjangoSession:
         """Return what the session holds; where there is none, an empty one without a key."""
         try:
-            return self._opened(steps_blocking(self._loading()))
+            session, former = steps_blocking(self._loading())
+            values = former.values() if former is not None else None
+            if former is not None and values:
+                session = steps_blocking(self._adopting(former, values))
+                former.delete()
+            return self._opened(session)
         except SessionUnavailable as unavailable:
             return self._stand_in(unavailable)
 
@@ -130,7 +131,12 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         """See `load`."""
         await ready()
         try:
-            return self._opened(await steps_on_any_loop(self._loading()))
+            session, former = await steps_on_any_loop(self._loading())
+            values = await former.avalues() if former is not None else None
+            if former is not None and values:
+                session = await steps_on_any_loop(self._adopting(former, values))
+                await former.adelete()
+            return self._opened(session)
         except SessionUnavailable as unavailable:
             return self._stand_in(unavailable)
 
@@ -190,6 +196,19 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         """Remove every key."""
         self._get_session().clear()
         self.modified = True
+
+    def is_empty(self) -> bool:
+        """Say whether there is no session under a key, and nothing to store under one."""
+        session = self._cached
+        return not self._session_key and (session is None or session.is_empty)
+
+    def counter_of(self, name: str) -> SessionCounter:
+        """Return a counter to which requests add at the same moment; see `Session.counter_of`."""
+        return self._get_session().counter_of(name)
+
+    def set_of(self, name: str) -> SessionSet:
+        """Return a set whose members requests add and discard at the same moment; see `Session.set_of`."""
+        return self._get_session().set_of(name)
 
     def flush(self) -> None:
         """End the session for good; what is written afterwards begins another."""
@@ -274,6 +293,11 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         return session.token if session is not None and session.token != self.token else ""
 
     @property
+    def adopted(self) -> bool:
+        """The client named it by an id of the former engine's, and does not have the new one yet."""
+        return self._cached is not None and self._session_cache.adopted
+
+    @property
     def unavailable(self) -> bool:
         """What is here is an empty stand-in: whether the session exists cannot be known now."""
         return self._cached is not None and self._session_cache.unavailable
@@ -289,18 +313,45 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         # Where no token tells the next replica what the client has seen, all of them must have it.
         return "all" if self.token is None else None
 
-    def _loading(self) -> Steps[DjangoSession | None]:
-        return self._held(self.session_key, self.token)
+    def _changes(self) -> Changes | None:
+        """Return what was changed; None where a change inside a value cannot travel, of which `save` will tell."""
+        try:
+            return self._cached.changes() if self._cached is not None else ()
+        except (UnreplicableValue, SessionTooLarge):
+            return None
+
+    def _loading(self) -> Steps[tuple[WebSession | None, FormerSession | None]]:
+        """Return the steps to the session, or to what may be one of the former engine's."""
+        key, here = self.session_key, store()
+        session: WebSession | None = yield from self._held(key, self.token)
+        former = former_session(key) if session is None and sessions().adopts else None
+        if former is not None:
+            found, spent = yield from become(here, former)
+            if found is not None:
+                assert isinstance(found, WebSession), "the store was made for this class"
+                found.adopted = True
+                session = found
+            former = None if spent else former
+        return session, former
+
+    def _adopting(self, former: FormerSession, values: Mapping[str, Any]) -> Steps[WebSession | None]:
+        lives_s, ends_at = self._limits(values.get("_session_expiry"), store().time())
+        found = former.as_found(values, store().time(), max(0, self.get_session_cookie_age()))
+        return adoption(store(), found, lives_s, ends_at)
 
     def _held(self, key: str | None, token: str | None = None) -> Steps[DjangoSession | None]:
         cookie = session_of_untrusted([key or ""], [token or ""])
         session: DjangoSession | None = None if cookie is None else (yield store().load(cookie))
         return session
 
-    def _opened(self, session: DjangoSession | None) -> DjangoSession:
+    def _opened(self, session: WebSession | None) -> DjangoSession:
         if session is None:
             self._session_key = None
-            session = self._begun()
+            return self._begun()
+        assert isinstance(session, DjangoSession), "the store was made for this class"
+        if session.adopted:
+            self._session_key = session.id
+            self.modified = True  # so that the cookie is set
         return session
 
     def _stand_in(self, unavailable: SessionUnavailable) -> DjangoSession:
@@ -371,17 +422,22 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
 
     def _limit(self, session: DjangoSession) -> None:
         """Note when the session ends, if it is saved now."""
+        idle_s, ends_at = self._limits(session.get("_session_expiry"), session.created_at)
+        session.limit(idle_s=idle_s, ends_at=ends_at)
+
+    def _limits(self, expiry: Any, created_at: float) -> tuple[float, float]:
+        """Return after how many seconds without use a session ends, and when in any case, if it is saved now."""
         # By the cluster's clock and not by this thread's: tests stop the latter.
-        now, idle_s = store().time(), max(0, self.get_expiry_age())
-        ends_at = now + idle_s
-        if settings.SESSION_SAVE_EVERY_REQUEST and not isinstance(session.get("_session_expiry"), str):
+        idle_s: float = max(0, self.get_expiry_age(expiry=expiry))
+        ends_at = store().time() + idle_s
+        if settings.SESSION_SAVE_EVERY_REQUEST and not isinstance(expiry, str):
             ends_at = LIMIT_S_MAX  # each use prolongs it, and is noted without a write
         config = sessions().config
         if config.idle_timeout_s is not None:
             idle_s = min(idle_s, config.idle_timeout_s)
         if config.absolute_timeout_s is not None:
-            ends_at = min(ends_at, session.created_at + config.absolute_timeout_s)
-        session.limit(idle_s=min(idle_s, LIMIT_S_MAX), ends_at=min(ends_at, LIMIT_S_MAX))
+            ends_at = min(ends_at, created_at + config.absolute_timeout_s)
+        return min(idle_s, LIMIT_S_MAX), min(ends_at, LIMIT_S_MAX)
 
 
 class SessionMiddleware(DjangosMiddleware):  # type: ignore[misc]  # Django has no types
@@ -474,7 +530,11 @@ class SessionMiddleware(DjangosMiddleware):  # type: ignore[misc]  # Django has 
             if modified and settings.SESSION_COOKIE_NAME in request.COOKIES:
                 _delete_cookies(response)
             return response
-        if not (modified or settings.SESSION_SAVE_EVERY_REQUEST) or response.status_code >= 500:
+        if not (modified or settings.SESSION_SAVE_EVERY_REQUEST):
+            return response
+        if response.status_code >= 500:
+            if session.adopted:
+                _set_cookies(response, session)
             return response
         try:
             yield from session.saving(may_rotate=True)
@@ -555,8 +615,9 @@ _configured: NodeSessions | None = None
 
 
 def _is_tested() -> bool:
-    # What `setup_test_environment` makes: of Django's test runner, and of pytest-django.
-    return hasattr(mail, "outbox")
+    # What `setup_test_environment` leaves behind, of Django's test runner and of pytest-django. Each of the two may be
+    # there elsewhere: an EMAIL_BACKEND for development makes the one, a careless setting the other.
+    return hasattr(mail, "outbox") and "testserver" in settings.ALLOWED_HOSTS
 
 
 def _name_of(user: Any) -> str:

@@ -21,7 +21,7 @@ from gossipsess.service import leave_at_sigterm
 
 _SERVING_COMMANDS: Final = ("runserver", "testserver")
 """How those of Django's commands begin that serve; the first stands for `runserver_plus` and its like too."""
-_OTHER_PROGRAMS: Final = ("pytest", "py.test", "unittest", "celery", "rq", "dramatiq", "ipython", "flake8", "mypy")
+_OTHER_PROGRAMS: Final = ("pytest", "py.test", "unittest", "celery", "rq", "dramatiq", "ipython")
 _DJANGOS_PROGRAMS: Final = ("manage.py", "django-admin", "django")
 
 

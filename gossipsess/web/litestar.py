@@ -5,8 +5,8 @@
 #   plugins=[GossipSessionConfig(...)]    both at once
 #
 # Litestar's own server-side sessions write everything with every response, so that of two requests one loses; they
-# store data under whatever id a client sends; and what they set with each response no cache keeps. So we do not give
-# them a store: Litestar's middleware is asked for its settings, and ours (asgi.py) serves.
+# store data under whatever id a client sends; and what they set with each response no cache keeps. So this is no store
+# for them (litestar_store.py is): Litestar's middleware is asked for its settings, and ours (asgi.py) serves.
 # What Litestar promises beyond that is done here: `set_session`, `clear_session`, `get_session_id`, the test client's
 # session data, and an exception that its handlers answer with 503.
 # `request.session` is a dict. Litestar's encoder reads a dict past every method of ours, so that it is not known which
@@ -40,10 +40,10 @@ from gossipsess.web.adapter import UNLIMITED_S
 from gossipsess.web.starlette import StarletteSession
 
 
-class ChangeRefused(SessionUnavailable, ServiceUnavailableException, WebSocketException):
-    """A stand-in cannot be changed. Litestar answers 503, by way of the application's handler for that if it has one.
+class Unavailable(SessionUnavailable, ServiceUnavailableException, WebSocketException):
+    """What Litestar answers with 503, by way of the application's handler for that if it has one.
 
-    A websocket is closed with code 1013.
+    Raised by a change of a stand-in, and by a `GossipStore`. A websocket is closed with code 1013.
     """
 
     def __init__(self, why: str) -> None:
@@ -60,7 +60,7 @@ class LitestarSession(StarletteSession):
         try:
             super()._changing(how)
         except SessionUnavailable as error:
-            raise ChangeRefused(str(error)) from None
+            raise Unavailable(str(error)) from None
 
 
 class GossipSessionBackend(BaseSessionBackend["GossipSessionConfig"]):
@@ -136,7 +136,7 @@ class GossipSessionConfig(ServerSideSessionConfig, InitPlugin):
 
     Where it cannot be known in time whether the session exists, no handler runs: the answer is 503 with Retry-After (a
     websocket: close code 1013), and the cookie stays. With `on_unavailable` ``empty`` it runs, its session is empty and
-    `WebSession.unavailable`, and whatever would change it raises `ChangeRefused`, which Litestar answers so. The same
+    `WebSession.unavailable`, and whatever would change it raises `Unavailable`, which Litestar answers so. The same
     503 takes the place of an answer that would begin a session for which there is no room (`MemoryFull`).
 
     Arguments beside Litestar's:
@@ -264,7 +264,7 @@ def _take_over(session: LitestarSession, scope: Scope) -> None:
     if assigned is session:
         return
     if assigned is Empty or assigned is None:
-        if session:
+        if not session.is_empty:
             session.clear()
         return
     if not isinstance(assigned, dict):  # a dataclass, say; Litestar keeps its JSON

@@ -71,6 +71,11 @@ class WebSession(Session):
             )
 
     @property
+    def assigned(self) -> bool:
+        """This request has assigned, deleted or limited something, or asked for a new id."""
+        return self._asked_to_rotate or super().assigned
+
+    @property
     def rotates(self) -> bool:
         """A save moves what is stored to a new id."""
         if self.is_new:
@@ -78,8 +83,8 @@ class WebSession(Session):
         logs_in = self._new_user is not None and self._new_user[0] is not None
         if self._asked_to_rotate or logs_in:
             return True
-        for key in self.login_keys:
-            if self._has_new(key):
+        for key in self.login_keys:  # each write asks
+            if key in self._draft.assigned and self._has_new(key):
                 return True
         return False
 

@@ -31,6 +31,7 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import random
 import shutil
 import subprocess
@@ -59,7 +60,9 @@ from .harness import (
     Process,
     ScenarioError,
     Site,
+    free_ports,
     gunicorn_at,
+    listening,
     uvicorn_at,
 )
 
@@ -101,8 +104,26 @@ SERVE: Final[Mapping[str, Callable[[int], list[str]]]] = {
     "wsgi": gunicorn_at,
 }
 """The examples, and how each is served."""
+ADOPTED: Final = frozenset({"starlette", "fastapi", "flask", "django", "quart"})
+"""Those whose visitors stay logged in by the change: what they have are signed cookies, and not an id of something that
+was in the former process's memory."""
 BY_DIFF_ONLY: Final = frozenset({"wsgi"})
 """`gossipsess run` knows the sessions of frameworks, and WSGI has none."""
+
+
+@contextlib.contextmanager
+def stock(framework: str) -> Iterator[str]:
+    """Serve the example as it is; gives its address."""
+    with tempfile.TemporaryDirectory(prefix="example-") as name:
+        [port] = free_ports(1)
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("GOSSIPSESS_")}
+        environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        process = Process("stock", SERVE[framework](port), environ, Path(name), EXAMPLES / framework)
+        try:
+            process.wait_for(lambda: listening(port), "serving")
+            yield f"http://{LOOPBACK}:{port}"
+        finally:
+            process.stop()
 
 
 @contextlib.contextmanager
@@ -188,6 +209,18 @@ class Visitor:
                 there = there and await self._look(url)
             if there:
                 await self._look_as_people_do(urls[first])
+
+    async def stay(self, former_url: str) -> None:
+        """Log in where the example runs in its stock form; then be known on each process, and log out for good."""
+        async with self._browser:
+            there = await self._log_in(former_url)
+            former = dict(self._browser.cookies)
+            for url in self._site.app_urls:
+                there = there and await self._look(url)
+            if there:
+                await self._log_out()
+                for url in self._site.app_urls:
+                    await look_for_undead(self._told, page(self._browser, url, self._told), former)
 
     async def _buy(self, thing: str) -> bool:
         self._basket.in_doubt[thing] = "1"
@@ -377,21 +410,26 @@ def play(
 
 
 def show_elsewhere(framework: str, by: By) -> Told:
-    """Log in on each of two processes and look at the other, with nothing else going on; return what was told.
+    """Use two processes with nothing else going on; return what was told.
+
+    Somebody logs in on each and is looked for on the other. And one who has logged in at the stock form before, which
+    keeps its sessions in signed cookies, stays logged in; and does not come back by the former cookie after a logout.
 
     Raises:
         ScenarioError: as `play`; or the page for people is not as it should be.
     """
     told = Told(rounds=0)
 
-    async def visit(site: Site) -> None:
+    async def visit(site: Site, former_url: str) -> None:
+        if framework in ADOPTED:
+            await Visitor("former visitor", site, told, tokens=True).stay(former_url)
         for index in range(len(site.app_urls)):
             await Visitor(f"<visitor> {index}", site, told, tokens=True).visit_each(index)
 
-    with replicated(framework, by) as app, Site(app) as site:
+    with stock(framework) as former_url, replicated(framework, by) as app, Site(app) as site:
         site.start_all()
         site.wait_joined(0)
-        trio.run(visit, site)
+        trio.run(visit, site, former_url)
     return told
 
 

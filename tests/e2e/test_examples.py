@@ -40,9 +40,10 @@ def test_visitors_of_an_example_lose_nothing_while_a_process_is_killed(framework
 @with_nginx
 @pytest.mark.parametrize("framework", [framework for framework in SERVE if framework not in BY_DIFF_ONLY])
 def test_an_example_is_replicated_unchanged_by_gossipsess_run(framework: str) -> None:
-    """No line has to change, where the framework brings sessions that can be stood in for."""
-    tally = show_elsewhere(framework, "run").tally
-    assert tally.clean, tally.notes
+    """No line has to change, where the framework brings sessions that can be stood in for; and nobody is logged out."""
+    told = show_elsewhere(framework, "run")
+    assert told.tally.clean, told.tally.notes
+    assert told.undead == 0, told.tally.notes
 
 
 def test_the_example_without_a_framework_works_as_it_stands() -> None:

@@ -1,7 +1,7 @@
 # Applications that know nothing of gossipsess, served by the real servers: their sessions are replicated all the same.
 #
-# Each is started as its users start it, behind `gossipsess run --` or under GOSSIPSESS_AUTO=1. A visitor logs in at one
-# process and is asked for by every other; each tells its process id, so it is known who answered.
+# They are the shops of docs/examples, as they are. Each is started as its users start it, behind `gossipsess run --` or
+# under GOSSIPSESS_AUTO=1. A visitor logs in at one process and is asked for by every other; each tells its process id.
 # Without zero code the same applications would pass the first part of this: their cookies carry the data. So the
 # process that took the login is asked what node it has, and killed, and the cookie carries an id and no name.
 
@@ -19,33 +19,20 @@ import pytest
 
 from .harness import LOOPBACK, REQUEST_S, Process, free_ports, gossip_environ, listening, wait_until
 
-STOCK = Path(__file__).parent / "apps" / "stock"
 ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "docs" / "examples"
 USER = "somebody-with-a-name"
 RUN = [sys.executable, "-m", "gossipsess", "run", "--"]
 PYTHON = [sys.executable, "-m"]
 
 
-def uvicorn(app: str, *more: str) -> Callable[[int], list[str]]:
-    return lambda port: [*PYTHON, "uvicorn", app, "--host", LOOPBACK, "--port", str(port), *more]
-
-
-def gunicorn(app: str, *more: str) -> Callable[[int], list[str]]:
-    return lambda port: [*PYTHON, "gunicorn", app, "--bind", f"{LOOPBACK}:{port}", "--no-control-socket", *more]
-
-
-def hypercorn(app: str, *more: str) -> Callable[[int], list[str]]:
-    return lambda port: [*PYTHON, "hypercorn", app, "--bind", f"{LOOPBACK}:{port}", *more]
-
-
-def flask(app: str, *more: str) -> Callable[[int], list[str]]:
-    return lambda port: [*PYTHON, "flask", "--app", app, "run", "--port", str(port), *more]
-
-
 class Servers:
-    """Processes of one cluster that serve one application, each at a port of its own, as a context manager."""
+    """Processes of one cluster that serve one example, each at a port of its own, as a context manager."""
 
-    def __init__(self, command: Callable[[int], list[str]], folder: Path, count: int, environ: dict[str, str]) -> None:
+    def __init__(
+        self, example: str, command: Callable[[int], list[str]], count: int, folder: Path, environ: dict[str, str]
+    ) -> None:
+        self._example = EXAMPLES / example
         self._folder = folder
         *self.ports, gossip, group = free_ports(count + 2)
         self._commands = [command(port) for port in self.ports]
@@ -56,7 +43,7 @@ class Servers:
 
     def __enter__(self) -> "Servers":
         for number, command in enumerate(self._commands):
-            process = Process(f"server{number}", command, self._environ, self._folder, STOCK)
+            process = Process(f"server{number}", command, self._environ, self._folder, self._example)
             self._stack.callback(process.kill)
             self.processes.append(process)
         return self
@@ -80,29 +67,33 @@ class Servers:
 
         wait_until(up, f"{count} nodes serve, and link to each other")
 
-    def ask(self, method: str, path: str, port: int, cookies: httpx2.Cookies) -> dict[str, Any]:
-        """Ask over a connection of its own, so that any worker may take it."""
+    def log_in(self, port: int) -> httpx2.Cookies:
+        """Log in there, and return what a browser then has."""
+        with httpx2.Client(base_url=f"http://{LOOPBACK}:{port}", trust_env=False, timeout=REQUEST_S) as client:
+            assert client.post("/login", data={"user": USER}).status_code == 303
+            return client.cookies
+
+    def ask(self, port: int, cookies: httpx2.Cookies) -> dict[str, Any]:
+        """Ask who is logged in, over a connection of its own, so that any worker may take it."""
         with httpx2.Client(cookies=cookies, trust_env=False, timeout=REQUEST_S) as client:
-            answer = client.request(method, f"http://{LOOPBACK}:{port}{path}").raise_for_status()
-            cookies.update(client.cookies)
-            told: dict[str, Any] = answer.json()
+            answer = client.get(f"http://{LOOPBACK}:{port}/", headers={"Accept": "application/json"})
+            told: dict[str, Any] = answer.raise_for_status().json()
             return told
 
 
-def play(servers: Servers, count: int) -> list[dict[str, Any]]:
+def play(servers: Servers, count: int, hook: str) -> list[dict[str, Any]]:
     """Log in at one of so many processes, and be known by all; return their nodes."""
     servers.wait_up(count)
-    cookies = httpx2.Cookies()
-    logged_in = servers.ask("POST", f"/login?user={USER}", servers.ports[0], cookies)
-    assert cookies["session"]
+    cookies = servers.log_in(servers.ports[0])
+    assert cookies[COOKIE.get(hook, "session")], "its name is as ever"
     assert USER not in "".join(cookies.values())
     seen: set[int] = set()
 
     def all_have_answered() -> bool:
         for port in servers.ports:
-            answer = servers.ask("GET", "/", port, cookies)
-            assert answer["user"] == USER, f"{answer}, after {logged_in}"
-            seen.add(answer["process"])
+            answer = servers.ask(port, cookies)
+            assert answer["user"] == USER
+            seen.add(answer["replica"])
         return len(seen) == count
 
     wait_until(all_have_answered, f"{count} processes answer")
@@ -111,39 +102,53 @@ def play(servers: Servers, count: int) -> list[dict[str, Any]]:
     return nodes
 
 
-CELLS = {
-    "two uvicorns": (uvicorn("starlette_shop:app"), 2, 2, "starlette"),
-    "uvicorn --workers 2": (uvicorn("starlette_shop:app", "--workers", "2"), 1, 2, "starlette"),
-    "uvicorn --reload": (uvicorn("starlette_shop:app", "--reload"), 2, 2, "starlette"),
-    "gunicorn -w 2": (gunicorn("flask_shop:app", "-w", "2"), 1, 2, "flask"),
-    "gunicorn -w 2 --preload": (gunicorn("flask_shop:app", "-w", "2", "--preload"), 1, 2, "flask"),
-    "two of flask run": (flask("flask_shop"), 2, 2, "flask"),
-    "hypercorn with Quart": (hypercorn("quart_shop:app"), 2, 2, "quart"),
-    "uvicorn with Litestar": (uvicorn("litestar_shop:app"), 2, 2, "litestar"),
+UVICORN = ["uvicorn", "app:app", "--host", LOOPBACK, "--port"]
+GUNICORN = ["gunicorn", "app:app", "--no-control-socket", "-w", "2", "--bind"]
+CELLS: dict[str, tuple[str, list[str], int]] = {
+    "starlette, uvicorn": ("starlette", UVICORN, 2),
+    "starlette, uvicorn --workers 2": ("starlette", [*UVICORN[:-1], "--workers", "2", "--port"], 1),
+    "starlette, uvicorn --reload": ("starlette", [*UVICORN[:-1], "--reload", "--port"], 2),
+    "fastapi, uvicorn": ("fastapi", UVICORN, 2),
+    "flask, gunicorn -w 2": ("flask", GUNICORN, 1),
+    "flask, gunicorn -w 2 --preload": ("flask", [*GUNICORN[:-1], "--preload", "--bind"], 1),
+    "flask, flask run": ("flask", ["flask", "--app", "app", "run", "--port"], 2),
+    "quart, hypercorn": ("quart", ["hypercorn", "app:app", "--bind"], 2),
+    "litestar, uvicorn": ("litestar", UVICORN, 2),
+    "django, gunicorn -w 2": ("django", GUNICORN, 1),
 }
-"""Command, how many servers, how many processes serve in all, and which hook does it."""
+"""Which example, the module that serves it, and how many such servers; two processes in all."""
+HOOKS = {"fastapi": "starlette"}
+COOKIE = {"django": "sessionid"}
+
+
+def command_of(server: list[str]) -> Callable[[int], list[str]]:
+    def command(port: int) -> list[str]:
+        return [*PYTHON, *server, f"{LOOPBACK}:{port}" if server[-1] == "--bind" else str(port)]
+
+    return command
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_an_unmodified_application_is_replicated_behind_gossipsess_run(cell: str, tmp_path: Path) -> None:
     """No line of the application and none of its command changes; workers and reloaders are fresh interpreters."""
-    command, servers, processes, hook = CELLS[cell]
-    pytest.importorskip(hook)
-    with Servers(lambda port: [*RUN, *command(port)], tmp_path, servers, {}) as running:
-        for node in play(running, processes):
+    example, server, count = CELLS[cell]
+    pytest.importorskip(example)
+    hook = HOOKS.get(example, example)
+    command = command_of(server)
+    with Servers(example, lambda port: [*RUN, *command(port)], count, tmp_path, {}) as running:
+        for node in play(running, 2, hook):
             assert any(note.startswith(f"{hook} ") for note in node["auto"]), node["auto"]
             assert not any(note.startswith("left alone") for note in node["auto"]), node["auto"]
 
 
 def test_who_logged_in_stays_logged_in_when_that_process_is_killed(tmp_path: Path) -> None:
     """It is what all of this is for."""
-    command = CELLS["two uvicorns"][0]
-    with Servers(lambda port: [*RUN, *command(port)], tmp_path, 2, {}) as running:
+    command = command_of(UVICORN)
+    with Servers("starlette", lambda port: [*RUN, *command(port)], 2, tmp_path, {}) as running:
         running.wait_up(2)
-        cookies = httpx2.Cookies()
-        running.ask("POST", f"/login?user={USER}", running.ports[0], cookies)
+        cookies = running.log_in(running.ports[0])
         running.processes[0].kill()
-        assert running.ask("GET", "/", running.ports[1], cookies)["user"] == USER
+        assert running.ask(running.ports[1], cookies)["user"] == USER
 
 
 @pytest.fixture(scope="module")
@@ -176,9 +181,10 @@ def test_one_variable_is_enough_where_gossipsess_is_installed(
     assert out.startswith(str(installed.parents[1])), out
     assert out.endswith(" []\n"), "without the variable it is inert"
 
-    def command(port: int) -> list[str]:
-        return [str(installed), *CELLS["uvicorn --workers 2"][0](port)[1:]]
-
-    with Servers(command, tmp_path, 1, {"GOSSIPSESS_AUTO": "1"}) as running:
-        for node in play(running, 2):
+    example, server, count = CELLS["starlette, uvicorn --workers 2"]
+    command = command_of(server)
+    with Servers(
+        example, lambda port: [str(installed), *command(port)[1:]], count, tmp_path, {"GOSSIPSESS_AUTO": "1"}
+    ) as running:
+        for node in play(running, 2, example):
             assert node["auto"][0] == "GOSSIPSESS_AUTO=1"

@@ -67,6 +67,11 @@ class Browser:
         self._port = port
         self._cookies: dict[str, str] = {}
 
+    def at(self, port: int) -> "Browser":
+        """Return it, turned to another port."""
+        self._port = port
+        return self
+
     def get(self, path: str) -> dict[str, Any]:
         """Return what the application says.
 
@@ -163,6 +168,34 @@ def play(cell: Cell) -> Seen:
     if seen.unclean:
         raise Failure("it writes: " + " | ".join(seen.unclean[:5]))
     return seen
+
+
+def logins_kept(cell: Cell, logins: int) -> int:
+    """Log in so often, end the server with all its workers, start it again; return how many are still logged in.
+
+    Raises:
+        Failure: it did not come up or end.
+    """
+    browsers: list[Browser] = []
+    settings = {
+        "CLUSTER": f"hosts-{uuid.uuid4().hex[:8]}",
+        "DISCOVERY": f"multicast://239.255.79.50:{free_ports(1)[0]}",
+        "CONFIRM": "1",
+    }
+    with tempfile.TemporaryDirectory(prefix="host-") as name, _folder_of(Path(name)):
+        for again in (False, True):
+            with _running(cell, Path(name), **settings) as server:
+                _wait(lambda server=server: _answers(Browser(server.port), server), "it answers", server)  # type: ignore[misc]
+                _wait(lambda: len(_nodes()) == cell.workers, f"{cell.workers} nodes", server)
+                _wait(lambda: _all_met(cell.workers), "all have met", server)
+                if again:
+                    return sum(browser.at(server.port).get("/")["user"] == "kim" for browser in browsers)
+                browsers = [Browser(server.port) for _ in range(logins)]
+                for browser in browsers:
+                    browser.get("/login")
+                server.terminate()
+                _wait(lambda server=server: server.poll() is not None, "it ends", server, END_S)  # type: ignore[misc]
+    raise AssertionError("not reached")
 
 
 def _serves(cell: Cell, folder: Path) -> Seen:
@@ -294,6 +327,13 @@ def _nodes(but: int = 0) -> list[int]:
     """Return the ids of the processes that have a node, once for each."""
     replies = [reply for reply in ask(STATUS) if reply.answer is not None]
     return [int(reply.process) for reply in replies if int(reply.process) != but]
+
+
+def _all_met(count: int) -> bool:
+    """Say whether each of so many nodes is linked to all the others, and has what they have."""
+    answers = [reply.answer for reply in ask(STATUS) if reply.answer is not None]
+    linked = [sum(member["linked"] for member in answer["members"]) for answer in answers if answer["synced"]]
+    return linked == [count - 1] * count
 
 
 def _states(beside: RunningNode) -> dict[str, str]:

@@ -9,8 +9,9 @@ import pytest
 
 from tests.hosts.cells import CELLS, Cell
 from tests.hosts.matrix import table
-from tests.hosts.play import missing, play
+from tests.hosts.play import logins_kept, missing, play
 
+APPS = Path(__file__).parent / "apps"
 DOCS = Path(__file__).parents[2] / "docs" / "HOSTS.md"
 
 
@@ -21,6 +22,41 @@ def test_each_serving_process_has_its_node_and_no_other_process_has_one(cell: Ce
     if lacking:
         pytest.skip(f"{lacking} is not installed")
     play(cell)
+
+
+def test_a_restart_of_all_workers_logs_nobody_out() -> None:
+    """A deployment on one machine: all end at the same signal, and with five none of them holds every session."""
+    command = ("-m", "gunicorn", "-b", "127.0.0.1:{port}", "-w", "5", "-k", "gthread", "wsgi_shop:app")
+    assert logins_kept(Cell("gunicorn", "-k gthread", "", "wsgi_shop", command, 5, True), 12) == 12
+
+
+_LOOKS = "import sys, threading; print('node', 'gossipsess' in [one.name for one in threading.enumerate()])"
+_BUILDS = "from django.core.wsgi import get_wsgi_application; get_wsgi_application()"
+
+
+@pytest.mark.parametrize(
+    ("command", "typed"),
+    [
+        (("-m", "django", "shell", "--settings", "django_shop", "-c", f"{_BUILDS}; {_LOOKS}"), ""),
+        (("-m", "flask", "--app", "wsgi_shop", "shell"), _LOOKS),
+        (("-c", f"import gossipsess; {_LOOKS}; print('trio' in sys.modules)"), ""),
+    ],
+    ids=["django shell", "flask shell", "import gossipsess"],
+)
+def test_a_process_that_serves_nothing_has_no_node(command: tuple[str, ...], typed: str) -> None:
+    """A prompt that is left open would hold sessions, and take their last copies with it."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *command],
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=APPS,
+        env={name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")},
+    )
+    assert "node False" in done.stdout, done
+    assert "True" not in done.stdout, "nor Trio"
 
 
 def test_the_guide_shows_these_cells_and_no_others() -> None:

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from gossipsess.service import RunningNode
+from gossipsess.service import RunningNode, process_node
 from tests.network.nodes import SECRET, all_linked, committed, loaded, settings, static
 
 
@@ -76,6 +76,35 @@ def test_of_several_that_end_at_the_same_moment_nothing_is_lost(heir, folder):
     for number, session in enumerate(sessions):
         assert loaded(after, session.cookie)["number"] == number
     assert files(folder) == []
+
+
+def test_whoever_joins_has_it_from_the_one_that_took_it_over(heir, folder):
+    """Workers that start together: one of them finds the file, and what it held is no worse for it than any session."""
+    before = heir()
+    session, ended = committed(before, user="kim"), committed(before, user="lee")
+    before.store.invalidate(ended)
+    before.close()
+    after = heir()
+    beside = heir(discovery=static(after))
+    all_linked(after, beside)
+    assert loaded(beside, session.cookie)["user"] == "kim"
+    assert loaded(beside, ended.cookie) is None
+    changed = loaded(beside, session.cookie)
+    changed["cart"] = ["book"]
+    beside.store.commit(changed, "all").result(10)
+    assert loaded(after, session.cookie)["cart"] == ["book"]
+
+
+def test_a_test_finds_nothing_of_the_one_before(folder, monkeypatch):
+    """Suites start and stop an application for each test, in one process and with the settings it has anyway."""
+    config = settings(discovery="static://127.0.0.1:9", cluster="suite")
+    for leaves in (False, True):
+        if leaves:
+            monkeypatch.delenv("PYTEST_CURRENT_TEST")
+        node = process_node(config)
+        committed(node, user="kim")
+        node.close()
+        assert bool(files(folder)) is leaves
 
 
 def test_a_node_of_another_secret_takes_nothing_over(heir, folder):

@@ -1,6 +1,7 @@
-"""A Django project in one module, for the tests: its settings, its views, and users that no table holds."""
+"""A Django project in one module, for the tests: its settings, its views, users that no table holds, and its nodes."""
 
 import asyncio
+from contextlib import contextmanager
 
 import django
 from django.conf import settings
@@ -11,7 +12,7 @@ settings.configure(
     SECRET_KEY="only for tests",
     ROOT_URLCONF=__name__,
     ALLOWED_HOSTS=["*"],
-    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth"],
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions"],
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
     SESSION_ENGINE="gossipsess.web.django",
     MIDDLEWARE=["gossipsess.web.django.SessionMiddleware"],
@@ -24,6 +25,9 @@ django.setup()
 from django.contrib.auth import alogin, alogout, login, logout  # noqa: E402  # they want the settings
 from django.contrib.auth.models import User  # noqa: E402
 
+from gossipsess.config import Config  # noqa: E402
+from gossipsess.service import NodeService  # noqa: E402
+from gossipsess.web import django as engine  # noqa: E402
 from tests.unit.web_support import TestUser  # noqa: E402
 
 
@@ -167,3 +171,27 @@ urlpatterns = [
     path("async/logout", async_log_out),
     path("async/pause", async_pause),
 ]
+
+
+@contextmanager
+def served_by(service, on_unavailable=None):
+    """Have the sessions of this node, and of no other."""
+    before = engine._configured
+    engine.configure(node=service, on_unavailable=on_unavailable)
+    try:
+        yield service
+    finally:
+        engine._configured = before
+
+
+@contextmanager
+def clocked(**settings):
+    """Have the sessions of a node whose clock stands still until it is told to go on."""
+    now_s = [0.0]
+    with served_by(NodeService(Config(discovery="none", **settings), None, lambda: now_s[0])):
+        yield lambda seconds: now_s.__setitem__(0, now_s[0] + seconds)
+
+
+def live(service):
+    """Return the records of sessions that have not ended."""
+    return [record for record in service.node.records.values() if not record.tombstone]

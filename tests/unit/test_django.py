@@ -6,24 +6,23 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
-from importlib import import_module
 
 import pytest
 from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.middleware import SessionMiddleware as DjangosMiddleware
+from django.http import HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.utils import timezone
+from django.utils.module_loading import import_string
 
 from gossipsess.config import Config
 from gossipsess.errors import SessionUnavailable, UnreplicableValue
 from gossipsess.model.identity import is_session_id, sid_of
 from gossipsess.model.record import REGISTERS
-from gossipsess.service import NodeService, lone_node
+from gossipsess.service import lone_node
 from tests.unit import django_project
+from tests.unit.django_project import clocked, engine, live, served_by
 from tests.unit.web_support import UNKNOWN_ID, HeldBackNode, TestUser, fill, node_that_misses_a_peer
-
-engine = import_module("gossipsess.web.django")  # once there are settings
 
 WEEK_S, DAY_S = 7 * 24 * 3600, 24 * 3600
 ENGINE_ALONE = override_settings(MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"])
@@ -34,29 +33,6 @@ def node():
     """A node of the test's own."""
     with served_by(lone_node()) as service:
         yield service
-
-
-@contextmanager
-def served_by(service, on_unavailable=None):
-    before = engine._configured
-    engine.configure(node=service, on_unavailable=on_unavailable)
-    try:
-        yield service
-    finally:
-        engine._configured = before
-
-
-@contextmanager
-def clocked(**settings):
-    """A node whose clock stands still until it is told to go on."""
-    now_s = [0.0]
-    with served_by(NodeService(Config(discovery="none", **settings), None, lambda: now_s[0])):
-        yield lambda seconds: now_s.__setitem__(0, now_s[0] + seconds)
-
-
-def live(service):
-    """Return the records of sessions that have not ended."""
-    return [record for record in service.node.records.values() if not record.tombstone]
 
 
 def stored(**values):
@@ -98,6 +74,35 @@ def test_only_what_changed_travels(node):
     stamps = {key: entry.stamp for key, entry in record.entries.items()}
     newest = {key for key, stamp in stamps.items() if stamp == max(stamps.values())}
     assert newest - REGISTERS == {"two"}
+
+
+@pytest.mark.parametrize("middleware", [django_project.settings.MIDDLEWARE, ENGINE_ALONE.options["MIDDLEWARE"]])
+def test_a_counter_and_a_set_alone_make_a_session_and_two_requests_at_once_both_count(middleware):
+    """They are content that Django's own test for an empty session does not see."""
+
+    def look(request):
+        request.session.counter_of("visits").add()
+        request.session.set_of("seen").add(request.path)
+        return HttpResponse("")
+
+    with override_settings(MIDDLEWARE=middleware):
+        request = RequestFactory().get("/a")
+        answer = import_string(middleware[0])(look)(request)
+        first = answer.cookies["sessionid"].value
+        requests = [engine.SessionStore(first) for _ in range(2)]
+        for number, session in enumerate(requests):
+            session.counter_of("visits").add()
+            session.set_of("seen").add(number)
+        for session in requests:
+            session.save()
+        again = engine.SessionStore(first)
+        assert (again.counter_of("visits").value, set(again.set_of("seen"))) == (3, {"/a", 0, 1})
+        assert (dict(again.items()), again.is_empty()) == ({}, False)
+        again.cycle_key()
+        moved = engine.SessionStore(again.session_key)
+        assert (moved.counter_of("visits").value, len(moved.set_of("seen"))) == (3, 3)
+        moved.flush()
+        assert moved.counter_of("visits").value == 0
 
 
 @pytest.mark.parametrize("middleware", [django_project.settings.MIDDLEWARE, ENGINE_ALONE.options["MIDDLEWARE"]])

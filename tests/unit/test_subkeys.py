@@ -11,6 +11,7 @@ from gossipsess.draft import KEYS_MAX
 from gossipsess.model.delta import changes_since, not_covered
 from gossipsess.model.record import CREATED, SESSION_BYTES_MAX, empty_record
 from gossipsess.model.subkeys import COUNTER, NAME_CHARACTERS_MAX, TOTAL_MAX, counter_key
+from gossipsess.web.adapter import save
 from gossipsess.web.session import WebSession
 from gossipsess.wire.values import VALUE_BYTES_MAX
 from tests.unit.machines import ALICE, BOB, SID, Clocked, exchange, record, registers, stamp
@@ -373,6 +374,26 @@ def test_they_are_content_of_a_session(lone):
     assert not lone.store.load(session.cookie).is_empty
     session.set_of("s").discard(1)
     assert session.is_empty
+
+
+def test_a_saved_session_ends_when_nothing_is_left_of_them_either():
+    """What an adapter asks of a session from which everything was deleted."""
+    here = Clocked(session_class=WebSession, confirm=0).alone()
+    session = here.store.create()
+    session.counter_of("n").add()
+    session.set_of("s").add(1)
+    assert not save(here.store, session, "gsid", None).ended
+    session["user_id"] = 1
+    del session["user_id"]
+    session["theme"] = "dark"
+    save(here.store, session, "gsid", None)
+    del session["theme"]
+    assert not save(here.store, session, "gsid", None).ended, "the counter and the set are still there"
+    session.set_of("s").discard(1)
+    assert not save(here.store, session, "gsid", None).ended
+    session.counter_of("n").add(-1)
+    assert save(here.store, session, "gsid", None).ended
+    assert here.store.load(session.id) is None
 
 
 def test_clearing_a_session_clears_them(lone):
