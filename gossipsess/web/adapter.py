@@ -24,6 +24,9 @@ from gossipsess.web.session import WebSession
 
 UNLIMITED_S: Final = 1e9
 """The age limit of frameworks that have none: some thirty years. Sessions that nobody uses end all the same."""
+LEAST_IDLE_S: Final = 1.0
+"""Where a framework's lifetime is none at all, which is how tests and some applications end sessions: that the cookie
+ends ends them. A record that was over before it is stored would be asked for on every node."""
 READY_TIMEOUT_S: Final = 10.0
 """A node that has not synced by then serves all the same: it asks the others for what it lacks."""
 REFRESH_AFTER: Final = 0.25

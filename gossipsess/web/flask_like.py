@@ -22,7 +22,7 @@ from gossipsess.protocol.outcomes import Outcome
 from gossipsess.session import Session
 from gossipsess.store import SessionStore
 from gossipsess.waiting import Steps
-from gossipsess.web.adapter import NodeSessions, Saving, save, wants_refresh
+from gossipsess.web.adapter import LEAST_IDLE_S, NodeSessions, Saving, save, wants_refresh
 from gossipsess.web.adoption import adoption, former_of_untrusted
 from gossipsess.web.cookie import session_in_untrusted
 from gossipsess.web.session import WebSession
@@ -159,7 +159,7 @@ class FlaskLikeInterface(SessionInterface):
 
     def _idle_s(self, app: Any) -> float | None:
         # Each of several applications over one store has a lifetime of its own.
-        return max(0.0, app.permanent_session_lifetime.total_seconds()) if self.sessions.idle_is_open else None
+        return max(LEAST_IDLE_S, app.permanent_session_lifetime.total_seconds()) if self.sessions.idle_is_open else None
 
     def _max_age_s(self, app: Any, session: FlaskSession) -> float | None:
         used = session.accessed

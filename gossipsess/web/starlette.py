@@ -14,7 +14,7 @@ from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.web import asgi
-from gossipsess.web.adapter import UNLIMITED_S
+from gossipsess.web.adapter import LEAST_IDLE_S, UNLIMITED_S
 from gossipsess.web.adoption import Base64Json
 from gossipsess.web.cookie import SameSite
 from gossipsess.web.session import WebSession
@@ -112,7 +112,7 @@ class SessionMiddleware(asgi.SessionMiddleware):
             partitioned=partitioned,
             session_class=StarletteSession,
             login_keys=login_keys,
-            idle_timeout_s=FOREVER_IDLE_S if max_age is None else max(0, max_age),
+            idle_timeout_s=FOREVER_IDLE_S if max_age is None else max(LEAST_IDLE_S, max_age),
             absolute_timeout_s=UNLIMITED_S,
             former=Base64Json(secret_key) if secret_key and find_spec("itsdangerous") else None,
             adopt=adopt,
