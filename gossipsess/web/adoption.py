@@ -112,8 +112,11 @@ def adoption(
         MemoryFull: there is no room for it.
     """
     fresh = store.create(former.name)
+    # First the mark, which is made last: where it is, the session was made, and is found if it has not ended. The other
+    # way round both might come between the two questions, and the session be taken for an ended one.
+    spent = (yield store.mark(former.name)) is not None
     session: Session | None = yield store.load(fresh.id)
-    if session is None and (yield store.mark(former.name)) is None:
+    if session is None and not spent:
         session = fresh
         _fill(session, former.values)
         session.limit(idle_s=idle_s, ends_at=ends_at)

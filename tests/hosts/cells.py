@@ -115,6 +115,14 @@ CELLS: Final[tuple[Cell, ...]] = (
     Cell("flask run", "", "reloader, --debug", "wsgi_shop", (*_FLASK, "--debug"), 1, True, "reloads"),
     Cell("runserver", "", "one process, --noreload", "django_shop", (*_DJANGO, "--noreload")),
     Cell("runserver", "", "reloader", "django_shop", _DJANGO, 1, True, "reloads"),
+    Cell(
+        "runserver",
+        "SESSION_ENGINE alone",
+        "one process, --noreload",
+        "django_shop",
+        (*_DJANGO, "--noreload"),
+        environ=_DJANGOS_OWN,
+    ),
     Cell("runserver", "SESSION_ENGINE alone", "reloader", "django_shop", _DJANGO, 1, True, "reloads", _DJANGOS_OWN),
     Cell(
         "gunicorn",
@@ -136,6 +144,17 @@ CELLS: Final[tuple[Cell, ...]] = (
         2,
         True,
         environ=_DJANGO_SETTINGS,
+        needs=("django",),
+    ),
+    Cell(
+        "gunicorn",
+        "-k gthread, Django, SESSION_ENGINE alone",
+        "fork, --preload",
+        "django_shop",
+        (*_DJANGO_WSGI, "--preload"),
+        2,
+        True,
+        environ=(*_DJANGO_SETTINGS, *_DJANGOS_OWN),
         needs=("django",),
     ),
 )

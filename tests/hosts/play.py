@@ -204,8 +204,10 @@ def _serves(cell: Cell, folder: Path, *, group: bool) -> Seen:
         found = f"static://127.0.0.1:{beside.status().address[1]}"
         with _running(cell, folder, CLUSTER=cluster, SECRET=secret, DISCOVERY=found) as server:
             browser = Browser(server.port)
+            _wait(
+                lambda: len(_nodes(but=os.getpid())) == cell.workers, f"{cell.workers} nodes before a request", server
+            )
             _wait(lambda: _answers(browser, server), "it answers", server)
-            _wait(lambda: len(_nodes(but=os.getpid())) == cell.workers, f"{cell.workers} nodes", server)
             processes = _read_through_all(browser, cell.workers)
             nodes = _nodes(but=os.getpid())
             if sorted(nodes) != sorted(processes):
@@ -237,6 +239,7 @@ def _reloads(cell: Cell, folder: Path) -> Seen:
     group = f"multicast://239.255.79.50:{free_ports(1)[0]}"
     with _folder_of(folder), _running(cell, folder, CLUSTER=f"hosts-{uuid.uuid4().hex[:8]}", DISCOVERY=group) as server:
         browser = Browser(server.port)
+        _wait(lambda: bool(_nodes()), "a node before a request", server)
         _wait(lambda: _answers(browser, server), "it answers", server)
         browser.get("/login")
         for version in (2, 3):
