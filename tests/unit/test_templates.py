@@ -17,7 +17,7 @@ from litestar import get as litestar_get
 from litestar.testing import TestClient as LitestarClient
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.sessions import Session as StarlettesOwn
+from starlette.middleware import sessions as starlettes_own
 from starlette.requests import Request
 from starlette.routing import Route
 from starlette.templating import Jinja2Templates
@@ -100,7 +100,7 @@ DROP_INS = {
     # The framework, what the store has of its sessions, and the class of the framework's own.
     "flask": (_flask, FlaskWebSession, flask.sessions.SecureCookieSession),
     "quart": (_quart, QuartWebSession, quart.sessions.SecureCookieSession),
-    "starlette": (_starlette, StarletteWebSession, StarlettesOwn),
+    "starlette": (_starlette, StarletteWebSession, getattr(starlettes_own, "Session", dict)),  # older: a dict
     "litestar": (_litestar, LitestarWebSession, dict),
 }
 
