@@ -112,15 +112,16 @@ def adoption(
         MemoryFull: there is no room for it.
     """
     fresh = store.create(former.name)
+    # The mark first: where it is there, so was the session before it.
+    mark: Session | None = yield store.mark(former.name)
     session: Session | None = yield store.load(fresh.id)
-    if session is None and (yield store.mark(former.name)) is None:
-        session = fresh
-        _fill(session, former.values)
-        session.limit(idle_s=idle_s, ends_at=ends_at)
-        outcome, marked = store.adopt(session, former.name, former.signed_at, former.ends_at)
-        yield marked
-        if isinstance((yield outcome), Gone):
-            session = None
+    if session is None and mark is None:
+        _fill(fresh, former.values)
+        if idle_s is not None:
+            fresh.limit(idle_s=idle_s)
+        outcome = yield store.adopt(fresh, former.name, former.signed_at)
+        yield store.put_mark(former.name, former.signed_at, former.ends_at)
+        session = None if isinstance(outcome, Gone) else fresh
     if session is None:
         return None
     assert isinstance(session, WebSession), "the store was made for this class"
