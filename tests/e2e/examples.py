@@ -418,8 +418,8 @@ def play(
 def show_elsewhere(framework: str, by: By) -> Told:
     """Use two processes with nothing else going on; return what was told.
 
-    Somebody logs in on each and is looked for on the other. And one who has logged in at the stock form before, which
-    keeps its sessions in signed cookies, stays logged in; and does not come back by the former cookie after a logout.
+    Somebody logs in on each and is looked for on the other. And who has logged in at the stock form before, if that
+    keeps its sessions in signed cookies, stays logged in, and does not come back by the former cookie after a logout.
 
     Raises:
         ScenarioError: as `play`; or the page for people is not as it should be.
