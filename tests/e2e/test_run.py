@@ -142,6 +142,23 @@ def test_an_unmodified_application_is_replicated_behind_gossipsess_run(cell: str
             assert not any(note.startswith("left alone") for note in node["auto"]), node["auto"]
 
 
+def test_djangos_own_server_is_replicated_in_the_reloaders_child_only(tmp_path: Path) -> None:
+    """`manage.py runserver` is what its developers run; the parent only watches files."""
+    pytest.importorskip("django")
+    manage = tmp_path / "manage.py"
+    manage.write_text(
+        f"import sys\nsys.path.insert(0, {str(EXAMPLES / 'django')!r})\nimport app\n"
+        "from django.core.management import execute_from_command_line\nexecute_from_command_line(sys.argv)\n"
+    )
+
+    def command(port: int) -> list[str]:
+        return [*RUN, sys.executable, str(manage), "runserver", f"{LOOPBACK}:{port}"]
+
+    with Servers("django", command, 2, tmp_path, {}) as running:
+        nodes = play(running, 2, "django")
+        assert not {node["process"] for node in nodes} & {process.pid for process in running.processes}
+
+
 def test_who_logged_in_stays_logged_in_when_that_process_is_killed(tmp_path: Path) -> None:
     """It is what all of this is for."""
     command = command_of(UVICORN)
