@@ -29,8 +29,12 @@ def redis_server() -> Iterator[int | None]:
         return
     port = _free_port()
     options = f"--port {port} --bind 127.0.0.1 --appendonly no --loglevel warning".split()
+    # Ended with this process also where that is killed, on Linux.
+    setpriv = shutil.which("setpriv")
+    prefix = [setpriv, "--pdeathsig", "TERM"] if setpriv else []
     with tempfile.TemporaryDirectory() as folder:
-        server = subprocess.Popen([program, *options, "--save", "", "--dir", folder], stdout=subprocess.DEVNULL)
+        command = [*prefix, program, *options, "--save", "", "--dir", folder]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             _wait_until_it_answers(port)
             yield port

@@ -13,7 +13,7 @@
 #           kind, so that rows meet the same noise; a figure is the median over rounds of the difference to the batch
 #           without sessions in the same round.
 # Clock:    the wall clock, since a stock backend may wait for its server; --cpu takes this thread's processor time,
-#           which does not count who else uses the machine, nor the server that is waited for.
+#           which counts neither who else uses the machine, nor the server that is waited for.
 # Not here: bounds. Whoever runs this judges; tests/e2e/test_bench.py sees that it works.
 
 import argparse
@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -98,20 +99,26 @@ class AsgiCaller(Caller):
 
     async def _batch(self, path: str, cookies: list[str]) -> tuple[float, list[Answer]]:
         app = self._app
-        scopes = [self._scope(path, cookie) for cookie in cookies]
+        requests = [(self._scope(path, cookie), self._receiver()) for cookie in cookies]
         messages: list[dict[str, Any]] = []
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": b"", "more_body": False}
 
         async def send(message: dict[str, Any]) -> None:
             messages.append(message)
 
         began_s = clock()
-        for scope in scopes:
+        for scope, receive in requests:
             await app(scope, receive, send)
         took_s = clock() - began_s
         return took_s, _answers(messages)
+
+    def _receiver(self) -> Callable[[], Awaitable[dict[str, Any]]]:
+        """Return what gives the one message of a request, and after it waits as a browser does that stays."""
+        messages = [{"type": "http.request", "body": b"", "more_body": False}]
+
+        async def receive() -> dict[str, Any]:
+            return messages.pop() if messages else await self._loop.create_future()
+
+        return receive
 
     @staticmethod
     def _scope(path: str, cookie: str) -> dict[str, Any]:
@@ -234,6 +241,28 @@ def raw_app(*, with_sessions: bool) -> Callable[..., Awaitable[None]]:
     return app
 
 
+def raw_wsgi_app(*, with_sessions: bool) -> Callable[..., list[bytes]]:
+    """A WSGI application without a framework."""
+
+    def app(environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
+        path = environ["PATH_INFO"]
+        text = str(USER)
+        if path == "/unused":
+            pass
+        elif not with_sessions:
+            next(_ticks)
+        elif path == "/read":
+            text = str(environ["gossipsess.session"]["user_id"])
+        elif path == "/write":
+            environ["gossipsess.session"]["seen"] = next(_ticks)
+        else:
+            environ["gossipsess.session"].update(STARTING)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [text.encode("ascii")]
+
+    return app
+
+
 def starlette_app(*, with_sessions: bool) -> Any:
     """The same on Starlette."""
     from starlette.applications import Starlette
@@ -295,6 +324,67 @@ def flask_app(*, with_sessions: bool) -> Any:
     return app
 
 
+def quart_app(*, with_sessions: bool) -> Any:
+    """The same on Quart; without a secret key its own sessions are off."""
+    from quart import Quart, session
+
+    app = Quart("shop")
+
+    @app.get("/unused")
+    async def unused() -> str:
+        return str(USER)
+
+    @app.get("/read")
+    async def read() -> str:
+        return str(session["user_id"] if with_sessions else USER)
+
+    @app.get("/write")
+    async def write() -> str:
+        if with_sessions:
+            session["seen"] = next(_ticks)
+        else:
+            next(_ticks)
+        return str(USER)
+
+    @app.get("/login")
+    async def login() -> str:
+        if with_sessions:
+            session.update(STARTING)
+        return str(USER)
+
+    return app
+
+
+def litestar_app(*, with_sessions: bool, **sessions: Any) -> Any:
+    """The same on Litestar; `sessions` are the arguments that add them."""
+    from litestar import Litestar, Request, get
+
+    @get("/unused")
+    async def unused() -> str:
+        return str(USER)
+
+    @get("/read")
+    async def read(request: Request) -> str:
+        return str(request.session["user_id"] if with_sessions else USER)
+
+    @get("/write")
+    async def write(request: Request) -> str:
+        if with_sessions:
+            request.session["seen"] = next(_ticks)
+        else:
+            next(_ticks)
+        return str(USER)
+
+    @get("/login")
+    async def login(request: Request) -> str:
+        if with_sessions:
+            request.session.update(STARTING)
+        return str(USER)
+
+    # Its annotations are read in the names of this module, where the import above is not.
+    return Litestar([unused, read, write, login], signature_types=[Request], **sessions)
+
+
 def django_app(engine: str | None, middleware: str = "django.contrib.sessions.middleware.SessionMiddleware") -> Any:
     """The same on Django's WSGI handler, with one session engine; None: without the session middleware."""
     from django.core.handlers.wsgi import WSGIHandler
@@ -343,6 +433,40 @@ def raw_rows(node: NodeService, loop: asyncio.AbstractEventLoop, redis_port: int
     yield Row("ASGI", OURS, AsgiCaller(SessionMiddleware(raw_app(with_sessions=True), node=node), loop))
 
 
+def wsgi_rows(node: NodeService, loop: asyncio.AbstractEventLoop, redis_port: int | None) -> Iterator[Row]:
+    """WSGI without a framework."""
+    from gossipsess.web.wsgi import SessionMiddleware
+
+    yield Row("WSGI", WITHOUT, WsgiCaller(raw_wsgi_app(with_sessions=False)))
+    yield Row("WSGI", OURS, WsgiCaller(SessionMiddleware(raw_wsgi_app(with_sessions=True), node=node)))
+
+
+def quart_rows(node: NodeService, loop: asyncio.AbstractEventLoop, redis_port: int | None) -> Iterator[Row]:
+    """Quart, and its own sessions in signed cookies."""
+    from gossipsess.web.quart import GossipSessions
+
+    yield Row("Quart", WITHOUT, AsgiCaller(quart_app(with_sessions=False), loop))
+    ours = quart_app(with_sessions=True)
+    GossipSessions(ours, node=node)
+    yield Row("Quart", OURS, AsgiCaller(ours, loop))
+    stock = quart_app(with_sessions=True)
+    stock.secret_key = SECRET
+    yield Row("Quart", "its own, signed cookies", AsgiCaller(stock, loop))
+
+
+def litestar_rows(node: NodeService, loop: asyncio.AbstractEventLoop, redis_port: int | None) -> Iterator[Row]:
+    """Litestar, and its own sessions in this process's memory."""
+    from litestar.middleware.session.server_side import ServerSideSessionConfig
+
+    from gossipsess.web.litestar import GossipSessionConfig
+
+    yield Row("Litestar", WITHOUT, AsgiCaller(litestar_app(with_sessions=False), loop))
+    ours = litestar_app(with_sessions=True, plugins=[GossipSessionConfig(node=node)])
+    yield Row("Litestar", OURS, AsgiCaller(ours, loop))
+    stock = litestar_app(with_sessions=True, middleware=[ServerSideSessionConfig().middleware])
+    yield Row("Litestar", "its own, in memory", AsgiCaller(stock, loop))
+
+
 def starlette_rows(node: NodeService, loop: asyncio.AbstractEventLoop, redis_port: int | None) -> Iterator[Row]:
     """Starlette, and its own sessions in signed cookies."""
     from starlette.middleware.sessions import SessionMiddleware as StockMiddleware
@@ -385,8 +509,11 @@ def flask_rows(node: NodeService, loop: asyncio.AbstractEventLoop, redis_port: i
 
 def django_rows(node: NodeService, loop: asyncio.AbstractEventLoop, redis_port: int | None) -> Iterator[Row]:
     """Django, and three of its own engines, the database being SQLite and the cache this process's memory."""
-    django_without = django_app(None)
-    yield Row("Django", WITHOUT, WsgiCaller(django_without))
+    ours = import_module("gossipsess.web.django")  # once there are settings
+    yield Row("Django", WITHOUT, WsgiCaller(django_app(None)))
+    ours.configure(node=node)
+    app = django_app(ours.__name__, f"{ours.__name__}.SessionMiddleware")
+    yield Row("Django", OURS, WsgiCaller(app))
     for engine in ("signed_cookies", "cached_db", "db"):
         yield Row("Django", f"its own, {engine}", WsgiCaller(django_app(f"django.contrib.sessions.backends.{engine}")))
 
@@ -422,7 +549,15 @@ def django_set_up() -> Iterator[None]:
             connection.close()
 
 
-ROWS: Final = {"asgi": raw_rows, "starlette": starlette_rows, "flask": flask_rows, "django": django_rows}
+ROWS: Final = {
+    "asgi": raw_rows,
+    "wsgi": wsgi_rows,
+    "starlette": starlette_rows,
+    "flask": flask_rows,
+    "quart": quart_rows,
+    "litestar": litestar_rows,
+    "django": django_rows,
+}
 
 
 def _say_left_out(what: str, why: str) -> None:
@@ -499,7 +634,7 @@ def measure(rows: list[Row], rounds: int, visitors: int) -> list[Figures]:
 def print_table(figures: list[Figures]) -> None:
     """Print the figures of one framework."""
     for line in figures:
-        costs = "".join(f"{'' if line.sessions == WITHOUT else '+'}{cost:.1f}".rjust(10) for cost in line[2:])
+        costs = "".join(f"{cost:{'' if line.sessions == WITHOUT else '+'}.1f}".rjust(10) for cost in line[2:])
         print(f"{line.framework:<11}{line.sessions:<26}{costs}", flush=True)
 
 
@@ -518,14 +653,14 @@ def main() -> int:
     if options.cpu:
         clock = time.thread_time
     if not options.json:
-        print(f"{'':<37}{'':>4}" + "".join(kind.rjust(10) for kind in KINDS).lstrip().rjust(26))
+        print(" " * 37 + "".join(kind.rjust(10) for kind in KINDS))
     with ExitStack() as stack:
         loop = asyncio.new_event_loop()
         stack.callback(loop.close)
         node = lone_node(Config(discovery="none"))
         redis_port = stack.enter_context(redis_server())
         for name in options.framework or ROWS:
-            if name != "asgi" and find_spec(name) is None:
+            if name not in ("asgi", "wsgi") and find_spec(name) is None:
                 _say_left_out(name, f"pip install {name}")
                 continue
             if name == "django":

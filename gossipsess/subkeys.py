@@ -91,9 +91,7 @@ class SessionSet(MutableSet[Any]):
         self._used(f"{self._path}.add(...)")
         encoded = encode_value(value, self._path)
         hash(value)
-        key = member_key(self._name, encoded)
-        if self._draft.get(key) is None:
-            self._draft.assign(key, encoded, self._path)
+        self._draft.assign(member_key(self._name, encoded), encoded, self._path)
 
     def discard(self, value: Any) -> None:
         """Take a member away with the next commit; nothing where it is none."""

@@ -6,7 +6,6 @@
 # node says itself whether it is ready.
 # Not here: how a node is asked.
 
-import json
 import os
 import sys
 import time
@@ -223,17 +222,22 @@ def _parser(command: str) -> "ArgumentParser":
 
 def _ready(cluster: str, *, as_json: bool) -> int:
     nodes, unready = _Nodes(cluster), []
-    for _, status in nodes.asked():
-        if status["ready"]:
+    for name, probed in nodes.probed():
+        if probed["ready"]:
+            return _say("ready", True, f"{_called(probed)} is ready", as_json=as_json)
+        unready.append(name)
+    why = []
+    for _, status in nodes.asked(only=unready):
+        if status["ready"]:  # meanwhile
             return _say("ready", True, f"{_called(status)} is ready", as_json=as_json)
-        unready.append(f"{_called(status)} {why_unready(status)}")
-    return _say("ready", False, "; ".join([*unready, *nodes.missing()]), as_json=as_json)
+        why.append(f"{_called(status)} {why_unready(status)}")
+    return _say("ready", False, "; ".join([*why, *nodes.missing()]), as_json=as_json)
 
 
 def _live(cluster: str, *, as_json: bool) -> int:
     nodes = _Nodes(cluster)
-    for _, status in nodes.asked():
-        return _say("live", True, f"{_called(status)} answers", as_json=as_json)
+    for _, probed in nodes.probed():
+        return _say("live", True, f"{_called(probed)} answers", as_json=as_json)
     return _say("live", False, "; ".join(nodes.missing()), as_json=as_json)
 
 
@@ -241,7 +245,7 @@ def _status(cluster: str, *, as_json: bool) -> int:
     nodes = _Nodes(cluster)
     found = sorted([status for _, status in nodes.asked()], key=lambda status: str(status["name"]))
     if found:
-        print(("\n" if as_json else "\n\n").join([json.dumps(s) if as_json else status_text(s) for s in found]))
+        print(("\n" if as_json else "\n\n").join([_json(s) if as_json else status_text(s) for s in found]))
     for line in nodes.missing():
         print(line, file=sys.stderr)
     return 0 if found else 1
@@ -259,7 +263,7 @@ def _members(cluster: str, *, as_json: bool) -> int:
     members = [{**itself, "state": "alive", "linked": True}, *seer["members"]]
     if as_json:
         for member in members:
-            print(json.dumps({**member, "seen_by": seer["node"]}))
+            print(_json({**member, "seen_by": seer["node"]}))
     else:
         print(f"{_called(seer)} sees in cluster {seer['cluster']!r}:\n\n{members_text(members)}")
     return 0
@@ -313,15 +317,22 @@ class _Nodes:
         self._found = False
         self._elsewhere: dict[str, None] = {}
 
-    def asked(self) -> "Iterator[tuple[str, Status]]":
-        """Ask them all, and give each one's socket and status when it comes.
+    def asked(self, only: list[str] | None = None) -> "Iterator[tuple[str, Status]]":
+        """Ask them all, or `only` those of these sockets; give each one's socket and status when it comes.
 
         Raises:
             ConfigError: somebody else could answer for them.
         """
+        return self._replies("status", only)
+
+    def probed(self) -> "Iterator[tuple[str, Status]]":
+        """As `asked`, but give of each status only what a probe needs: `inquiry.PROBED`."""
+        return self._replies("probe")
+
+    def _replies(self, request: str, only: list[str] | None = None) -> "Iterator[tuple[str, Status]]":
         from gossipsess.runtime import inquiry
 
-        for reply in inquiry.ask(inquiry.STATUS):
+        for reply in inquiry.ask(request, only):
             status = reply.answer
             if status is None or "cluster" not in status:
                 self.silent.append(reply.process)
@@ -428,5 +439,11 @@ def _count(number: int, what: str) -> str:
 
 
 def _say(what: str, yes: bool, text: str, *, as_json: bool, **more: object) -> int:
-    print(json.dumps({what: yes, "text": text, **more}) if as_json else f"{'yes' if yes else 'no'}: {text}")
+    print(_json({what: yes, "text": text, **more}) if as_json else f"{'yes' if yes else 'no'}: {text}")
     return 0 if yes else 1
+
+
+def _json(told: "dict[str, Any]") -> str:
+    import json
+
+    return json.dumps(told)

@@ -21,7 +21,16 @@ from gossipsess.model.identity import short
 from gossipsess.node import Node
 from gossipsess.runtime.folder import folder_path, make_folder
 from gossipsess.runtime.forks import unforked
-from gossipsess.runtime.inquiry import DRAIN, ENDING, REQUEST_BYTES_MAX, STATUS, at, remove_left_over
+from gossipsess.runtime.inquiry import (
+    DRAIN,
+    ENDING,
+    PROBE,
+    REQUEST_BYTES_MAX,
+    STATUS,
+    at,
+    probe_line,
+    remove_left_over,
+)
 from gossipsess.status import snapshot
 from gossipsess.zero_code import notes
 
@@ -129,11 +138,14 @@ class Admin:
         self._open.pop(connection, None)
 
     def _answer(self, request: str, drain: Callable[[], None]) -> bytes:
-        if request not in (STATUS, DRAIN):
-            return b'{"error": "a node can be asked: status, drain"}\n'
+        if request not in (STATUS, DRAIN, PROBE):
+            return b'{"error": "a node can be asked: status, drain, probe"}\n'
         if request == DRAIN:
             drain()
         status = snapshot(self._node)
+        if request == PROBE:
+            ready = "yes" if status.ready else "no"
+            return probe_line(self._cluster, status.name, status.node, os.getpid(), ready)
         answer = {
             "cluster": self._cluster,
             "process": os.getpid(),

@@ -1,32 +1,34 @@
 # Inquiry: asking the nodes of this user on this machine, from any process.
 #
-# In:    a request, one word.    Out: each node's answer, one JSON object, as they come.
+# In:    a request, one word.    Out: each node's answer as it comes: a JSON object, or a probe's few fields.
 # Each node listens at a Unix socket of its own, <process id>-<node>.sock in this user's folder. A connection carries
 # one line each way. Whoever can enter the folder may ask; nothing of it is on the network.
 # A socket at which nobody listens is left over from a process that was killed; whoever meets it removes it. Its name is
 # never used again, so a new node's cannot be meant; and a node that does not answer still listens.
 # As in folder.py imports are few, since probes pay for them: typing alone would be a fifth of a bare start of Python,
-# and so would the enumerations that socket makes of what _socket has.
+# and so would the enumerations that socket makes of what _socket has. A parser of JSON would be two thirds, so what a
+# probe asks is answered in a form of its own.
 # Not here: who answers (admin.py), and what follows for a command (cli/asking.py).
 
 import _socket as socket
 import errno
-import json
 import os
 import select
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 from gossipsess.runtime.folder import check_private, folder_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 ENDING = ".sock"
-STATUS, DRAIN = "status", "drain"
-"""What a node may be asked: how it is; and, before it answers that, to hand over what it holds and take no more."""
+STATUS, DRAIN, PROBE = "status", "drain", "probe"
+"""What a node may be asked: how it is; before it answers that, to hand over what it holds and take no more; and whether
+it is ready, with no more than `PROBED`."""
+PROBED = ("cluster", "name", "node", "process", "ready")
+"""The fields of a probe's answer, as a status calls them, in this order; the last is ``yes`` or ``no``."""
 REQUEST_BYTES_MAX = 64
 ANSWER_BYTES_MAX = 4_000_000
 """Ten thousand members, as a status tells of them."""
@@ -103,7 +105,7 @@ def ask(request: str, only: list[str] | None = None, within_s: float = ANSWER_S)
                 if not data or data.endswith(b"\n") or len(received) > ANSWER_BYTES_MAX:
                     del waiting[sock]
                     sock.close()
-                    yield Reply(name, _parsed(received))
+                    yield Reply(name, _probed(received) if request == PROBE else _parsed(received))
         for name in (*silent, *[name for name, _ in waiting.values()]):
             yield Reply(name, None)
     finally:
@@ -132,7 +134,7 @@ def remove_left_over() -> None:
             sock.close()
 
 
-def at(name: str, use: Callable[[str], object]) -> None:
+def at(name: str, use: "Callable[[str], object]") -> None:
     """Call `use` with a path by which the socket of that name is bound or connected to.
 
     Raises:
@@ -153,11 +155,33 @@ def at(name: str, use: Callable[[str], object]) -> None:
 
 
 def _remove(name: str) -> None:
-    with suppress(OSError):  # somebody else was quicker
+    try:  # noqa: SIM105  # contextlib is one of those imports
         os.unlink(os.path.join(folder_path(), name))
+    except OSError:
+        pass  # somebody else was quicker
+
+
+def probe_line(*fields: object) -> bytes:
+    """Return the answer to a probe: the values of `PROBED`."""
+    return b"\t".join([str(field).encode("unicode_escape") for field in fields]) + b"\n"
+
+
+def _probed(received: bytearray) -> "dict[str, Any] | None":
+    fields = received.removesuffix(b"\n").split(b"\t")
+    if len(fields) != len(PROBED):
+        return None  # a node that knows of no probes says so
+    try:
+        answer: dict[str, Any] = {
+            name: field.decode("unicode_escape") for name, field in zip(PROBED, fields, strict=True)
+        }
+    except ValueError:
+        return None
+    return {**answer, "ready": answer["ready"] == "yes"}
 
 
 def _parsed(received: bytearray) -> "dict[str, Any] | None":
+    import json
+
     try:
         answer = json.loads(received)
     except ValueError:

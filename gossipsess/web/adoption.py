@@ -112,13 +112,13 @@ def adoption(
         MemoryFull: there is no room for it.
     """
     fresh = store.create(former.name)
-    # The mark first: where it is there, so was the session before it.
-    mark: Session | None = yield store.mark(former.name)
+    # First the mark, which is made last: where it is, the session was made, and is found if it has not ended. The other
+    # way round both might come between the two questions, and the session be taken for an ended one.
+    spent = (yield store.mark(former.name)) is not None
     session: Session | None = yield store.load(fresh.id)
-    if session is None and mark is None:
+    if session is None and not spent:
         _fill(fresh, former.values)
-        if idle_s is not None:
-            fresh.limit(idle_s=idle_s)
+        fresh.limit(idle_s=idle_s, ends_at=ends_at)
         outcome = yield store.adopt(fresh, former.name, former.signed_at)
         yield store.put_mark(former.name, former.signed_at, former.ends_at)
         session = None if isinstance(outcome, Gone) else fresh

@@ -12,13 +12,15 @@
 # Not here: which of a process's moments starts the node (adapter.py); the former engine's sessions (django_former.py).
 
 import logging
+import sys
 import time
 from collections.abc import Mapping
+from types import FrameType
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.contrib.sessions.backends.base import SessionBase, UpdateError
+from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware as DjangosMiddleware
 from django.core import mail
@@ -39,7 +41,7 @@ from gossipsess.waiting import Steps, blocking, in_thread, on_any_loop, steps_bl
 from gossipsess.web.adapter import NodeSessions, launch_early
 from gossipsess.web.adoption import adoption
 from gossipsess.web.cookie import session_of_untrusted, token_name
-from gossipsess.web.django_former import FormerSession, become, former_session
+from gossipsess.web.django_former import FormerSession, former_session
 from gossipsess.web.session import WebSession
 
 log = logging.getLogger("gossipsess")
@@ -117,12 +119,15 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
 
     def load(self) -> DjangoSession:
         """Return what the session holds; where there is none, an empty one without a key."""
+        store()  # what follows asks its settings
         try:
-            session, former = steps_blocking(self._loading())
-            values = former.values() if former is not None else None
-            if former is not None and values:
+            session: WebSession | None = steps_blocking(self._held(self.session_key, self.token))
+            former = self._former(session)
+            if former is not None:
+                values = former.values()
                 session = steps_blocking(self._adopting(former, values))
-                former.delete()
+                if values:
+                    former.delete()
             return self._opened(session)
         except SessionUnavailable as unavailable:
             return self._stand_in(unavailable)
@@ -131,11 +136,13 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         """See `load`."""
         await ready()
         try:
-            session, former = await steps_on_any_loop(self._loading())
-            values = await former.avalues() if former is not None else None
-            if former is not None and values:
+            session: WebSession | None = await steps_on_any_loop(self._held(self.session_key, self.token))
+            former = self._former(session)
+            if former is not None:
+                values = await former.avalues()
                 session = await steps_on_any_loop(self._adopting(former, values))
-                await former.adelete()
+                if values:
+                    await former.adelete()
             return self._opened(session)
         except SessionUnavailable as unavailable:
             return self._stand_in(unavailable)
@@ -164,6 +171,7 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         `must_create`, or where there is no session yet: under a new key.
 
         Raises:
+            CreateError: with `must_create`, there is one under this key.
             UpdateError: the session was ended, or given another key, by another request.
             UnreplicableValue: a value was changed in place into something that cannot travel. Nothing is stored.
             SessionTooLarge: values have grown over a bound in place. Nothing is stored.
@@ -271,6 +279,8 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         session = self._session_cache
         if session.unavailable:
             return  # nothing can have changed
+        if must_create and (yield from self._held(self.session_key)) is not None:
+            raise CreateError
         if must_create or self.session_key is None:
             yield from self._creating()
             return
@@ -320,24 +330,20 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         except (UnreplicableValue, SessionTooLarge):
             return None
 
-    def _loading(self) -> Steps[tuple[WebSession | None, FormerSession | None]]:
-        """Return the steps to the session, or to what may be one of the former engine's."""
-        key, here = self.session_key, store()
-        session: WebSession | None = yield from self._held(key, self.token)
-        former = former_session(key) if session is None and sessions().adopts else None
-        if former is not None:
-            found, spent = yield from become(here, former)
-            if found is not None:
-                assert isinstance(found, WebSession), "the store was made for this class"
-                found.adopted = True
-                session = found
-            former = None if spent else former
-        return session, former
+    def _former(self, session: WebSession | None) -> FormerSession | None:
+        return former_session(self.session_key) if session is None and sessions().adopts else None
 
     def _adopting(self, former: FormerSession, values: Mapping[str, Any]) -> Steps[WebSession | None]:
-        lives_s, ends_at = self._limits(values.get("_session_expiry"), store().time())
+        """Return the steps to what a former session has become, or becomes now; `values` is what its engine has."""
+        if not values:
+            # Another request may have just taken it over. Asked in this order, the one or the other has it.
+            session: WebSession | None = yield store().load(store().create(former.name).id)
+            if session is not None:
+                session.adopted = True
+            return session
+        idle_s, ends_at = self._limits(values.get("_session_expiry"), store().time())
         found = former.as_found(values, store().time(), max(0, self.get_session_cookie_age()))
-        return adoption(store(), found, lives_s, ends_at)
+        return (yield from adoption(store(), found, idle_s, ends_at))
 
     def _held(self, key: str | None, token: str | None = None) -> Steps[DjangoSession | None]:
         cookie = session_of_untrusted([key or ""], [token or ""])
@@ -670,3 +676,15 @@ def _unavailable() -> HttpResponse:
         content_type="text/plain; charset=utf-8",
         headers=headers,
     )
+
+
+def _is_middlewares_import() -> bool:
+    """Say whether it is Django's own middleware that imports this module now: an application is being built."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") != DjangosMiddleware.__module__:
+        frame = frame.f_back
+    return frame is not None
+
+
+if _is_middlewares_import() and not _is_tested():
+    launch_early(sessions())  # where SESSION_ENGINE is all there is of ours, nobody else does it

@@ -20,15 +20,13 @@ from django.core.exceptions import ImproperlyConfigured
 
 from gossipsess.errors import SessionUnavailable
 from gossipsess.model.table import TOMBSTONE_MS
-from gossipsess.session import Session
-from gossipsess.store import SessionStore
-from gossipsess.waiting import Steps
 from gossipsess.web.adoption import FORMER_CHARACTERS_MAX, Former
 
 log = logging.getLogger("gossipsess")
 
 SETTING: Final = "GOSSIPSESS_ADOPT"
 """In Django's settings: the dotted name of the former engine. Not set: nothing is looked up."""
+_NOT_DELETED: Final = "a session was adopted, and could not be deleted in the engine that %s names"
 _WRITTEN_AGO_S: Final = TOMBSTONE_MS / 1000
 
 
@@ -71,14 +69,14 @@ class FormerSession:
         try:
             self._session.delete(self._key)
         except Exception:
-            log.exception("a session was adopted, and could not be deleted in the engine that %s names", SETTING)
+            log.warning(_NOT_DELETED, SETTING)
 
     async def adelete(self) -> None:
         """See `delete`."""
         try:
             await self._session.adelete(self._key)
         except Exception:
-            log.exception("a session was adopted, and could not be deleted in the engine that %s names", SETTING)
+            log.warning(_NOT_DELETED, SETTING)
 
     def as_found(self, values: Mapping[str, Any], now: float, lives_s: float) -> Former:
         """Return it as what is adopted, with what it holds, and how long its cookie would be valid from now on."""
@@ -93,14 +91,9 @@ def former_session(key: str | None) -> FormerSession | None:
     return FormerSession(engine, key)
 
 
-def become(store: SessionStore, former: FormerSession) -> Steps[tuple[Session | None, bool]]:
-    """Return the steps to the session that a former one has become, and whether it has become one, if ended since."""
-    session: Session | None = yield store.load(store.create(former.name).id)
-    return session, session is not None or (yield store.mark(former.name)) is not None
-
-
 def _cannot_be_asked(error: Exception) -> SessionUnavailable:
-    log.warning("the engine that %s names cannot be asked for a session: %r", SETTING, error)
+    # Not the error itself, which may quote the id.
+    log.warning("the engine that %s names cannot be asked for a session: %s", SETTING, type(error).__name__)
     return SessionUnavailable(
         f"the session may be one of the engine that {SETTING} names, and that cannot be asked. Where it is needed no "
         f"more, delete {SETTING} from the settings."

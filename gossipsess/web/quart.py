@@ -8,14 +8,18 @@
 # so we stand before `Quart.handle_exception`.
 # A websocket's handler is cancelled when the client goes, and Quart then saves nothing; so we save in the teardown.
 # Its cookies can be set by the accept only, so we are there too.
+# From 0.23 on Quart hands its context to its methods, and takes for a reader whoever takes the session from it, itself
+# included before each save. So we take the session from the scope, and note whether it was read before Quart does.
 # Not here: what Flask does alike (flask_like.py), and which cookies follow from a request (adapter.py).
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, cast
+from inspect import signature
+from typing import Any, Final, cast
 
-from quart import Quart, Response, current_app, has_websocket_context, session, websocket
+import quart.globals
+from quart import Quart, Response, current_app, has_websocket_context, request, websocket
 from quart.sessions import SessionInterface, SessionMixin
 from quart.wrappers import BaseRequestWebsocket, Websocket
 from werkzeug.datastructures import Headers
@@ -31,6 +35,9 @@ from gossipsess.waiting import in_thread, on_asyncio, steps_on_any_loop
 from gossipsess.web.adapter import UNLIMITED_S, NodeSessions
 from gossipsess.web.asgi import TRY_AGAIN_LATER
 from gossipsess.web.flask_like import FlaskLikeInterface, FlaskSession, UnavailableSession, unavailable
+
+_SESSION: Final = "gossipsess.session"  # key in the scope of a request or websocket
+_METHODS_TAKE_CONTEXT: Final = "ctx" in signature(Quart.handle_http_exception).parameters
 
 
 class GossipSessions:
@@ -84,7 +91,7 @@ class GossipSessions:
         adopt: bool | None = None,
     ) -> None:
         self._sessions = NodeSessions(
-            FlaskSession,
+            QuartSession,
             config,
             node,
             on_unavailable,
@@ -103,6 +110,7 @@ class GossipSessions:
         app.after_serving_funcs.append(self._stop)
         app.before_request_funcs[None].insert(0, _refuse_if_unavailable)
         app.before_websocket_funcs[None].insert(0, _refuse_if_unavailable)
+        app.after_request_funcs[None].insert(0, _note_access)  # comes after all others
         app.register_error_handler(SessionUnavailable, _refuse_change)
         app.handle_exception = partial(_refuse_late_change, app, app.handle_exception)  # type: ignore[method-assign]
         app.teardown_websocket(_save_if_cancelled)
@@ -126,6 +134,16 @@ class GossipSessions:
         _ = await on_asyncio(in_thread(self._sessions.stop))
 
 
+class QuartSession(FlaskSession):
+    """What `quart.session` is.
+
+    Attributes:
+        was_accessed: the application had read or written it when the response was made; None: there is none yet.
+    """
+
+    was_accessed: bool | None = None
+
+
 class GossipSessionInterface(FlaskLikeInterface, SessionInterface):  # type: ignore[misc]  # Flask's, made async
     """Quart's way to open and save a session."""
 
@@ -133,6 +151,11 @@ class GossipSessionInterface(FlaskLikeInterface, SessionInterface):  # type: ign
         self, app: Quart, request: BaseRequestWebsocket
     ) -> FlaskSession | UnavailableSession:
         """Return the session that the request's cookies name, or a new one."""
+        opened = await self._opened(app, request)
+        cast("dict[str, Any]", request.scope)[_SESSION] = opened
+        return opened
+
+    async def _opened(self, app: Quart, request: BaseRequestWebsocket) -> FlaskSession | UnavailableSession:
         store = await _store(self.sessions)
         try:
             return await steps_on_any_loop(self.opening(app, store, request, request.headers.getlist("Cookie")))
@@ -164,6 +187,8 @@ class GossipSessionInterface(FlaskLikeInterface, SessionInterface):  # type: ign
 
     async def save(self, app: Quart, session: FlaskSession, response: SansIOResponse) -> None:
         """Do as `save_session`, and raise `MemoryFull` too."""
+        if isinstance(session, QuartSession) and session.was_accessed is not None:
+            session.accessed = session.was_accessed
         self.tell_caches(session, response)
         if session.unavailable or session.refused:
             return
@@ -212,24 +237,21 @@ class _SavesBeforeAccept(Websocket):
 async def _cookies_of_accept() -> list[tuple[str, str]]:
     if not has_websocket_context():
         return []  # accepted by a task that has nothing of its request
-    app, interface, opened = _opened_by_us()
-    if interface is None or opened is None:
+    interface, opened = current_app.session_interface, _opened()
+    if not (isinstance(interface, GossipSessionInterface) and isinstance(opened, FlaskSession)):
         return []
     response = Response()  # carries the cookies from there to here
-    await interface.save(app, opened, response)
+    await interface.save(_app(), opened, response)
     return [("Set-Cookie", line) for line in response.headers.getlist("Set-Cookie")]
 
 
-def _opened_by_us() -> tuple[Quart, GossipSessionInterface | None, FlaskSession | None]:
-    """Return what the proxies stand for: the application, and its interface and session as far as they are ours."""
-    app = cast(Any, current_app)._get_current_object()
-    opened = cast(Any, session)._get_current_object()
-    interface = app.session_interface
-    return (
-        app,
-        interface if isinstance(interface, GossipSessionInterface) else None,
-        opened if isinstance(opened, FlaskSession) else None,
-    )
+def _app() -> Quart:
+    return cast(Quart, cast(Any, current_app)._get_current_object())
+
+
+def _opened() -> object:
+    """Return the session of the current request or websocket, as we have opened it; None: not by us."""
+    return cast("dict[str, Any]", (websocket if has_websocket_context() else request).scope).get(_SESSION)
 
 
 async def _store(sessions: NodeSessions) -> SessionStore:
@@ -242,15 +264,23 @@ def _is_accepted() -> bool:
 
 
 async def _refuse_if_unavailable() -> None:
-    if isinstance(session, UnavailableSession):
+    if isinstance(_opened(), UnavailableSession):
         raise unavailable()
+
+
+async def _note_access(response: Any) -> Any:
+    opened = _opened()
+    if isinstance(opened, QuartSession):
+        opened.was_accessed = opened.accessed
+    return response
 
 
 async def _save_if_cancelled(error: BaseException | None) -> None:
     """Save what a websocket's handler left; nothing where it came to its end and all is saved."""
-    app, interface, opened = _opened_by_us()
-    if interface is None or opened is None:
+    interface, opened = current_app.session_interface, _opened()
+    if not (isinstance(interface, GossipSessionInterface) and isinstance(opened, FlaskSession)):
         return
+    app = _app()
     try:
         await interface.save_late(app, opened)
     except (UnreplicableValue, SessionTooLarge):
@@ -268,28 +298,29 @@ async def _refuse_change(error: Exception) -> Any:
         await websocket.close(TRY_AGAIN_LATER)
         return None
     # By way of the application's own page for 503, if it has one.
-    return await current_app.handle_http_exception(unavailable())
+    context = [cast(Any, quart.globals).app_ctx._get_current_object()] if _METHODS_TAKE_CONTEXT else []
+    return await cast(Any, current_app).handle_http_exception(*context, unavailable())
 
 
-async def _refuse_late_change(
-    app: Quart, handle_exception: Callable[[Exception], Awaitable[Any]], error: Exception
-) -> Any:
+async def _refuse_late_change(app: Any, handle_exception: Callable[..., Awaitable[Any]], *raised: Any) -> Any:
     """Answer as for a view where Quart asks no error handler: for a hook after the view, or such a handler itself."""
+    *context, error = raised
     stand_in = _changed_stand_in(error)
     if stand_in is None:
-        return await handle_exception(error)
+        return await handle_exception(*raised)
     stand_in.refused = True  # the hooks, the one that raised included, run once more with the new answer
     try:
-        answer = await app.handle_user_exception(error)
+        answer = await app.handle_user_exception(*context, error)
     except Exception as failure:  # of a handler of the application's own
-        return await handle_exception(failure)
-    return await app.finalize_request(answer, from_error_handler=True)
+        return await handle_exception(*context, failure)
+    return await app.finalize_request(*context, answer, from_error_handler=True)
 
 
 def _changed_stand_in(error: Exception) -> FlaskSession | None:
     """Return the session of the request or websocket if that is a stand-in, whose change raised this."""
-    if isinstance(error, SessionUnavailable) and isinstance(session, FlaskSession) and session.unavailable:
-        return session
+    opened = _opened()
+    if isinstance(error, SessionUnavailable) and isinstance(opened, FlaskSession) and opened.unavailable:
+        return opened
     return None
 
 

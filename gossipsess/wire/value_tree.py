@@ -118,8 +118,6 @@ class TreeEncoder:
         return self.tree(plain, depth)
 
     def _object(self, value: object, registered: Registered, depth: int) -> object:
-        if depth >= DEPTH_MAX:
-            raise Refused.too_deep(value, DEPTH_MAX)
         if registered.to_value is None:
             return cbor2.CBORTag(_TAG_REGISTERED, [registered.name, self._fields(value, registered.fields, depth)])
         try:
@@ -137,6 +135,8 @@ class TreeEncoder:
         return cbor2.CBORTag(_TAG_REGISTERED, [registered.name, tree])
 
     def _fields(self, value: object, fields: tuple[str, ...], depth: int) -> dict[str, object]:
+        if depth >= DEPTH_MAX:
+            raise Refused.too_deep(value, DEPTH_MAX)
         self._items_left -= len(fields)
         if self._items_left < 0:
             raise TooLarge(VALUE_BYTES_MAX + 1)
@@ -278,7 +278,6 @@ def _values(trees: Any, depth: int) -> list[object]:
 
 
 def _object(content: Any, depth: int) -> object:
-    _check_depth(depth)
     if type(content) is not list or len(content) != 2 or type(content[0]) is not str:
         raise DecodeError("an object in a value needs a name and a value")
     name, plain = content

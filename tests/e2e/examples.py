@@ -23,7 +23,8 @@
 # acknowledged, and perhaps carried out, so nothing is wrong whether it shows or not. If it was to log in or out, the
 # browser does not know with which id to go on, and this visitor is not looked for any more. Any other GET nginx repeats
 # at the next process, and so it does with everything that a process did not take since it was gone.
-# Times: gunicorn opens the port before its worker has built the application, and what comes then waits for that.
+# gunicorn is run with --preload: else it opens the port before a worker has built the application, and what nginx sends
+# there waits, for seconds on a busy machine.
 #
 # From the repository's root: python -m tests.e2e.examples --framework all
 
@@ -89,6 +90,11 @@ SETTINGS: Final = {"GOSSIPSESS_CONFIRM_TIMEOUT_S": "5"}
 answered with one copy, which the kill may take: promised, and not what is looked for here."""
 
 
+def preloading_gunicorn_at(port: int) -> list[str]:
+    """Return how gunicorn serves a WSGI application that its parent has built."""
+    return [*gunicorn_at(port), "--preload"]
+
+
 def hypercorn_at(port: int) -> list[str]:
     """Return how Hypercorn serves an ASGI application."""
     return [sys.executable, "-m", "hypercorn", "app:app", "--bind", f"{LOOPBACK}:{port}"]
@@ -97,11 +103,11 @@ def hypercorn_at(port: int) -> list[str]:
 SERVE: Final[Mapping[str, Callable[[int], list[str]]]] = {
     "starlette": uvicorn_at,
     "fastapi": uvicorn_at,
-    "flask": gunicorn_at,
-    "django": gunicorn_at,
+    "flask": preloading_gunicorn_at,
+    "django": preloading_gunicorn_at,
     "quart": hypercorn_at,
     "litestar": uvicorn_at,
-    "wsgi": gunicorn_at,
+    "wsgi": preloading_gunicorn_at,
 }
 """The examples, and how each is served."""
 ADOPTED: Final = frozenset({"starlette", "fastapi", "flask", "django", "quart"})
@@ -412,8 +418,8 @@ def play(
 def show_elsewhere(framework: str, by: By) -> Told:
     """Use two processes with nothing else going on; return what was told.
 
-    Somebody logs in on each and is looked for on the other. And one who has logged in at the stock form before, which
-    keeps its sessions in signed cookies, stays logged in; and does not come back by the former cookie after a logout.
+    Somebody logs in on each and is looked for on the other. And who has logged in at the stock form before, if that
+    keeps its sessions in signed cookies, stays logged in, and does not come back by the former cookie after a logout.
 
     Raises:
         ScenarioError: as `play`; or the page for people is not as it should be.

@@ -423,3 +423,47 @@ def test_what_a_session_takes_in_memory_is_more_than_its_values_and_near_the_acc
     assert figures["resident_bytes"] < figures["account_bytes"] < 2 * figures["resident_bytes"]
     assert 0 < figures["ended_account_bytes"] < figures["account_bytes"] - 1000
     assert figures["redis_bytes"] is None or figures["redis_bytes"] > 1000
+
+
+def test_a_requests_cost_is_shown_for_ours_beside_a_stock_session_layer_and_none() -> None:
+    """A figure is the difference to the application without sessions: where one of the two is missing, it says nothing.
+
+    That each answer is what its view says, the benchmark checks itself.
+    """
+    options = "--rounds 5 --visitors 3 --json --framework starlette --framework wsgi"
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT.with_name("request.py")), *options.split()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {(row["framework"], row["sessions"]): row for row in map(json.loads, done.stdout.splitlines())}
+    assert list(rows) == [
+        ("Starlette", "without sessions"),
+        ("Starlette", "gossipsess"),
+        ("Starlette", "its own, signed cookies"),
+        ("WSGI", "without sessions"),
+        ("WSGI", "gossipsess"),
+    ]
+    for row in rows.values():
+        assert min(row[kind] for kind in ("unused", "read", "write")) > 0
+    ours = rows["Starlette", "gossipsess"]
+    assert ours["write"] > ours["unused"]
+
+
+def test_starting_is_measured_against_a_bare_python() -> None:
+    """Probes and starts are judged by it. Whether it is within bounds depends on what else the machine does."""
+    script = SCRIPT.with_name("start.py")
+    done = subprocess.run(
+        [sys.executable, str(script), "--rounds", "2", "--json"], capture_output=True, text=True, timeout=120
+    )
+    rows = {row["what"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert list(rows) == ["bare", "run", "live", "child"], done.stderr
+    assert {name: row["bound_ms"] for name, row in rows.items() if row["bound_ms"]} == {"run": 15, "live": 30}
+    over = [row for row in rows.values() if row["bound_ms"] and row["extra_ms"] > row["bound_ms"]]
+    assert done.returncode == (1 if over else 0)
+    for row in rows.values():
+        assert row["median_ms"] > 1
+        assert row["cpu_ms"] > 1
+        assert row["extra_ms"] == pytest.approx(row["median_ms"] - rows["bare"]["median_ms"])

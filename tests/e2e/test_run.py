@@ -77,6 +77,7 @@ class Servers:
         """Ask who is logged in, over a connection of its own, so that any worker may take it."""
         with httpx2.Client(cookies=cookies, trust_env=False, timeout=REQUEST_S) as client:
             answer = client.get(f"http://{LOOPBACK}:{port}/", headers={"Accept": "application/json"})
+            cookies.update(client.cookies)
             told: dict[str, Any] = answer.raise_for_status().json()
             return told
 
@@ -141,6 +142,23 @@ def test_an_unmodified_application_is_replicated_behind_gossipsess_run(cell: str
             assert not any(note.startswith("left alone") for note in node["auto"]), node["auto"]
 
 
+def test_djangos_own_server_is_replicated_in_the_reloaders_child_only(tmp_path: Path) -> None:
+    """`manage.py runserver` is what its developers run; the parent only watches files."""
+    pytest.importorskip("django")
+    manage = tmp_path / "manage.py"
+    manage.write_text(
+        f"import sys\nsys.path.insert(0, {str(EXAMPLES / 'django')!r})\nimport app\n"
+        "from django.core.management import execute_from_command_line\nexecute_from_command_line(sys.argv)\n"
+    )
+
+    def command(port: int) -> list[str]:
+        return [*RUN, sys.executable, str(manage), "runserver", f"{LOOPBACK}:{port}"]
+
+    with Servers("django", command, 2, tmp_path, {}) as running:
+        nodes = play(running, 2, "django")
+        assert not {node["process"] for node in nodes} & {process.pid for process in running.processes}
+
+
 def test_who_logged_in_stays_logged_in_when_that_process_is_killed(tmp_path: Path) -> None:
     """It is what all of this is for."""
     command = command_of(UVICORN)
@@ -149,6 +167,27 @@ def test_who_logged_in_stays_logged_in_when_that_process_is_killed(tmp_path: Pat
         cookies = running.log_in(running.ports[0])
         running.processes[0].kill()
         assert running.ask(running.ports[1], cookies)["user"] == USER
+
+
+@pytest.mark.parametrize(
+    "cell", ["starlette, uvicorn", "flask, flask run", "quart, hypercorn", "django, gunicorn -w 2"]
+)
+def test_who_was_logged_in_before_zero_code_stays_logged_in(cell: str, tmp_path: Path) -> None:
+    """Switched on in the middle of a day it must log nobody out: what the framework's own cookie says is taken over."""
+    example, server, _ = CELLS[cell]
+    pytest.importorskip(example)
+    command = command_of(server)
+    with Servers(example, command, 1, tmp_path, {}) as before:
+        wait_until(lambda: listening(before.ports[0]), "the stock application serves")
+        cookies = before.log_in(before.ports[0])
+        assert before.ask(before.ports[0], cookies)["user"] == USER
+        assert before.nodes() == []
+    former = dict(cookies)
+    with Servers(example, lambda port: [*RUN, *command(port)], 1, tmp_path, {}) as running:
+        running.wait_up(2 if "-w" in server else 1)
+        assert running.ask(running.ports[0], cookies)["user"] == USER
+        assert dict(cookies) != former, "it has an id of ours now"
+        assert running.ask(running.ports[0], cookies)["user"] == USER
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,13 @@ class Cell(NamedTuple):
         return " ".join(part for part in (self.server, self.worker, self.start) if part)
 
     @property
+    def zero_code(self) -> "Cell":
+        """The same with an application that knows nothing of gossipsess, by ``gossipsess run``."""
+        command = ("-m", "gossipsess", "run", "--", sys.executable, *self.command)
+        needs = (*self.needs, self.command[1].partition(".")[0])
+        return self._replace(command=command, needs=needs, environ=(*self.environ, ("SHOP_PLAIN", "yes")))
+
+    @property
     def argv(self) -> tuple[str, ...]:
         """The command."""
         return (sys.executable, *self.command)
@@ -108,6 +115,14 @@ CELLS: Final[tuple[Cell, ...]] = (
     Cell("flask run", "", "reloader, --debug", "wsgi_shop", (*_FLASK, "--debug"), 1, True, "reloads"),
     Cell("runserver", "", "one process, --noreload", "django_shop", (*_DJANGO, "--noreload")),
     Cell("runserver", "", "reloader", "django_shop", _DJANGO, 1, True, "reloads"),
+    Cell(
+        "runserver",
+        "SESSION_ENGINE alone",
+        "one process, --noreload",
+        "django_shop",
+        (*_DJANGO, "--noreload"),
+        environ=_DJANGOS_OWN,
+    ),
     Cell("runserver", "SESSION_ENGINE alone", "reloader", "django_shop", _DJANGO, 1, True, "reloads", _DJANGOS_OWN),
     Cell(
         "gunicorn",
@@ -129,6 +144,17 @@ CELLS: Final[tuple[Cell, ...]] = (
         2,
         True,
         environ=_DJANGO_SETTINGS,
+        needs=("django",),
+    ),
+    Cell(
+        "gunicorn",
+        "-k gthread, Django, SESSION_ENGINE alone",
+        "fork, --preload",
+        "django_shop",
+        (*_DJANGO_WSGI, "--preload"),
+        2,
+        True,
+        environ=(*_DJANGO_SETTINGS, *_DJANGOS_OWN),
         needs=("django",),
     ),
 )

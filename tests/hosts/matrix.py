@@ -1,6 +1,6 @@
 # The host matrix: plays each cell with the real server, and prints the table that docs/HOSTS.md holds.
 #
-#     python -m tests.hosts.matrix [--only gunicorn] [--json]
+#     python -m tests.hosts.matrix [--only gunicorn] [--zero-code] [--group] [--json]
 #
 # Exit code 0: every cell is as it should be. 1: one is not. Cells whose server is not installed are said so.
 
@@ -43,19 +43,22 @@ def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.hosts.matrix", description=__doc__)
     parser.add_argument("--only", default="", help="cells whose name has this in it")
+    parser.add_argument("--zero-code", action="store_true", help="applications as they were, by `gossipsess run`")
+    parser.add_argument("--group", action="store_true", help="SIGTERM to all processes at once, as systemd sends it")
     parser.add_argument("--json", action="store_true", help="what was seen, and no table")
     arguments = parser.parse_args()
     results = []
     for cell in CELLS:
         if arguments.only not in cell.name:
             continue
+        cell = cell.zero_code if arguments.zero_code else cell
         lacking = missing(cell)
         result: dict[str, object] = {"cell": cell.name, "ok": True}
         if lacking:
             result["skipped"] = f"{lacking} is not installed"
         else:
             try:
-                result |= asdict(play(cell))
+                result |= asdict(play(cell, group=arguments.group))
             except Failure as failure:
                 result |= {"ok": False, "why": str(failure)}
         results.append(result)

@@ -123,9 +123,9 @@ class Server:
         """Return its exit code; None while it runs."""
         return self._popen.poll()
 
-    def terminate(self) -> None:
-        """Send SIGTERM to the process that was started, as a supervisor does."""
-        self._popen.send_signal(signal.SIGTERM)
+    def terminate(self, *, group: bool = False) -> None:
+        """Send SIGTERM to the process that was started, as containers do, or to all of its group, as systemd does."""
+        (os.killpg if group else os.kill)(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """End whatever is left of it."""
@@ -147,8 +147,8 @@ def missing(cell: Cell) -> str | None:
     return next((name for name in modules if importlib.util.find_spec(name) is None), None)
 
 
-def play(cell: Cell) -> Seen:
-    """Play one cell.
+def play(cell: Cell, *, group: bool = False) -> Seen:
+    """Play one cell. `group`: it is ended by a signal to all of its processes at once.
 
     Raises:
         Failure: something was not as it should be.
@@ -159,7 +159,7 @@ def play(cell: Cell) -> Seen:
         folder.chmod(0o700)
         match cell.expected:
             case "serves":
-                seen = _serves(cell, folder)
+                seen = _serves(cell, folder, group=group)
             case "reloads":
                 seen = _reloads(cell, folder)
             case "refused":
@@ -198,14 +198,16 @@ def logins_kept(cell: Cell, logins: int) -> int:
     raise AssertionError("not reached")
 
 
-def _serves(cell: Cell, folder: Path) -> Seen:
+def _serves(cell: Cell, folder: Path, *, group: bool) -> Seen:
     secret, cluster = uuid.uuid4().hex, f"hosts-{uuid.uuid4().hex[:8]}"
     with _folder_of(folder), _member(cluster, secret) as beside:
         found = f"static://127.0.0.1:{beside.status().address[1]}"
         with _running(cell, folder, CLUSTER=cluster, SECRET=secret, DISCOVERY=found) as server:
             browser = Browser(server.port)
+            _wait(
+                lambda: len(_nodes(but=os.getpid())) == cell.workers, f"{cell.workers} nodes before a request", server
+            )
             _wait(lambda: _answers(browser, server), "it answers", server)
-            _wait(lambda: len(_nodes(but=os.getpid())) == cell.workers, f"{cell.workers} nodes", server)
             processes = _read_through_all(browser, cell.workers)
             nodes = _nodes(but=os.getpid())
             if sorted(nodes) != sorted(processes):
@@ -216,7 +218,7 @@ def _serves(cell: Cell, folder: Path) -> Seen:
             states = _states(beside)
             if list(states.values()) != ["alive"] * cell.workers:
                 raise Failure(f"the members see {states}")
-            server.terminate()
+            server.terminate(group=group)
             dead: set[str] = set()
 
             def ended() -> bool:
@@ -237,6 +239,7 @@ def _reloads(cell: Cell, folder: Path) -> Seen:
     group = f"multicast://239.255.79.50:{free_ports(1)[0]}"
     with _folder_of(folder), _running(cell, folder, CLUSTER=f"hosts-{uuid.uuid4().hex[:8]}", DISCOVERY=group) as server:
         browser = Browser(server.port)
+        _wait(lambda: bool(_nodes()), "a node before a request", server)
         _wait(lambda: _answers(browser, server), "it answers", server)
         browser.get("/login")
         for version in (2, 3):

@@ -24,6 +24,22 @@ def test_each_serving_process_has_its_node_and_no_other_process_has_one(cell: Ce
     play(cell)
 
 
+def test_a_signal_to_all_processes_at_once_is_an_orderly_end_too() -> None:
+    """systemd sends it so. Hypercorn's workers do not handle it: they leave it to their parent to end them."""
+    (cell,) = [cell for cell in CELLS if cell.name == "hypercorn -k asyncio spawn, -w"]
+    play(cell, group=True)
+
+
+@pytest.mark.parametrize("name", ["uvicorn spawn, --reload", "gunicorn -k sync fork, --preload", "runserver reloader"])
+def test_it_is_the_same_for_an_application_that_knows_nothing_of_it(name: str) -> None:
+    """`gossipsess run` brings the adapter in by other means; when the node starts does not depend on that."""
+    (cell,) = [cell.zero_code for cell in CELLS if cell.name == name]
+    lacking = missing(cell)
+    if lacking:
+        pytest.skip(f"{lacking} is not installed")
+    play(cell)
+
+
 def test_a_restart_of_all_workers_logs_nobody_out() -> None:
     """A deployment on one machine: all end at the same signal, and with five none of them holds every session."""
     command = ("-m", "gunicorn", "-b", "127.0.0.1:{port}", "-w", "5", "-k", "gthread", "wsgi_shop:app")

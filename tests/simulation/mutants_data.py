@@ -7,6 +7,7 @@ import pytest
 
 from gossipsess.model import delta as delta_module
 from gossipsess.model import record as record_module
+from gossipsess.model import subkeys
 from gossipsess.model import table as table_module
 from gossipsess.model.clock import HybridClock, Stamp
 from gossipsess.model.delta import Applied, Delta, apply, not_covered
@@ -16,7 +17,7 @@ from gossipsess.model.member import Member
 from gossipsess.model.record import HASH_MASK, Record, covers, dead_record, empty_record
 from gossipsess.model.revocation import login_of, user_entry
 from gossipsess.model.table import Life, Table
-from gossipsess.protocol import replication, sessions
+from gossipsess.protocol import replication
 from gossipsess.protocol.peers import Peers
 from gossipsess.protocol.replication import Debt
 from gossipsess.protocol.sessions import SessionProtocol
@@ -213,7 +214,7 @@ def late_arrivals_escape_revocation(patch: pytest.MonkeyPatch) -> None:
 
 def rotation_is_a_login(patch: pytest.MonkeyPatch) -> None:
     """A rotation names the user by a new write, which looks later than the revocation."""
-    patch.setattr(sessions, "rotated_value", lambda key, entry: entry.value)
+    patch.setattr(subkeys, "rotated_value", lambda key, entry: entry.value)
 
 
 def revocations_end_later_logins(patch: pytest.MonkeyPatch) -> None:

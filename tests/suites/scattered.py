@@ -19,6 +19,7 @@ from gossipsess.service import NodeService, RunningNode
 from gossipsess.session import Session
 from gossipsess.status import Status
 from gossipsess.store import SessionStore
+from gossipsess.waiting import blocking
 from tests.network.nodes import SECRET, all_linked, static
 
 
@@ -35,6 +36,14 @@ class ScatteredStore(SessionStore):
         self._asked[number] += 1
         return self._stores[number]
 
+    def _any_with(self, session: Session) -> SessionStore:
+        # A request writes where it has read. So the node that is to write reads first, as if the request had come to
+        # it: one that has not heard of the session yet would take it for one that has ended.
+        store = self._any()
+        if not session.is_new:
+            blocking(store.load(session.cookie))
+        return store
+
     def create(self, name: bytes | None = None) -> Session:
         return self._any().create(name)
 
@@ -42,10 +51,10 @@ class ScatteredStore(SessionStore):
         return self._any().load(cookie)
 
     def commit(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
-        return self._any().commit(session, confirm)
+        return self._any_with(session).commit(session, confirm)
 
     def rotate(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
-        return self._any().rotate(session, confirm)
+        return self._any_with(session).rotate(session, confirm)
 
     def invalidate(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
         return self._any().invalidate(session, confirm)

@@ -25,4 +25,5 @@ def stock(folder):
 @pytest.mark.parametrize(("nodes", "way"), [(1, 2), (3, 1), (3, 2)])
 def test_what_djangos_engine_passes_ours_does(folder, stock, nodes, way):
     """A project that changes one line must not find out by itself what Django's tests would have told."""
-    assert differing(stock, run(ways(nodes)[way], folder, [])).keys() == EXCEPTIONS.keys()
+    expected = EXCEPTIONS.keys() & stock.keys()  # each version has its tests
+    assert differing(stock, run(ways(nodes)[way], folder, [])).keys() == expected

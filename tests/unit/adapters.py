@@ -4,11 +4,13 @@ A new adapter is one function and one row in `ADAPTERS`; the tests of what all d
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import flask
+import pytest
 import quart
 from django.http import HttpResponse
 from django.test import Client as DjangoClient
@@ -32,6 +34,7 @@ import gossipsess.web.quart
 import gossipsess.web.starlette
 import gossipsess.web.wsgi
 import tests.unit.django_project  # noqa: F401  # Django's settings, before what reads them
+from tests.suites.scattered import Scattered, scattered
 
 USER = 42
 """Whom the path /revoke logs out."""
@@ -213,6 +216,18 @@ def _asking_werkzeug(client: Any) -> Ask:
         return Answer(response.status_code, response.text, list(response.headers.items()))
 
     return ask
+
+
+@contextmanager
+def patient_nodes() -> Iterator[Scattered]:
+    """Three linked nodes, of which each operation asks a random one, that wait for each other as long as it takes.
+
+    In the time that a request has, a busy build machine may not bring an answer from one to the other; then the session
+    is `stale`, or `Degraded`, which is not what these tests are about.
+    """
+    with pytest.MonkeyPatch.context() as patch, scattered(confirm_timeout_s=10.0) as nodes:
+        patch.setattr("gossipsess.protocol.fetch.FETCH_TIMEOUT_S", 10.0)
+        yield nodes
 
 
 class Adapter(NamedTuple):

@@ -105,6 +105,12 @@ def log_out(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
+def log_out_everywhere(request: HttpRequest) -> HttpResponse:
+    engine.revoke(request.session["_auth_user_id"])
+    logout(request)
+    return HttpResponse()
+
+
 def expire(request: HttpRequest, seconds: int) -> HttpResponse:
     request.session.set_expiry(seconds)
     request.session["user"] = "kim"
@@ -163,6 +169,7 @@ urlpatterns = [
     path("flush", flush),
     path("login/<int:user>", log_in),
     path("logout", log_out),
+    path("log-out-everywhere", log_out_everywhere),
     path("expire/<int:seconds>", expire),
     path("swallow", swallow),
     path("async/append", async_append),

@@ -12,8 +12,7 @@ from gossipsess.config import Config
 from gossipsess.errors import UnreplicableValue
 from gossipsess.service import NodeService, lone_node
 from gossipsess.waiting import blocking
-from tests.suites.scattered import scattered
-from tests.unit.adapters import ADAPTERS, USER, Adapter, Answer, Ask, Browser, Views
+from tests.unit.adapters import ADAPTERS, USER, Adapter, Answer, Ask, Browser, Views, patient_nodes
 from tests.unit.web_support import UNKNOWN_ID, TestUser, fill, node_flooded_with_fetches
 
 
@@ -48,7 +47,7 @@ def adapter(request) -> Adapter:
 
 @pytest.fixture(scope="module")
 def three_nodes() -> Iterator[NodeService]:
-    with scattered() as nodes:
+    with patient_nodes() as nodes:
         yield nodes
 
 

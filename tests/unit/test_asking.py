@@ -10,7 +10,7 @@ import pytest
 from gossipsess import Config
 from gossipsess.cli import asking
 from gossipsess.cli.__main__ import main
-from gossipsess.runtime import driver
+from gossipsess.runtime import driver, inquiry
 from gossipsess.status import snapshot
 from tests.unit.machines import ALICE, BOB, CAROL, Clocked
 
@@ -139,6 +139,7 @@ try:
 finally:
     print(sorted(name for name in sys.modules if name.startswith("gossipsess")))
     dear = ["trio", "cbor2", "cryptography", "asyncio", "typing", "dataclasses", "pathlib", "tempfile", "shutil"]
+    dear += ["argparse", "re", "socket", "contextlib", "collections"]
     print([name for name in dear if name in sys.modules])
 """
     # -S: what a site's own start-up imports is not this library's; so the package itself must be named.
@@ -154,3 +155,22 @@ finally:
     assert said.startswith("no: ")
     assert dear == "[]"
     assert len(ours.split()) < 12
+
+
+@pytest.mark.parametrize("cluster", ["shop", "a\tb\nc\\", "Größe 店", "yes"])
+def test_a_probes_answer_is_read_without_a_parser_and_holds_any_name(cluster):
+    """A name that looked like the end of a field would make another node of this one."""
+    line = inquiry.probe_line(cluster, "web-1", "8b6fd0e2", 4000, "no")
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    told = {"cluster": cluster, "name": "web-1", "node": "8b6fd0e2", "process": "4000", "ready": False}
+    assert inquiry._probed(bytearray(line)) == told
+    assert inquiry._probed(bytearray(inquiry.probe_line(cluster, "a", "b", 1, "yes")))["ready"] is True
+
+
+@pytest.mark.parametrize(
+    "received", [b"", b"\n", b'{"error": "no such request"}\n', b"a\tb\tc\td\\x\tyes\n", b"a\tb\tc\n"]
+)
+def test_what_is_no_answer_to_a_probe_is_none(received):
+    """A node that was stopped in the middle of its answer is not ready."""
+    assert inquiry._probed(bytearray(received)) is None

@@ -8,7 +8,7 @@ import sys
 import threading
 
 import pytest
-from django.contrib.sessions.backends.base import UpdateError
+from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.contrib.sessions.middleware import SessionMiddleware as DjangosMiddleware
 from django.http import HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
@@ -188,7 +188,6 @@ def test_a_copy_of_a_session_begins_with_create(node):
 def test_a_key_that_is_to_be_created_is_made_here_all_the_same():
     """Whoever may name an id may plant it."""
     session = engine.SessionStore(UNKNOWN_ID)
-    session["a"] = 1
     session.save(must_create=True)
     assert session.session_key != UNKNOWN_ID
     assert is_session_id(session.session_key)
@@ -205,6 +204,15 @@ def test_an_id_that_nobody_made_is_never_adopted(node, cookie):
     client.get("/put/user/kim")
     assert key_of(client) != cookie
     assert list(node.node.records) == [sid_of(key_of(client))]
+
+
+def test_what_exists_cannot_be_created():
+    """Django's word for it is CreateError."""
+    key = stored(a=1).session_key
+    for session in (engine.SessionStore(key), engine.SessionStore(key)):
+        with pytest.raises(CreateError):
+            session.save(must_create=True)
+        session["b"] = 2
 
 
 def test_values_keep_their_types():
@@ -302,6 +310,16 @@ def test_a_user_is_logged_out_everywhere():
     assert asyncio.run(engine.arevoke(8)).sessions == 1
     desk.get("/login/7")
     assert desk.get("/view").json()["_auth_user_id"] == "7", "a later login counts"
+
+
+def test_who_logs_out_everywhere_from_within_a_request_is_answered():
+    """The revocation ends the very session that the answer would save."""
+    client = Client()
+    client.get("/login/7")
+    response = client.get("/log-out-everywhere")
+    assert response.status_code == 200
+    assert client.cookies["sessionid"].value == ""
+    assert client.get("/view").json() == {}
 
 
 def test_a_request_that_changes_what_another_has_ended_is_interrupted(node):
@@ -608,6 +626,23 @@ def test_an_async_view_uses_its_session_as_a_sync_one_does(node):
         }
 
     asyncio.run(scenario())
+    assert not live(node)
+
+
+@ENGINE_ALONE
+def test_with_the_engine_alone_an_async_view_uses_its_session_too(node):
+    """One line is enough to be rid of SynchronousOnlyOperation."""
+
+    async def scenario():
+        client = AsyncClient()
+        answers = [(await client.get("/async/append")).content for _ in range(2)]
+        before = client.cookies["sessionid"].value
+        told = (await client.get("/async/login/7")).content.decode()
+        assert told == client.cookies["sessionid"].value != before
+        await client.get("/async/logout")
+        return answers
+
+    assert asyncio.run(scenario()) == [b"1", b"2"]
     assert not live(node)
 
 

@@ -187,7 +187,7 @@ def test_routes_that_are_left_out_have_no_session(node):
         assert "Vary" not in answer.headers
 
 
-@pytest.mark.filterwarnings("ignore::litestar.exceptions.LitestarDeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_litestars_session_authentication_stands_on_it(node):
     config = GossipSessionConfig(node=node)
 

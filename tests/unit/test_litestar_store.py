@@ -14,13 +14,13 @@ from gossipsess.errors import SessionTooLarge
 from gossipsess.service import NodeService, lone_node
 from gossipsess.web.litestar import Unavailable
 from gossipsess.web.litestar_store import GossipStore
-from tests.suites.scattered import scattered
+from tests.unit.adapters import patient_nodes
 from tests.unit.web_support import fill, node_flooded_with_fetches
 
 
 @pytest.fixture(scope="module")
 def three_nodes() -> Iterator[NodeService]:
-    with scattered() as nodes:
+    with patient_nodes() as nodes:
         yield nodes
 
 

@@ -3,12 +3,11 @@
 import asyncio
 import contextlib
 from datetime import timedelta
+from typing import Any, NamedTuple
 
 import pytest
 from quart import Quart, make_response, session, websocket
 from quart.sessions import SessionMixin
-from quart.testing import WebsocketResponseError
-from quart.testing.connections import WebsocketDisconnectError
 
 from gossipsess.config import Config
 from gossipsess.errors import ConfigError, SessionUnavailable
@@ -272,34 +271,60 @@ def test_the_answer_that_is_replaced_for_lack_of_room_leaves_nothing_of_its_own(
     assert "ETag" not in answer.headers
 
 
-SERVER = {"asgi": {"spec_version": "2.3"}, "extensions": {"websocket.http.response": {}}}
-"""What servers tell of themselves, and Quart's test client does not."""
-
 # --- websockets ---------------------------------------------------------------------------------------------
 
 
-def talk(app, cookies=None, messages=("go",)):
-    """Send messages, hang up; return the cookies that the accept set."""
-    lines = []
+class Talk(NamedTuple):
+    """What a server would have seen of a websocket."""
+
+    sent: list[dict[str, Any]]
+
+    def of(self, kind: str) -> dict[str, Any]:
+        """Return the first message of that kind, {} where there is none."""
+        return next((message for message in self.sent if message["type"] == f"websocket.{kind}"), {})
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """Return the cookies that the accept has set."""
+        lines = [line.decode() for name, line in self.of("accept").get("headers", ()) if name == b"set-cookie"]
+        return {line.partition("=")[0]: line.partition("=")[2].partition(";")[0] for line in lines}
+
+
+def talk(app, cookies=None) -> Talk:
+    """Open a websocket as a server does, send one message, and hang up once it is answered or closed.
+
+    Quart's test client does not tell what an accept has set.
+    """
+    line = "; ".join(f"{name}={value}" for name, value in (cookies or {}).items())
+    scope = {
+        "type": "websocket", "asgi": {"spec_version": "2.3"}, "http_version": "1.1", "scheme": "ws", "path": "/socket",
+        "raw_path": b"/socket", "query_string": b"", "root_path": "", "headers": [(b"host", b"localhost")],
+        "client": None, "server": None, "subprotocols": [], "state": {}, "extensions": {"websocket.http.response": {}},
+    }  # fmt: skip
+    scope["headers"] += [(b"cookie", line.encode())] if line else []
+    sent = []
 
     async def main():
-        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in (cookies or {}).items())}
-        connection = app.test_client(use_cookies=False).websocket("/socket", headers=headers, scope_base=SERVER)
-        pass_on = connection._asgi_send
+        over = asyncio.Event()
+        received = iter([{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "go"}])
 
-        async def note(message):
-            if message["type"] == "websocket.accept":
-                lines.extend(line.decode() for name, line in message["headers"] if name == b"set-cookie")
-            await pass_on(message)
+        async def receive():
+            message = next(received, None)
+            if message is None:
+                await asyncio.wait_for(over.wait(), 5)
+                return {"type": "websocket.disconnect", "code": 1000}
+            return message
 
-        connection._asgi_send = note
-        async with connection:
-            for message in messages:
-                await connection.send(message)
-                assert await connection.receive() == "done"
+        async def send(message):
+            sent.append(message)
+            if message["type"] != "websocket.accept":
+                over.set()
+
+        with contextlib.suppress(asyncio.CancelledError):
+            await app(scope, receive, send)
 
     asyncio.run(main())
-    return {line.partition("=")[0]: line.partition("=")[2].partition(";")[0] for line in lines}
+    return Talk(sent)
 
 
 def with_socket(app, *, on_open=lambda: None, on_message=lambda: None, ends=False):
@@ -333,13 +358,13 @@ def test_a_websocket_reads_and_writes_the_session_of_the_requests(node, ends):
     app = with_socket(app_of(node), on_open=lambda: seen.append(list(session["cart"])), on_message=append, ends=ends)
     client = app.test_client()
     get(client, "/append")
-    assert talk(app, cookies_of(client)) == {}
+    assert talk(app, cookies_of(client)).cookies == {}
     assert seen == [["book"]]
     assert text(get(client, "/append")) == "3"
 
 
 def test_a_session_written_before_the_accept_is_given_to_the_client_with_it(node):
-    cookies = talk(with_socket(app_of(node), on_open=append, on_message=append))
+    cookies = talk(with_socket(app_of(node), on_open=append, on_message=append)).cookies
     assert set(cookies) == {"session", "session-v"}
     assert node.store.load(cookies["session"])["cart"] == ["book", "book"]
 
@@ -361,7 +386,7 @@ def test_of_two_tasks_that_accept_at_once_none_leaves_before_the_cookies(node):
 
             await asyncio.gather(send(), receive(), websocket.accept())
 
-        assert set(talk(app)) == {"session", "session-v"}
+        assert set(talk(app).cookies) == {"session", "session-v"}
 
 
 def test_a_login_on_a_websocket_changes_the_id_before_the_accept_and_not_later(node):
@@ -374,7 +399,7 @@ def test_a_login_on_a_websocket_changes_the_id_before_the_accept_and_not_later(n
     client = app.test_client()
     get(client, "/append")
     known = cookies_of(client)["session"]
-    cookies = talk(app, cookies_of(client))
+    cookies = talk(app, cookies_of(client)).cookies
     assert set(cookies) == {"session", "session-v"}
     assert cookies["session"] != known
     assert node.store.load(known) is None
@@ -383,7 +408,7 @@ def test_a_login_on_a_websocket_changes_the_id_before_the_accept_and_not_later(n
 
 def test_a_session_that_the_client_can_never_name_is_not_stored_and_the_log_says_so(node, caplog):
     """After the accept there is no way left to give it the id."""
-    assert talk(with_socket(app_of(node), on_message=append)) == {}
+    assert talk(with_socket(app_of(node), on_message=append)).cookies == {}
     assert not node.node.records
     assert [record.levelname for record in caplog.records if "never name" in record.message] == ["WARNING"]
 
@@ -402,18 +427,15 @@ def test_a_websocket_whose_session_is_not_available_is_refused():
     ran = []
     with node_flooded_with_fetches() as node:
         app = with_socket(app_of(node), on_open=lambda: ran.append(1))
-        with pytest.raises(WebsocketResponseError) as denied:
-            talk(app, {"session": UNKNOWN_ID})
-    assert (denied.value.response.status_code, denied.value.response.headers["Retry-After"]) == (503, "1")
+        denied = talk(app, {"session": UNKNOWN_ID}).of("http.response.start")
+    assert (denied["status"], dict(denied["headers"])[b"retry-after"]) == (503, b"1")
     assert not ran
 
 
 def test_an_accepted_websocket_whose_stand_in_is_changed_is_closed():
     with node_flooded_with_fetches() as node:
         app = with_socket(app_of(node, on_unavailable="empty"), on_message=append)
-        with pytest.raises(WebsocketDisconnectError) as closed:
-            talk(app, {"session": UNKNOWN_ID})
-    assert closed.value.args[0] == 1013
+        assert talk(app, {"session": UNKNOWN_ID}).of("close")["code"] == 1013
 
 
 def test_what_a_handler_returns_after_the_accept_sets_no_cookie(node):
@@ -429,7 +451,7 @@ def test_what_a_handler_returns_after_the_accept_sets_no_cookie(node):
 
     client = app.test_client()
     get(client, "/append")
-    assert talk(app, cookies_of(client)) == {}
+    assert talk(app, cookies_of(client)).cookies == {}
     assert json(get(client, "/view")) == {"cart": ["book"], "user_id": 42}
 
 
@@ -437,9 +459,7 @@ def test_a_websocket_that_begins_a_session_for_which_there_is_no_room_is_refused
     """Accepted, it would hold a session that the client has no id of. The node's warning of the limit is enough."""
     full = lone_node(Config(memory_limit_mb=1))
     fill(full)
-    with pytest.raises(WebsocketResponseError) as denied:
-        talk(with_socket(app_of(full), on_open=append))
-    assert denied.value.response.status_code == 503
+    assert talk(with_socket(app_of(full), on_open=append)).of("http.response.start")["status"] == 503
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 

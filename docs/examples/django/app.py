@@ -1,7 +1,7 @@
 # Shop, in Django: log in, fill a cart, log out. Its sessions are Django's own, until replicated.diff is applied.
 #
 #   pip install django gunicorn
-#   gunicorn app:app --bind 127.0.0.1:8001 --threads 8
+#   gunicorn app:app --bind 127.0.0.1:8001 --threads 8 --preload
 #
 # A project in one file and without a database; a larger one has these settings in its settings.py, and Django's own
 # login, whose session key changes as it does here.

@@ -1,7 +1,7 @@
 # Shop, in Flask: log in, fill a cart, log out. Its sessions are Flask's own, until replicated.diff is applied.
 #
 #   pip install flask gunicorn
-#   gunicorn app:app --bind 127.0.0.1:8001 --threads 8
+#   gunicorn app:app --bind 127.0.0.1:8001 --threads 8 --preload
 
 import os
 

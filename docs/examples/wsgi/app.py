@@ -2,7 +2,7 @@
 # applied.
 #
 #   pip install beaker gunicorn
-#   gunicorn app:app --bind 127.0.0.1:8001 --threads 8
+#   gunicorn app:app --bind 127.0.0.1:8001 --threads 8 --preload
 
 import json
 import os

@@ -30,9 +30,7 @@ def check_hooks(
         if notes:
             found.append(_noted(answer["process"], notes))
         elif is_asked:
-            text = (
-                f"{AUTO} is set here, and process {answer['process']} works without: its node is the application's own"
-            )
+            text = f"{AUTO} is set here, and process {answer['process']} has a node without it, of its own code"
             found.append(Finding("auto", "warn", text, "Is the variable set for the application, too?", "auto"))
     if is_asked and not here:
         text, advice = f"{AUTO} is set, and no hook has started a node on this machine", STRICTLY

@@ -1,15 +1,19 @@
-# A shop on WSGI: a login, and a page that says who is logged in; with each who answered.
+# A shop on WSGI: a login, and a page that says who is logged in; with each who answered. With SHOP_PLAIN it knows
+# nothing of gossipsess.
 
 import os
 
 from flask import Flask, session
 
-from gossipsess.web.flask import GossipSessions
-
 VERSION = 1
 
 app = Flask(__name__)
-GossipSessions(app)
+if "SHOP_PLAIN" in os.environ:
+    app.secret_key = "only for tests"
+else:
+    from gossipsess.web.flask import GossipSessions
+
+    GossipSessions(app)
 
 
 @app.get("/login")
