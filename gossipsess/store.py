@@ -153,39 +153,35 @@ class SessionStore:
         """Return what says that the cookie of this name was adopted; None where it was not. Waits as `load` does."""
         return self._load("", mark_sid(name), "")
 
-    def adopt(
-        self, session: Session, name: bytes, signed_at: float, ends_at: float
-    ) -> tuple[Outcome | Future[Outcome], Outcome | Future[Outcome]]:
-        """Store a session made by `create(name)`, as it was when its cookie was signed, and the cookie's mark.
+    def adopt(self, session: Session, name: bytes, signed_at: float) -> Outcome | Future[Outcome]:
+        """Store a session made by `create(name)`, as it was when its cookie was signed (Unix time, seconds).
 
-        Returns the outcomes of both. The session's is `Gone`, and it is empty, where it has ended, also since its user
-        was revoked after the signature, or would have ended by time: its age counts from there.
-
-        Args:
-            session: the new session, with what the cookie holds.
-            name: what the cookie is known by.
-            signed_at: Unix time, seconds.
-            ends_at: until when the cookie would be valid, Unix time, seconds; the mark is kept as long.
+        `Gone`, and it is empty, where it has ended, also since its user was revoked after the signature, or would have
+        ended by time: its age counts from there.
 
         Raises:
             MemoryFull: there is no room for it. Nothing is stored.
         """
-        now_ms, signed_ms, ends_ms = self._node.time_ms(), round(signed_at * 1000), round(ends_at * 1000)
+        signed_ms = round(signed_at * 1000)
         held = {**dict(self._registers(signed_ms)), **dict(session.changes())}
         changes = tuple([(key, value) for key, value in held.items() if not isinstance(value, Added)])  # no counters
-        wait = self._new_wait()
-        delta = adopted(session.record.sid, changes, name, signed_ms, now_ms)
-        written = self._node.submit(Adopt(delta, self._confirm, wait.set_result))
+        wait, written = self._adopted(session.record.sid, changes, name, signed_ms)
         if isinstance(written.outcome, Gone):
             session.ended(written.record)
         else:
             session.committed(written.record, "", changes)
+        return self._outcome(written, wait)
+
+    def put_mark(self, name: bytes, signed_at: float, ends_at: float) -> Outcome | Future[Outcome]:
+        """Note that the cookie of this name was adopted; kept for as long as it would be valid (Unix time, seconds).
+
+        To be called when the session is stored elsewhere too: who finds the mark and not that takes it for ended.
+        """
+        signed_ms, ends_ms = round(signed_at * 1000), round(ends_at * 1000)
         life = ((CREATED, signed_ms), (IDLE, ends_ms - signed_ms), (ABSOLUTE, ends_ms))
-        registers = [(key, register_value(number)) for key, number in life]
-        mark_wait = self._new_wait()
-        mark = adopted(mark_sid(name), registers, name, signed_ms, now_ms)
-        marked = self._node.submit(Adopt(mark, self._confirm, mark_wait.set_result))
-        return self._outcome(written, wait), self._outcome(marked, mark_wait)
+        registers = tuple([(key, register_value(number)) for key, number in life])
+        wait, written = self._adopted(mark_sid(name), registers, name, signed_ms)
+        return self._outcome(written, wait)
 
     def revoke(self, user: str, confirm: Confirm | None = None) -> Revoked | Future[Revoked]:
         """End every session of a user (`Session.user`) for good: here, and on each other node once it hears of it.
@@ -287,6 +283,13 @@ class SessionStore:
             return None
         unmet = tuple([dot for dot in dots if not record.contains(*dot)])
         return self._opened(name, record, life, token, time_ms, unmet, stale=found is Found.STALE)
+
+    def _adopted(
+        self, sid: Sid, changes: tuple[tuple[str, bytes | None], ...], name: bytes, signed_ms: int
+    ) -> tuple[Future[Outcome], Written]:
+        wait = self._new_wait()
+        delta = adopted(sid, changes, name, signed_ms, self._node.time_ms())
+        return wait, self._node.submit(Adopt(delta, self._confirm, wait.set_result))
 
     def _registers(self, time_ms: int) -> Changes:
         return (

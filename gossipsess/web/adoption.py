@@ -117,13 +117,11 @@ def adoption(
     spent = (yield store.mark(former.name)) is not None
     session: Session | None = yield store.load(fresh.id)
     if session is None and not spent:
-        session = fresh
-        _fill(session, former.values)
-        session.limit(idle_s=idle_s, ends_at=ends_at)
-        outcome, marked = store.adopt(session, former.name, former.signed_at, former.ends_at)
-        yield marked
-        if isinstance((yield outcome), Gone):
-            session = None
+        _fill(fresh, former.values)
+        fresh.limit(idle_s=idle_s, ends_at=ends_at)
+        outcome = yield store.adopt(fresh, former.name, former.signed_at)
+        yield store.put_mark(former.name, former.signed_at, former.ends_at)
+        session = None if isinstance(outcome, Gone) else fresh
     if session is None:
         return None
     assert isinstance(session, WebSession), "the store was made for this class"

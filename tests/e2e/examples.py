@@ -49,7 +49,7 @@ import httpx2
 import trio
 
 from ..chaos.balancer import Answer, CutError
-from ..chaos.fleet import in_time
+from ..chaos.fleet import in_time, whole
 from ..chaos.shoppers import Basket, Tally, audit
 from .harness import (
     CUT,
@@ -450,7 +450,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--by", choices=get_args(By), default="diff", help="run: unchanged, by gossipsess run (default: %(default)s)"
     )
-    parser.add_argument("--rounds", type=int, default=1, help="kills (default: %(default)s)")
+    parser.add_argument("--rounds", type=whole(1), default=1, help="kills (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each round (default: %(default)s)")
     parser.add_argument("--discovery", choices=DISCOVERIES, default="static")
     parser.add_argument("--seed", type=int, default=1, help="who is killed, and what visitors do")

@@ -62,10 +62,11 @@ class ScatteredStore(SessionStore):
     def mark(self, name: bytes) -> Session | Future[Session | None] | None:
         return self._any().mark(name)
 
-    def adopt(
-        self, session: Session, name: bytes, signed_at: float, ends_at: float
-    ) -> tuple[Outcome | Future[Outcome], Outcome | Future[Outcome]]:
-        return self._any().adopt(session, name, signed_at, ends_at)
+    def adopt(self, session: Session, name: bytes, signed_at: float) -> Outcome | Future[Outcome]:
+        return self._any().adopt(session, name, signed_at)
+
+    def put_mark(self, name: bytes, signed_at: float, ends_at: float) -> Outcome | Future[Outcome]:
+        return self._any().put_mark(name, signed_at, ends_at)
 
     def revoke(self, user: str, confirm: Confirm | None = None) -> Revoked | Future[Revoked]:
         return self._any().revoke(user, confirm)

@@ -12,6 +12,7 @@ from gossipsess.protocol.effects import Notify, Send
 from gossipsess.protocol.events import Tick, Watch
 from gossipsess.protocol.memory import MIB
 from gossipsess.service import lone_node
+from tests.unit.cluster import FIVE, Cluster
 from tests.unit.machines import ALICE, BOB, EPOCH_MS, Clocked, exchange
 
 NAME = b"signature"
@@ -23,7 +24,8 @@ def adopt(here: Clocked, *, signed_at: float = SIGNED_AT, ends_at: float = SIGNE
     """Adopt a cookie that was signed ten minutes ago; return the session and its outcome."""
     session = here.store.create(NAME)
     session.update(values or {"cart": ["book"]})
-    outcome, _ = here.store.adopt(session, NAME, signed_at, ends_at)
+    outcome = here.store.adopt(session, NAME, signed_at)
+    here.store.put_mark(NAME, signed_at, ends_at)
     return session, outcome
 
 
@@ -108,7 +110,8 @@ def test_a_revocation_reaches_cookies_that_were_signed_before_it(pair):
     settle(one, other)
     session = other.store.create(NAME)
     session["user"] = session.user = "kim"
-    outcome, _ = other.store.adopt(session, NAME, SIGNED_AT, SIGNED_AT + DAYS_S)
+    outcome = other.store.adopt(session, NAME, SIGNED_AT)
+    other.store.put_mark(NAME, SIGNED_AT, SIGNED_AT + DAYS_S)
     settle(one, other)
     assert outcome == Gone()
     assert other.store.load(session.id) is None
@@ -176,3 +179,26 @@ def test_a_mark_is_no_session_that_subscribers_hear_of(pair):
         there += [effect.sid for effect in other.does() if isinstance(effect, Notify)]
     assert there == [sid_of(session.id)]
     assert all(mark_sid(NAME) in here.node.records for here in pair)
+
+
+def test_nodes_that_hold_nothing_of_it_adopt_one_cookie_at_once():
+    """From four nodes on two hold a session; a request comes to any of five."""
+    cluster = Cluster()
+    session_id = cluster[FIVE[0]].store.create(NAME).id
+    sid = sid_of(session_id)
+    *holders, first, second = [*cluster.ranking(sid)[:2], *cluster.ranking(sid)[3:]]
+    for node, key in ((first, "cart"), (second, "seen")):
+        session, outcome = adopt(cluster[node], cart=["book"], seen=0)
+        assert not isinstance(outcome, Gone)
+        session[key] = [key]
+        cluster[node].store.commit(session)
+    cluster.passes(1)
+    for node in holders:
+        assert dict(cluster[node].store.load(session_id)) == {"cart": ["cart"], "seen": ["seen"]}
+        assert {key for key in cluster[node].node.records if key == sid} == {sid}
+    held = cluster[holders[0]].node.records[sid]
+    assert held.state_hash == cluster[holders[1]].node.records[sid].state_hash
+    cluster.passes(2)
+    found = cluster[first].store.load(session_id)  # what the next request with the cookie does first
+    cluster.carry()
+    assert dict(found.result(0)) == {"cart": ["cart"], "seen": ["seen"]}
