@@ -43,6 +43,8 @@ class Former(NamedTuple):
     ends_at: int
     """When it ceases to be valid, Unix time, seconds."""
     values: Mapping[str, Any]
+    created_at: int | None = None
+    """From when its age counts, Unix time, seconds; None: from its signature."""
 
 
 class TimedSerializer(Protocol):
@@ -119,7 +121,7 @@ def adoption(
     if session is None and not spent:
         _fill(fresh, former.values)
         fresh.limit(idle_s=idle_s, ends_at=ends_at)
-        outcome = yield store.adopt(fresh, former.name, former.signed_at)
+        outcome = yield store.adopt(fresh, former.name, former.signed_at, former.created_at)
         yield store.put_mark(former.name, former.signed_at, former.ends_at)
         session = None if isinstance(outcome, Gone) else fresh
     if session is None:
