@@ -38,7 +38,7 @@ class NodeSessions:
 
     `node` takes the place of the process's own node where it is given (tests, several nodes in one process), and
     `on_unavailable`, `login_keys` and `adopt` those of the node's settings. `idle_timeout_s` and `absolute_timeout_s`
-    are the framework's own, for where the settings leave them open; None: the library's.
+    are the framework's own, which the settings may shorten; None: the settings', or else the library's.
 
     Raises:
         ConfigError: `on_unavailable` or `login_keys` cannot be that.
@@ -116,12 +116,6 @@ class NodeSessions:
         """Sessions that the framework's own have left in browsers are adopted. Known once there is a store."""
         assert self._of_process is not None, "the store came with it"
         return self._of_process[1].config.adopt == "on" if self._adopt is None else self._adopt
-
-    @property
-    def idle_is_open(self) -> bool:
-        """The settings leave it to the framework when an idle session ends. Known once there is a store."""
-        assert self._of_process is not None, "the store came with it"
-        return self._of_process[1].config.idle_timeout_s is None
 
     def stand_in(self, store: SessionStore) -> WebSession | None:
         """Return what takes the place of a session that is not available; None: the request is refused."""

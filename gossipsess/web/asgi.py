@@ -66,8 +66,8 @@ class SessionMiddleware:
         node: a node to use instead of this process's own.
         on_unavailable: ``error`` or ``empty``; None: the node's setting.
         login_keys: the keys that hold the user; None: the node's setting. `Config.login_keys` says what follows.
-        idle_timeout_s, absolute_timeout_s: when sessions end by time, where the node's settings leave it open, seconds;
-            None: 1800 and 43200.
+        idle_timeout_s, absolute_timeout_s: when sessions end by time, seconds; the node's settings, where they are set,
+            end them sooner. None: as set there, or else 1800 and 43200.
         former: reads the signed cookies, under the same name, of the session layer that this one takes the place of;
             their sessions go on here. None: there was none.
         adopt: False: they do not. None: the node's setting.
