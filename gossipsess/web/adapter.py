@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from typing import Final, NamedTuple
 
 from gossipsess.config import Config, OnUnavailable, check_login_keys, check_on_unavailable
+from gossipsess.errors import SessionUnavailable
 from gossipsess.model.record import REGISTERS
 from gossipsess.protocol.outcomes import Gone, Outcome
 from gossipsess.service import NodeService, RunningNode, process_node
@@ -185,12 +186,24 @@ def save(
     if session.record is not before:
         token = (token_name(name), session.token)
         return Saving(outcome, ((name, session.id), token) if sets_id else (token,), ended=False)
-    # Another request may have ended or rotated it since; its answer has set the cookies.
-    if session.adopted and used and isinstance(store.load(session.id), WebSession):
+    if session.adopted and used and _is_there(store, session):
         return Saving(outcome, ((name, session.id),), ended=False)
     return None
+
+
+def refreshes(store: SessionStore, session: WebSession, max_age_s: float | None) -> bool:
+    """Say whether the id cookie is to be set anew by a response that wrote nothing."""
+    return not session.is_new and wants_refresh(session, max_age_s) and _is_there(store, session)
 
 
 def wants_refresh(session: WebSession, max_age_s: float | None) -> bool:
     """Say whether the id cookie of a stored session may be near its end."""
     return max_age_s is not None and time.time() - session.created_at > max_age_s * REFRESH_AFTER
+
+
+def _is_there(store: SessionStore, session: WebSession) -> bool:
+    # Another request may have ended or rotated it since; its answer has set the cookies.
+    try:
+        return isinstance(store.load(session.id), WebSession)
+    except SessionUnavailable:
+        return False

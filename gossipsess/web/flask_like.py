@@ -22,7 +22,7 @@ from gossipsess.protocol.outcomes import Outcome
 from gossipsess.session import LIMIT_S_MAX, Session
 from gossipsess.store import SessionStore
 from gossipsess.waiting import Steps
-from gossipsess.web.adapter import LEAST_IDLE_S, NodeSessions, Saving, save, wants_refresh
+from gossipsess.web.adapter import LEAST_IDLE_S, NodeSessions, Saving, refreshes, save
 from gossipsess.web.adoption import adoption, former_of_untrusted
 from gossipsess.web.cookie import session_in_untrusted
 from gossipsess.web.session import WebSession
@@ -147,13 +147,7 @@ class FlaskLikeInterface(SessionInterface):
 
     def refresh(self, app: Any, store: SessionStore, session: FlaskSession, response: Response) -> None:
         """Set the id cookie of a permanent session anew, where nothing was written and it may be near its end."""
-        if (
-            app.config["SESSION_REFRESH_EACH_REQUEST"]
-            and not session.is_new
-            and wants_refresh(session, self._max_age_s(app, session))
-            # Another request may have ended or rotated it since; its answer has set the cookies.
-            and isinstance(store.load(session.id), FlaskSession)
-        ):
+        if app.config["SESSION_REFRESH_EACH_REQUEST"] and refreshes(store, session, self._max_age_s(app, session)):
             self._set_cookies(app, session, response, {self.get_cookie_name(app): session.id})
 
     def _idle_s(self, app: Any) -> float:
