@@ -334,6 +334,9 @@ def lone_node(config: Config | None = None) -> NodeService:
 
 _lock = threading.Lock()
 _of_process: dict[Config, RunningNode] = {}
+_ending = False
+"""This process ends. What requests come still are its nodes', which have all the sessions: a new one would be empty, and
+would end without a word to the others."""
 
 
 def process_node(config: Config | None = None) -> RunningNode:
@@ -349,7 +352,7 @@ def process_node(config: Config | None = None) -> RunningNode:
     wanted = config or Config.from_env()
     with _lock:
         running = _of_process.get(wanted)
-        if running is None or running.closed:
+        if running is None or (running.closed and not _ending):
             # A test that starts and stops an application must not find the sessions of the one before.
             has_heirs = wanted.discovery_parts().looks_for_others and "PYTEST_CURRENT_TEST" not in os.environ
             running = _of_process[wanted] = RunningNode(wanted, has_heirs=has_heirs)
@@ -357,6 +360,8 @@ def process_node(config: Config | None = None) -> RunningNode:
 
 
 def _leave_all() -> None:
+    global _ending
+    _ending = True
     all_running = list(_of_process.values())
     for running in all_running:
         running.leave_soon()  # all at once: each may take its time
@@ -390,8 +395,9 @@ def _end_by(number: int) -> None:
 
 
 def _forget_in_child() -> None:
-    global _lock
+    global _lock, _ending
     _lock = threading.Lock()  # the parent's may have been held at the moment of the fork
+    _ending = False
     _of_process.clear()
     for running in list(_running):
         running.orphaned()

@@ -201,3 +201,35 @@ else:
 """
     done = run(_ENDS.format(before="", after=fork), check=False)
     assert done.stdout.split() == ["True", "-15", "left"]
+
+
+def test_requests_that_come_while_the_node_leaves_are_served_by_that_node():
+    """It hands over for up to ten seconds. A new node would be empty: whoever comes meanwhile would be logged out."""
+    done = run(
+        """
+import os, signal, time
+from gossipsess.config import Config
+from gossipsess.service import leave_at_sigterm
+from gossipsess.waiting import blocking
+from gossipsess.web.adapter import NodeSessions
+from gossipsess.web.session import WebSession
+sessions = NodeSessions(WebSession, Config(discovery="none", port=0), None, None)
+store = sessions.start()
+session = store.create()
+session["user"] = "kim"
+blocking(store.commit(session, 1))
+node = sessions.launch()
+leave = node.leave_soon
+def leave_while_requests_come():
+    leave()
+    store = sessions.store or sessions.start()
+    print((blocking(store.load(session.id)) or {}).get("user"), sessions.launch() is node, flush=True)
+node.leave_soon = leave_while_requests_come
+leave_at_sigterm()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(10)
+""",
+        check=False,
+    )
+    assert done.stdout.split() == ["kim", "True"]
+    assert done.returncode == -signal.SIGTERM
