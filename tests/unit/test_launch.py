@@ -1,6 +1,7 @@
 """Which processes that build an application start a node, and when; and what SIGTERM does to them."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,6 +180,19 @@ def test_where_nobody_handles_sigterm_the_node_leaves_before_it_ends_the_process
     done = run(_ENDS.format(before="", after=""), check=False)
     assert done.stdout.split() == ["left"]
     assert done.returncode == -signal.SIGTERM, "who waits for the process sees why it ended"
+
+
+def test_a_containers_first_process_ends_too():
+    """The kernel spares it what it sends itself: it would serve on without a node, until the grace period is over."""
+    alone = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    if not shutil.which("unshare") or subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this machine gives no namespace of processes")
+    script = _ENDS.format(before="print(os.getpid(), flush=True)", after="")
+    done = subprocess.run(
+        [*alone, sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stdout.split() == ["1", "left"]
+    assert done.returncode == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
