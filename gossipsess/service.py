@@ -337,8 +337,8 @@ def lone_node(config: Config | None = None) -> NodeService:
 _lock = threading.Lock()
 _of_process: dict[Config, RunningNode] = {}
 _ending = False
-"""This process ends. What requests come still are its nodes', which have all the sessions: a new one would be empty, and
-would end without a word to the others."""
+"""This process ends. What requests come still are its nodes', which have all the sessions: a new one would be empty,
+and would end without a word to the others."""
 
 
 def process_node(config: Config | None = None) -> RunningNode:
