@@ -473,3 +473,8 @@ def test_a_large_number_may_be_a_key(number):
     """CBOR tags numbers beyond 64 bits, and a tag as a key was once refused on the way back."""
     value = {number: "x", "deep": [{number: 1}]}
     assert decode_value(encode_value(value, "session['n']")) == value
+
+
+def test_a_key_that_python_cannot_write_hides_no_refusal():
+    """An int of thousands of digits may be a key, and the error must still be ours, and name what is to blame."""
+    assert refusal({10**5000: object()}).path == f"{PATH}[<int>]"
