@@ -239,6 +239,24 @@ def test_where_nothing_may_be_left_alone_the_import_fails():
     assert "GossipsessError: left alone: starlette: version " in done.stderr.splitlines()[-1]
 
 
+def test_an_application_that_gets_over_a_failed_import_is_refused_the_next_one_too():
+    """`except Exception` around an optional framework is common; the second import must not bring what is stock."""
+    done = run(
+        """
+        import contextlib
+        from gossipsess.auto.hooks import HOOKS
+        for hook in HOOKS:
+            hook.below = (0, 1)
+        with contextlib.suppress(Exception):
+            import starlette.middleware.sessions
+        import starlette.middleware.sessions
+        """,
+        AUTO_STRICT="1",
+    )
+    assert done.returncode == 1
+    assert "GossipsessError: left alone: starlette: version " in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("framework", "brings"),
     [
