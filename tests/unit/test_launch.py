@@ -48,6 +48,7 @@ def argv(*words):
     ("words", "environ"),
     [
         (["flask", "shell"], {"FLASK_RUN_FROM_CLI": "true"}),
+        (["flask", "--app", "run", "db", "upgrade"], {"FLASK_RUN_FROM_CLI": "true"}),
         (["flask", "run", "--debug"], {"FLASK_RUN_FROM_CLI": "true"}),
         (["flask", "run"], {"FLASK_RUN_FROM_CLI": "true", "FLASK_DEBUG": "1"}),
         (["/srv/manage.py", "shell"], {}),
@@ -92,7 +93,7 @@ def test_a_test_run_starts_no_node_by_building_the_application(tmp_path):
     [
         ([sys.executable], {}),
         (["flask", "run"], {"FLASK_RUN_FROM_CLI": "true"}),
-        (["flask", "run"], {"FLASK_RUN_FROM_CLI": "true", "FLASK_DEBUG": "0"}),
+        (["flask", "-e", ".env", "--app=run", "run"], {"FLASK_RUN_FROM_CLI": "true", "FLASK_DEBUG": "0"}),
         (["flask", "run", "--debug"], {"FLASK_RUN_FROM_CLI": "true", "WERKZEUG_RUN_MAIN": "true"}),
         (["manage.py", "runserver"], {"RUN_MAIN": "true"}),
         (["manage.py", "runserver", "--noreload"], {}),
