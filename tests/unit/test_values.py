@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import zoneinfo
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
@@ -18,8 +19,10 @@ import cbor2
 import pytest
 from markupsafe import Markup
 
-from gossipsess.errors import DecodeError, SessionTooLarge, UnreplicableValue
+from gossipsess.errors import DecodeError, SessionTooLarge, UnreadableValue, UnreplicableValue
+from gossipsess.web.starlette import StarletteSession
 from gossipsess.wire.values import DEPTH_MAX, VALUE_BYTES_MAX, decode_value, encode_value
+from tests.unit.test_session import session_with
 
 PATH = "session['user']"
 
@@ -280,6 +283,23 @@ def test_text_that_is_not_utf8_is_found_wherever_it_is(value):
     """The encoder meets it when the path is long gone, so it is looked for again."""
     assert refusal(value).type_name == "str"
     assert refusal(value).path != PATH
+
+
+def test_a_time_of_day_in_a_zone_unknown_here_hides_nothing_else_of_the_session(monkeypatch):
+    """It has no offset by itself. As an error of the bytes it made every request of that session fail, a logout too."""
+    session = session_with(opens=time(9, 30, tzinfo=ZoneInfo("Europe/Berlin")), user="kim")
+    monkeypatch.setitem(sys.modules, "tzdata", None)
+    ZoneInfo.clear_cache()
+    zoneinfo.reset_tzpath(to=[])
+    try:
+        there = StarletteSession(session.id, session.record, created_at=0, accessed_at=0)
+        assert there["user"] == "kim"
+        with pytest.raises(UnreadableValue, match=r"session\['opens'\] .*'Europe/Berlin', which is not known here"):
+            there["opens"]
+        there.clear()
+        assert there.is_empty
+    finally:
+        zoneinfo.reset_tzpath()
 
 
 def test_a_zone_without_an_offset_is_refused():
