@@ -19,10 +19,10 @@ from gossipsess.errors import SessionTooLarge, UnreplicableValue
 from gossipsess.model.record import Record
 from gossipsess.protocol.events import Changes
 from gossipsess.protocol.outcomes import Outcome
-from gossipsess.session import Session
+from gossipsess.session import LIMIT_S_MAX, Session
 from gossipsess.store import SessionStore
 from gossipsess.waiting import Steps
-from gossipsess.web.adapter import LEAST_IDLE_S, NodeSessions, Saving, save, wants_refresh
+from gossipsess.web.adapter import LEAST_IDLE_S, NodeSessions, Saving, refreshes, save
 from gossipsess.web.adoption import adoption, former_of_untrusted
 from gossipsess.web.cookie import session_in_untrusted
 from gossipsess.web.facade import NotingFacade
@@ -151,9 +151,8 @@ class FlaskLikeInterface(SessionInterface):
         A refused session is marked so: the framework saves once more with the page that tells of the error, and to
         raise again would hide that page.
         """
-        idle_s = self._idle_s(app)
-        if idle_s is not None and (session.assigned or not session.is_new):
-            session.limit(idle_s=idle_s)
+        if session.assigned or not session.is_new:
+            session.limit(idle_s=self._idle_s(app))
         try:
             return save(store, session, self.get_cookie_name(app), self._max_age_s(app, session), may_rotate=may_rotate)
         except (UnreplicableValue, SessionTooLarge):
@@ -171,18 +170,14 @@ class FlaskLikeInterface(SessionInterface):
 
     def refresh(self, app: Any, store: SessionStore, session: FlaskWebSession, response: Response) -> None:
         """Set the id cookie of a permanent session anew, where nothing was written and it may be near its end."""
-        if (
-            app.config["SESSION_REFRESH_EACH_REQUEST"]
-            and not session.is_new
-            and wants_refresh(session, self._max_age_s(app, session))
-            # Another request may have ended or rotated it since; its answer has set the cookies.
-            and isinstance(store.load(session.id), FlaskWebSession)
-        ):
+        if app.config["SESSION_REFRESH_EACH_REQUEST"] and refreshes(store, session, self._max_age_s(app, session)):
             self._set_cookies(app, session, response, {self.get_cookie_name(app): session.id})
 
-    def _idle_s(self, app: Any) -> float | None:
+    def _idle_s(self, app: Any) -> float:
         # Each of several applications over one store has a lifetime of its own.
-        return max(LEAST_IDLE_S, app.permanent_session_lifetime.total_seconds()) if self.sessions.idle_is_open else None
+        lifetime_s: float = max(LEAST_IDLE_S, app.permanent_session_lifetime.total_seconds())
+        set_to = self.sessions.config.idle_timeout_s
+        return min(lifetime_s, LIMIT_S_MAX if set_to is None else set_to)
 
     def _max_age_s(self, app: Any, session: FlaskWebSession) -> float | None:
         used = session.accessed

@@ -206,6 +206,7 @@ class GossipSessionConfig(ServerSideSessionConfig, InitPlugin):
             login_keys=self.login_keys,
             idle_timeout_s=self.max_age,
             absolute_timeout_s=UNLIMITED_S,
+            rolls=True,
         )
 
     def around(self, app: ASGIApp) -> ASGIApp:
