@@ -5,6 +5,7 @@
 # So the session is one, filled when it is loaded. Starlette's own cookies, which hold the data, become sessions.
 # Not here: all the rest (asgi.py). Starlette itself is not imported.
 
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, Final, Protocol
 
@@ -64,9 +65,9 @@ class SessionMiddleware(asgi.SessionMiddleware):
         secret_key: Starlette's own cookies that it has signed are adopted (`adopt`). Ours carry an id and no data, so
             there is nothing to sign. (What nodes share is `Config.secret`.)
         session_cookie: name of the id cookie; the version token's is ``<session_cookie>-v``.
-        max_age: seconds that a browser keeps the cookies, and that a session lives after it was last written; None:
-            until the browser closes, and here for 31 days without use. The idle and absolute timeouts of `Config`,
-            where they are set, end a session sooner.
+        max_age: seconds that a browser keeps the cookies, and that a session lives after it was last written (with a
+            Starlette before 1.0, as its own sessions: last used); None: until the browser closes, and here for 31 days
+            without use. The idle and absolute timeouts of `Config`, where they are set, end a session sooner.
         path, same_site, https_only, domain, partitioned: as Starlette's.
         config: the node's settings; None: those of the environment.
         node: a node to use instead of this process's own.
@@ -114,6 +115,7 @@ class SessionMiddleware(asgi.SessionMiddleware):
             login_keys=login_keys,
             idle_timeout_s=FOREVER_IDLE_S if max_age is None else max(LEAST_IDLE_S, max_age),
             absolute_timeout_s=UNLIMITED_S,
+            rolls=_rolls(),
             former=Base64Json(secret_key) if secret_key and find_spec("itsdangerous") else None,
             adopt=adopt,
         )
@@ -125,6 +127,14 @@ class HasScope(Protocol):
     @property
     def scope(self) -> asgi.Scope:
         """The ASGI scope of the connection."""
+
+
+def _rolls() -> bool:
+    """Say whether Starlette's own sessions are prolonged by every response: before 1.0 they are."""
+    try:
+        return int(version("starlette").partition(".")[0]) < 1
+    except PackageNotFoundError:
+        return False
 
 
 async def revoke(request: HasScope, user: object, confirm: Confirm | None = None) -> Revoked:

@@ -269,3 +269,24 @@ async def test_a_node_that_cannot_start_is_told_to_the_server_once():
     with pytest.raises(ConfigError):
         await SessionMiddleware(Starlette(), config=config)({"type": "lifespan"}, receive, send)
     assert sent == ["lifespan.startup.failed"]
+
+
+def test_who_only_reads_stays_logged_in_as_long_as_with_the_starlette_that_is_here():
+    """Before 1.0 its own set the cookie anew with every response, since then only with those that wrote."""
+    stock = TestClient(
+        Starlette(
+            routes=[Route("/put", lambda request: JSONResponse(request.session.update(a=1))), Route("/view", view)],
+            middleware=[Middleware(StarlettesOwn, secret_key="example")],
+        )
+    )
+    stock.get("/put")
+    rolls = bool(set_cookies(stock.get("/view")))
+    node = lone_node()
+    node.node.replica.sessions.clock.offset_ms -= 100_000  # what is written now was written 100 seconds ago
+    for max_age, there, renewed in ((90, rolls, rolls), (390, True, rolls), (410, True, False)):
+        client = client_of(node=node, max_age=max_age)
+        client.post("/update", json={"some": "data"})
+        answer = client.get("/view")
+        assert answer.json() == {"session": {"some": "data"} if there else {}}
+        assert set(set_cookies(answer)) == ({"session"} if renewed else set())
+        client.cookies.clear()
