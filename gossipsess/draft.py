@@ -133,6 +133,8 @@ class Draft:
         entries = self.record.entries
         if key not in entries and key not in self.assigned:
             new_keys = sum(1 for name in self.assigned if name not in entries)
+            if self.added:
+                new_keys += len(self.counters()) - len(counters_in(entries))
             if len(entries) + new_keys >= KEYS_MAX:
                 raise SessionTooLarge(
                     f"{path}: a session has at most {KEYS_MAX} keys, deleted ones included. "

@@ -52,6 +52,8 @@ log = logging.getLogger("gossipsess")
 READY_S = 10.0
 """How long a start waits to be synced. Then it goes on: what is missing is pulled when it is asked for."""
 READY_STEP_S = 0.01
+SPARED_S = 0.1
+"""How long a signal that ends this process may take to do so."""
 
 
 class NodeService:
@@ -335,6 +337,9 @@ def lone_node(config: Config | None = None) -> NodeService:
 
 _lock = threading.Lock()
 _of_process: dict[Config, RunningNode] = {}
+_ending = False
+"""This process ends. What requests come still are its nodes', which have all the sessions: a new one would be empty,
+and would end without a word to the others."""
 
 
 def process_node(config: Config | None = None) -> RunningNode:
@@ -350,7 +355,7 @@ def process_node(config: Config | None = None) -> RunningNode:
     wanted = config or Config.from_env()
     with _lock:
         running = _of_process.get(wanted)
-        if running is None or running.closed:
+        if running is None or (running.closed and not _ending):
             # A test that starts and stops an application must not find the sessions of the one before.
             has_heirs = wanted.discovery_parts().looks_for_others and "PYTEST_CURRENT_TEST" not in os.environ
             running = _of_process[wanted] = RunningNode(wanted, has_heirs=has_heirs)
@@ -358,6 +363,8 @@ def process_node(config: Config | None = None) -> RunningNode:
 
 
 def _leave_all() -> None:
+    global _ending
+    _ending = True
     all_running = list(_of_process.values())
     for running in all_running:
         running.leave_soon()  # all at once: each may take its time
@@ -388,11 +395,15 @@ def _end_by(number: int) -> None:
         _leave_all()
     finally:
         os.kill(os.getpid(), number)
+        # A container's first process is spared the signals that it sends itself. It has no node any more.
+        time.sleep(SPARED_S)
+        os._exit(128 + number)
 
 
 def _forget_in_child() -> None:
-    global _lock
+    global _lock, _ending
     _lock = threading.Lock()  # the parent's may have been held at the moment of the fork
+    _ending = False
     _of_process.clear()
     for running in list(_running):
         running.orphaned()

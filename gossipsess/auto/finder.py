@@ -48,9 +48,10 @@ class AfterImport:
 
     def imported(self, module: "ModuleType") -> None:
         """Call the hook of a module, if it was not yet."""
-        hook = self._hooks.pop(module.__name__, None)
+        hook = self._hooks.get(module.__name__)
         if hook is not None:
             hook(module)
+            del self._hooks[module.__name__]  # only now: where it raises, the import fails, and so must the next one
 
 
 class _Hooked:

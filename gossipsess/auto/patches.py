@@ -2,12 +2,14 @@
 #
 # In:    the framework's module, just imported.    Out: the change, and a sentence on it; or an exception and no change.
 # Rule:  what an application chose itself stays: a session interface of its own, an engine that is not the framework's.
-#        That is noted where it is seen. A wrong setting of ours raises as it does with the adapters themselves.
+#        That is noted where it is seen, and refused there with GOSSIPSESS_AUTO_STRICT. A wrong setting of ours raises
+#        as it does with the adapters themselves.
 # Bound: adapters are imported when an application is made, where that can wait: many programs import Flask for its
 #        command line or its types and serve nothing. None of them imports Trio before something is served.
 # Not here: sessions (web/), and which versions these are for (hooks.py).
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -16,7 +18,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from gossipsess.zero_code import LEFT_ALONE, note
+from gossipsess.errors import GossipsessError
+from gossipsess.zero_code import LEFT_ALONE, is_strict, note
 
 log = logging.getLogger("gossipsess")
 
@@ -107,6 +110,8 @@ def _note_own(app: Any, interface: object) -> None:
 
 def _note(sentence: str) -> None:
     note(sentence)
+    if sentence.startswith(LEFT_ALONE) and is_strict(os.environ):
+        raise GossipsessError(sentence)
     log.log(logging.WARNING if sentence.startswith(LEFT_ALONE) else logging.INFO, "%s", sentence)
 
 

@@ -119,17 +119,19 @@ def environ_of(variables: "Mapping[str, str]", environ: "Mapping[str, str]") -> 
     child = {AUTO: "1", **environ, **variables}
     # For whom: this very process, which becomes the command, and Pythons like this one. sitecustomize.py reads it.
     child[FOR] = f"{os.getpid()}:{sys.version_info[0]}.{sys.version_info[1]}:{sys.prefix}"
-    others = [path for path in child.get("PYTHONPATH", "").split(os.pathsep) if path and path != BOOT]
-    child["PYTHONPATH"] = os.pathsep.join([BOOT, *others])
+    theirs = child.get("PYTHONPATH", "")
+    others = [path for path in theirs.split(os.pathsep) if path != BOOT] if theirs else []
+    child["PYTHONPATH"] = os.pathsep.join([BOOT, *others])  # an empty entry too: it is the current folder
     return child
 
 
 def _variable(option: str) -> str:
-    if option in ("--secret", "--secret-fallbacks"):
-        _refuse(f"{option} would show the secret to everybody who lists processes: take {option}-file FILE")
     if not option.startswith("--"):
         _refuse(f"{option} is no option")
-    return f"GOSSIPSESS_{option[2:].replace('-', '_').upper()}"
+    variable = f"GOSSIPSESS_{option[2:].replace('-', '_').upper()}"
+    if variable in ("GOSSIPSESS_SECRET", "GOSSIPSESS_SECRET_FALLBACKS"):
+        _refuse(f"{option} would show the secret to everybody who lists processes: take {option}-file FILE")
+    return variable
 
 
 def _check(variables: "Mapping[str, str]") -> None:

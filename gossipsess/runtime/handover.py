@@ -50,6 +50,8 @@ _MAGIC: Final = b"GSHO"
 _VERSION: Final = 1
 _RANDOM_BYTES: Final = 16
 _HEADER: Final = Struct(f">4sB?{KEY_ID_BYTES}s{_RANDOM_BYTES}sQQ")
+_HEAD_BYTES: Final = 64
+"""What a record takes beside its entries, about; all that a tombstone takes."""
 _READ_BYTES: Final = 64 * 1024
 _SEALS_BYTES: Final = 64 * 1024
 """Room for the seals of the last message's frames, and for the end."""
@@ -167,7 +169,7 @@ def _cut(deltas: tuple[Delta, ...]) -> Iterator[tuple[Delta, ...]]:
     batch: list[Delta] = []
     size = 0
     for delta in deltas:
-        delta_bytes = sum([len(key) + len(value or b"") for key, _, _, value in delta.entries])
+        delta_bytes = _HEAD_BYTES + sum([len(key) + len(value or b"") for key, _, _, value in delta.entries])
         if batch and size + delta_bytes > PUSH_BYTES:
             yield tuple(batch)
             batch, size = [], 0

@@ -190,7 +190,7 @@ class SessionMiddleware:
         if session is None:
             await _answer_unavailable(send)
             return
-        scope["session"], scope[_STORE] = session, store
+        scope["session"], scope[_STORE] = session.for_application(), store
         refused = answered = False
 
         async def send_with_session(message: Message) -> None:
@@ -226,7 +226,7 @@ class SessionMiddleware:
             await receive()  # the connect, which is to be answered
             await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
             return
-        scope["session"], scope[_STORE] = session, store
+        scope["session"], scope[_STORE] = session.for_application(), store
         refused = over = False
 
         async def receive_until_over() -> Message:

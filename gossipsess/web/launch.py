@@ -22,6 +22,8 @@ from gossipsess.service import leave_at_sigterm
 _SERVING_COMMANDS: Final = ("runserver", "testserver")
 """How those of Django's commands begin that serve; the first stands for `runserver_plus` and its like too."""
 _OTHER_PROGRAMS: Final = ("pytest", "py.test", "unittest", "celery", "rq", "dramatiq", "ipython")
+_FLASKS_OPTIONS: Final = ("-A", "--app", "-e", "--env-file")
+"""Those that take the next word, and stand before a command."""
 _DJANGOS_PROGRAMS: Final = ("manage.py", "django-admin", "django")
 
 
@@ -103,11 +105,22 @@ def _only_builds() -> bool:
         return not command.startswith(_SERVING_COMMANDS) or not ("--noreload" in sys.argv or _is_reloaded())
     if os.environ.get("FLASK_RUN_FROM_CLI") != "true":
         return False
-    if "run" not in sys.argv:
+    if _flasks_command() != "run":
         return True  # another of Flask's commands: a shell, a migration
     debug = os.environ.get("FLASK_DEBUG", "").lower() not in ("", "0", "false", "no")
     reloads = debug or "--debug" in sys.argv or "--reload" in sys.argv
     return reloads and "--no-reload" not in sys.argv and not _is_reloaded()
+
+
+def _flasks_command() -> str:
+    """Return which of its commands Flask's program was started with: the first word that belongs to no option."""
+    words = iter(sys.argv[1:])
+    for word in words:
+        if word in _FLASKS_OPTIONS:
+            next(words, "")
+        elif not word.startswith("-"):
+            return word
+    return ""
 
 
 def _program() -> str:

@@ -86,7 +86,10 @@ class Refused(Exception):
 
     def leave_key(self, container: object, key: object) -> None:
         """Like `leave`, for a dict's key, which has been found replicable already."""
-        text = repr(key)
+        try:
+            text = repr(key)
+        except Exception:  # an int of more digits than Python writes, or an object of a registered type
+            text = f"<{_name(key)}>"
         self.leave(container, f"[{text if len(text) <= _KEY_CHARS_MAX else text[:_KEY_CHARS_MAX] + '...'}]")
 
     def path_below(self, path: str) -> str:

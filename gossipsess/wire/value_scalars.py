@@ -29,6 +29,14 @@ _TAG_DECIMAL, _TAG_UUID, _TAG_MARKUP, _TAG_SAFE_STRING = 60004, 60005, 60006, 60
 _MICROSECOND = timedelta(microseconds=1)
 
 
+class Unreadable(Exception):
+    """A value holds an object that this process cannot make, and another may; a session knows the path."""
+
+    def __init__(self, type_name: str, problem: str) -> None:
+        self.type_name = type_name
+        self.problem = problem
+
+
 def scalar_to_tag(value: Any) -> CBORTag | None:
     """Return the tag that stands for `value`; None where its type is not one of those listed here.
 
@@ -59,6 +67,7 @@ def scalar_from_tag(tag: int, content: Any) -> object:
 
     Raises:
         DecodeError: the tag is unknown, or its content is not what `scalar_to_tag` makes.
+        Unreadable: it is a time of day in a zone that this machine does not know.
     """
     from_content = _FROM_CONTENT.get(tag)
     if from_content is None:
@@ -94,7 +103,7 @@ def _zone_to_content(value: datetime | time) -> object:
     return offset_us
 
 
-def _zone_from_content(content: Any) -> tzinfo | None:
+def _zone_from_content(content: Any, *, of_moment: bool) -> tzinfo | None:
     if content is None:
         return None
     if type(content) is int:
@@ -104,6 +113,8 @@ def _zone_from_content(content: Any) -> tzinfo | None:
         return ZoneInfo(_typed(key, str))
     except (LookupError, OSError):
         # This machine's zone data lacks the key. The moment is still known; its future rules are not needed.
+        if offset_us is None and not of_moment:  # but a time of day has no offset without them
+            raise Unreadable("time", f"has the zone {key[:60]!r}, which is not known here. Install tzdata") from None
         return timezone(timedelta(microseconds=_typed(offset_us, int)))
 
 
@@ -114,7 +125,7 @@ def _datetime_to_tag(value: datetime) -> CBORTag:
 
 def _datetime_from_content(content: Any) -> datetime:
     year, month, day, hour, minute, second, microsecond, fold = _ints(_typed(content, list)[:-1], 8)
-    zone = _zone_from_content(content[-1])
+    zone = _zone_from_content(content[-1], of_moment=True)
     return datetime(year, month, day, hour, minute, second, microsecond, zone, fold=fold)
 
 
@@ -125,7 +136,8 @@ def _time_to_tag(value: time) -> CBORTag:
 
 def _time_from_content(content: Any) -> time:
     hour, minute, second, microsecond, fold = _ints(_typed(content, list)[:-1], 5)
-    return time(hour, minute, second, microsecond, _zone_from_content(content[-1]), fold=fold)
+    zone = _zone_from_content(content[-1], of_moment=False)
+    return time(hour, minute, second, microsecond, zone, fold=fold)
 
 
 def _safe_text(tag: int, content: Any) -> str:

@@ -16,7 +16,7 @@ import cbor2
 from gossipsess.errors import DecodeError
 from gossipsess.model.record import VALUE_BYTES_MAX
 from gossipsess.wire.value_refusal import Refused
-from gossipsess.wire.value_scalars import checked_text, scalar_from_tag, scalar_to_tag
+from gossipsess.wire.value_scalars import Unreadable, checked_text, scalar_from_tag, scalar_to_tag
 from gossipsess.wire.value_standins import is_lazy_text, stood_for
 from gossipsess.wire.value_types import Registered, registered_as, registered_under
 
@@ -32,14 +32,6 @@ PLAIN: frozenset[type] = frozenset({str, int, float, bool, bytes, type(None)})
 # Tags 60000 to 60009 stand for single values, see value_scalars.py. The tags from 60000 to 60014 begin so:
 PRIVATE_TAG_HEAD = b"\xd9\xea"
 _TAG_TUPLE, _TAG_SET, _TAG_FROZENSET, _TAG_PAIRS, _TAG_REGISTERED = 60010, 60011, 60012, 60013, 60014
-
-
-class Unreadable(Exception):
-    """A value holds an object of a registered type that this process cannot make; a session knows the path."""
-
-    def __init__(self, type_name: str, problem: str) -> None:
-        self.type_name = type_name
-        self.problem = problem
 
 
 class TooLarge(Exception):
@@ -233,7 +225,7 @@ def value_from_tree(tree: Any, depth: int) -> object:
 
     Raises:
         DecodeError: the tree is none that `TreeEncoder` makes.
-        Unreadable: an object in it is of a type that is not registered here, or could not be made.
+        Unreadable: an object in it is of a type that is not registered here, or cannot be made here.
     """
     kind = type(tree)
     if kind in PLAIN:

@@ -20,13 +20,13 @@ from cbor2 import CBORDecoder, CBORError, CBORTag, dumps, loads
 from gossipsess.errors import DecodeError, SessionTooLarge, UnreadableValue
 from gossipsess.model.record import VALUE_BYTES_MAX
 from gossipsess.wire.value_refusal import Refused, explain
+from gossipsess.wire.value_scalars import Unreadable
 from gossipsess.wire.value_tree import (
     DEPTH_MAX,
     PLAIN,
     PRIVATE_TAG_HEAD,
     TooLarge,
     TreeEncoder,
-    Unreadable,
     dump_bounded,
     value_from_tree,
 )
@@ -79,8 +79,8 @@ def decode_value(data: bytes, path: str = "the value") -> object:
 
     Raises:
         DecodeError: not one whole value, over a bound, or of an unknown tag.
-        UnreadableValue: it holds an object of a type that is not registered here, or could not be made. Nothing else
-            is raised, whatever the bytes.
+        UnreadableValue: it holds an object of a type that is not registered here, or could not be made, or a time of
+            day in a zone that this machine does not know. Nothing else is raised, whatever the bytes.
     """
     if not 0 < len(data) <= VALUE_BYTES_MAX:
         raise DecodeError(f"a value has {len(data)} bytes, not between 1 and {VALUE_BYTES_MAX}")

@@ -239,6 +239,42 @@ def test_where_nothing_may_be_left_alone_the_import_fails():
     assert "GossipsessError: left alone: starlette: version " in done.stderr.splitlines()[-1]
 
 
+def test_an_application_that_gets_over_a_failed_import_is_refused_the_next_one_too():
+    """`except Exception` around an optional framework is common; the second import must not bring what is stock."""
+    done = run(
+        """
+        import contextlib
+        from gossipsess.auto.hooks import HOOKS
+        for hook in HOOKS:
+            hook.below = (0, 1)
+        with contextlib.suppress(Exception):
+            import starlette.middleware.sessions
+        import starlette.middleware.sessions
+        """,
+        AUTO_STRICT="1",
+    )
+    assert done.returncode == 1
+    assert "GossipsessError: left alone: starlette: version " in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("framework", "brings"),
+    [
+        ("flask", "import flask; flask.Flask('shop').session_interface = object()"),
+        ("flask", "import flask; type('Shop', (flask.Flask,), {'session_interface': object()})('shop')"),
+        ("django", "from django.conf import settings; settings.configure(SESSION_ENGINE='theirs')"),
+    ],
+    ids=["interface", "class", "engine"],
+)
+def test_where_nothing_may_be_left_alone_an_application_with_its_own_sessions_does_not_start(framework, brings):
+    """It would serve unreplicated, which is what that switch is to rule out."""
+    pytest.importorskip(framework)
+    assert run(brings).returncode == 0
+    done = run(brings, AUTO_STRICT="1")
+    assert done.returncode == 1
+    assert "GossipsessError: left alone: " in done.stderr.splitlines()[-1]
+
+
 def test_only_the_frameworks_that_are_named_are_touched():
     """A process may have several, of which one is to keep its own."""
     told = told_by("import flask, starlette.middleware.sessions; told()", AUTO="fastapi")

@@ -37,6 +37,8 @@ def test_options_before_the_command_become_variables_and_the_rest_is_the_command
         (["--cluster"], "--cluster takes a value"),
         (["-c", "shop", "a"], "-c is no option"),
         (["--secret", "correct-horse-battery", "a"], "--secret-file FILE"),
+        (["--Secret", "correct-horse-battery", "a"], "-file FILE"),
+        (["--secret_fallbacks=correct-horse-battery", "a"], "-file FILE"),
         (["--prot", "8000", "a"], "Did you mean GOSSIPSESS_PORT"),
         (["--port", "x", "a"], "GOSSIPSESS_PORT='x' must be"),
     ],
@@ -76,6 +78,21 @@ def test_the_commands_environment_starts_hooks_and_keeps_all_the_rest():
     assert environ == {"PYTHONPATH": f"/a{os.pathsep}/b", "GOSSIPSESS_CLUSTER": "theirs", "HOME": "/h"}
     assert environ_of({}, child)["PYTHONPATH"] == child["PYTHONPATH"], "one run in another adds nothing"
     assert environ_of({}, {"GOSSIPSESS_AUTO": "off"})["GOSSIPSESS_AUTO"] == "off", "an operator's switch stands"
+
+
+def test_the_current_folder_stays_on_the_path_where_it_was(tmp_path):
+    """`export PYTHONPATH=$PYTHONPATH:/app` begins with an empty entry, and some applications import by that alone."""
+    show = tmp_path / "scripts" / "show.py"
+    show.parent.mkdir()
+    show.write_text("import sys; print(sys.path)")
+    command = [sys.executable, show]
+    for path in (f"{os.pathsep}/a", "/a", os.pathsep, ""):
+        environ = {"PYTHONPATH": path, "GOSSIPSESS_AUTO": "off"}
+        bare, run = [
+            subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
+            for env in (environ, environ_of({}, environ))
+        ]
+        assert run == bare
 
 
 def test_the_variables_of_zero_code_are_not_taken_for_a_nodes_settings():

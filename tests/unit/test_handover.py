@@ -301,6 +301,20 @@ def test_where_there_is_no_room_for_all_the_ended_go_first_and_then_the_last_use
     assert len(warnings(caplog)) == 1
 
 
+def test_a_day_of_logouts_goes_in_messages_of_the_usual_size(folder, monkeypatch):
+    """A message has a bound, and half a million of them in one passed it: nothing was left, the sessions neither."""
+    before = lone_node(CONFIG)
+    for number in range(100):
+        before.store.invalidate(committed(before, number=number))
+    sizes = []
+    encode = handover.encode
+    monkeypatch.setattr(handover, "encode", lambda said: sizes.append(len(encode(said))) or encode(said))
+    monkeypatch.setattr(handover, "PUSH_BYTES", 1024)
+    leave(before)
+    assert sum(sizes) > 5000
+    assert max(sizes) < 1100
+
+
 def test_the_age_of_the_data_is_taken_over_with_it(folder):
     """A node that had been cut off for a day is not young because its process was restarted (protocol/fence.py)."""
     before = lone_node(CONFIG)

@@ -1,6 +1,7 @@
 """Which processes that build an application start a node, and when; and what SIGTERM does to them."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def argv(*words):
     ("words", "environ"),
     [
         (["flask", "shell"], {"FLASK_RUN_FROM_CLI": "true"}),
+        (["flask", "--app", "run", "db", "upgrade"], {"FLASK_RUN_FROM_CLI": "true"}),
         (["flask", "run", "--debug"], {"FLASK_RUN_FROM_CLI": "true"}),
         (["flask", "run"], {"FLASK_RUN_FROM_CLI": "true", "FLASK_DEBUG": "1"}),
         (["/srv/manage.py", "shell"], {}),
@@ -91,7 +93,7 @@ def test_a_test_run_starts_no_node_by_building_the_application(tmp_path):
     [
         ([sys.executable], {}),
         (["flask", "run"], {"FLASK_RUN_FROM_CLI": "true"}),
-        (["flask", "run"], {"FLASK_RUN_FROM_CLI": "true", "FLASK_DEBUG": "0"}),
+        (["flask", "-e", ".env", "--app=run", "run"], {"FLASK_RUN_FROM_CLI": "true", "FLASK_DEBUG": "0"}),
         (["flask", "run", "--debug"], {"FLASK_RUN_FROM_CLI": "true", "WERKZEUG_RUN_MAIN": "true"}),
         (["manage.py", "runserver"], {"RUN_MAIN": "true"}),
         (["manage.py", "runserver", "--noreload"], {}),
@@ -181,6 +183,19 @@ def test_where_nobody_handles_sigterm_the_node_leaves_before_it_ends_the_process
     assert done.returncode == -signal.SIGTERM, "who waits for the process sees why it ended"
 
 
+def test_a_containers_first_process_ends_too():
+    """The kernel spares it what it sends itself: it would serve on without a node, until the grace period is over."""
+    alone = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    if not shutil.which("unshare") or subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this machine gives no namespace of processes")
+    script = _ENDS.format(before="print(os.getpid(), flush=True)", after="")
+    done = subprocess.run(
+        [*alone, sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stdout.split() == ["1", "left"]
+    assert done.returncode == 128 + signal.SIGTERM
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_server_that_handles_sigterm_is_not_touched(when):
     """It finishes its requests first; the node leaves at the end of the process."""
@@ -201,3 +216,35 @@ else:
 """
     done = run(_ENDS.format(before="", after=fork), check=False)
     assert done.stdout.split() == ["True", "-15", "left"]
+
+
+def test_requests_that_come_while_the_node_leaves_are_served_by_that_node():
+    """It hands over for up to ten seconds. A new node would be empty: whoever comes meanwhile would be logged out."""
+    done = run(
+        """
+import os, signal, time
+from gossipsess.config import Config
+from gossipsess.service import leave_at_sigterm
+from gossipsess.waiting import blocking
+from gossipsess.web.adapter import NodeSessions
+from gossipsess.web.session import WebSession
+sessions = NodeSessions(WebSession, Config(discovery="none", port=0), None, None)
+store = sessions.start()
+session = store.create()
+session["user"] = "kim"
+blocking(store.commit(session, 1))
+node = sessions.launch()
+leave = node.leave_soon
+def leave_while_requests_come():
+    leave()
+    store = sessions.store or sessions.start()
+    print((blocking(store.load(session.id)) or {}).get("user"), sessions.launch() is node, flush=True)
+node.leave_soon = leave_while_requests_come
+leave_at_sigterm()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(10)
+""",
+        check=False,
+    )
+    assert done.stdout.split() == ["kim", "True"]
+    assert done.returncode == -signal.SIGTERM

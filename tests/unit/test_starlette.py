@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from gossipsess.config import Config
 from gossipsess.errors import ConfigError, UnreplicableValue
 from gossipsess.service import lone_node
-from gossipsess.web.starlette import SessionMiddleware, StarletteSession
+from gossipsess.web.starlette import SessionMiddleware, StarletteWebSession
 from tests.unit.web_support import TestUser, fill, set_cookies
 
 
@@ -193,8 +193,9 @@ def test_a_value_that_cannot_travel_inside_a_list_fails_its_request_and_changes_
 
 def test_the_session_is_a_dict_whichever_way_it_is_changed():
     """json.dumps reads a dict's own storage, so the storage has to follow every kind of change."""
-    store = lone_node().new_store(StarletteSession)
-    session = store.create()
+    store = lone_node().new_store(StarletteWebSession)
+    created = store.create()
+    session = created.for_application()
     session["a"] = 1
     session.update(b=2, c=3)
     session |= {"d": [4]}
@@ -207,13 +208,17 @@ def test_the_session_is_a_dict_whichever_way_it_is_changed():
     assert session == expected
     assert dict(dict.items(session)) == expected
     assert json.loads(json.dumps(session)) == expected
-    store.commit(session)
-    again = store.load(session.id)
+    session.gossipsess["g"] = 7
+    assert json.loads(json.dumps(session)) == expected | {"g": 7}
+    del session.gossipsess["g"]
+    store.commit(created)
+    loaded = store.load(created.id)
+    again = loaded.for_application()
     assert dict(dict.items(again)) == dict(again) == expected
     assert not again.modified
     again["d"].append(7)
     assert again.modified
-    store.invalidate(again)
+    store.invalidate(loaded)
     assert json.dumps(again) == "{}"
     assert not dict.items(again)
 

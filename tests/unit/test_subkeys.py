@@ -502,3 +502,19 @@ def test_they_show_their_names_only():
     assert repr(session.set_of("s")) == "<SessionSet 's'>"
     assert repr(session.counter_of("n")) == "<SessionCounter 'n'>"
     assert "secret" not in repr(session)
+
+
+def test_counters_count_among_the_keys_of_a_session(lone):
+    """One for each page that a visitor comes to, say: each costs every holder, also where its name is short."""
+    session = lone.store.create()
+    session["k"] = 1
+    for number in range(KEYS_MAX - 1):
+        session.counter_of(f"c{number}").add()
+    with pytest.raises(SessionTooLarge, match=r"session.counter_of\('more'\)"):
+        session.counter_of("more").add()
+    with pytest.raises(SessionTooLarge, match="at most 1024 keys"):
+        session["more"] = 1
+    session.counter_of("c0").add()
+    lone.store.commit(session, 0)
+    with pytest.raises(SessionTooLarge, match="at most 1024 keys"):
+        session.counter_of("more").add()

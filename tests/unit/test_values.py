@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import zoneinfo
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
@@ -18,8 +19,10 @@ import cbor2
 import pytest
 from markupsafe import Markup
 
-from gossipsess.errors import DecodeError, SessionTooLarge, UnreplicableValue
+from gossipsess.errors import DecodeError, SessionTooLarge, UnreadableValue, UnreplicableValue
+from gossipsess.web.starlette import StarletteSession
 from gossipsess.wire.values import DEPTH_MAX, VALUE_BYTES_MAX, decode_value, encode_value
+from tests.unit.test_session import session_with
 
 PATH = "session['user']"
 
@@ -282,6 +285,23 @@ def test_text_that_is_not_utf8_is_found_wherever_it_is(value):
     assert refusal(value).path != PATH
 
 
+def test_a_time_of_day_in_a_zone_unknown_here_hides_nothing_else_of_the_session(monkeypatch):
+    """It has no offset by itself. As an error of the bytes it made every request of that session fail, a logout too."""
+    session = session_with(opens=time(9, 30, tzinfo=ZoneInfo("Europe/Berlin")), user="kim")
+    monkeypatch.setitem(sys.modules, "tzdata", None)
+    ZoneInfo.clear_cache()
+    zoneinfo.reset_tzpath(to=[])
+    try:
+        there = StarletteSession(session.id, session.record, created_at=0, accessed_at=0)
+        assert there["user"] == "kim"
+        with pytest.raises(UnreadableValue, match=r"session\['opens'\] .*'Europe/Berlin', which is not known here"):
+            there["opens"]
+        there.clear()
+        assert there.is_empty
+    finally:
+        zoneinfo.reset_tzpath()
+
+
 def test_a_zone_without_an_offset_is_refused():
     """Its moment could not be told anywhere else."""
 
@@ -473,3 +493,8 @@ def test_a_large_number_may_be_a_key(number):
     """CBOR tags numbers beyond 64 bits, and a tag as a key was once refused on the way back."""
     value = {number: "x", "deep": [{number: 1}]}
     assert decode_value(encode_value(value, "session['n']")) == value
+
+
+def test_a_key_that_python_cannot_write_hides_no_refusal():
+    """An int of thousands of digits may be a key, and the error must still be ours, and name what is to blame."""
+    assert refusal({10**5000: object()}).path == f"{PATH}[<int>]"
