@@ -77,7 +77,7 @@ class SessionStore:
 
         With the `name` of a cookie that is to be adopted the id is the same each time, on every node.
         """
-        new_id = session_id(os.urandom(ENTROPY_BYTES) if name is None else self._tokens.derived(name))
+        new_id = session_id(os.urandom(ENTROPY_BYTES) if name is None else self._tokens.derived(name)[0])
         now = self._node.time_ms() / 1000
         return self._session_class(new_id, empty_record(sid_of(new_id)), created_at=now, accessed_at=now)
 
@@ -148,6 +148,10 @@ class SessionStore:
         written = self._node.submit(Invalidate(session.record.sid, confirm, wait.set_result))
         session.ended(written.record)
         return self._outcome(written, wait)
+
+    def former_ids(self, name: bytes) -> list[str]:
+        """Return the ids that `create(name)` gave under the cluster's former secrets, while they are still known."""
+        return [session_id(derived) for derived in self._tokens.derived(name)[1:]]
 
     def mark(self, name: bytes) -> Session | Future[Session | None] | None:
         """Return what says that the cookie of this name was adopted; None where it was not. Waits as `load` does."""

@@ -27,7 +27,7 @@ class Tokens:
     """Makes and reads version tokens under one cluster's key (and reads those of former keys)."""
 
     def __init__(self, keys: tuple[bytes, ...]) -> None:
-        self._key = keys[0]
+        self._keys = keys
         # Each has taken in its key: a copy of it costs half of what keying one anew does.
         self._keyed = tuple([blake2b(key=key, digest_size=_MAC_BYTES) for key in keys])
 
@@ -51,9 +51,9 @@ class Tokens:
                 return tuple([dot for dot in _DOT.iter_unpack(body) if dot[1] > oldest])
         return ()
 
-    def derived(self, name: bytes) -> bytes:
-        """Return 32 bytes that follow from `name`, and that only a node of the cluster can compute."""
-        return blake2b(name, key=self._key, person=b"gossipsess name", digest_size=32).digest()
+    def derived(self, name: bytes) -> tuple[bytes, ...]:
+        """Return 32 bytes that follow from `name`, and that only a node of the cluster can compute; under each key."""
+        return tuple([blake2b(name, key=key, person=b"gossipsess name", digest_size=32).digest() for key in self._keys])
 
 
 def _mac(keyed: blake2b, sid: Sid, body: bytes) -> bytes:

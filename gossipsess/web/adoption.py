@@ -119,7 +119,7 @@ def adoption(
     # First the mark, which is made last: where it is, the session was made, and is found if it has not ended. The other
     # way round both might come between the two questions, and the session be taken for an ended one.
     spent = (yield store.mark(former.name)) is not None
-    session: Session | None = yield store.load(fresh.id)
+    session: Session | None = yield from adopted_before(store, former.name, fresh)
     if session is None and not spent:
         _fill(fresh, former.values)
         fresh.limit(idle_s=idle_s, ends_at=ends_at)
@@ -139,6 +139,15 @@ def adoption(
     session.adopted = True
     session.accessed = False  # by us, and not by the application
     return session
+
+
+def adopted_before(store: SessionStore, name: bytes, fresh: Session) -> Steps[Session | None]:
+    """Return the steps to the session that a cookie has become, `fresh` being a new one; None: there is none."""
+    for session_id in (fresh.id, *store.former_ids(name)):
+        session: Session | None = yield store.load(session_id)
+        if session is not None:
+            return session
+    return None
 
 
 def _fill(session: Session, values: Mapping[str, Any]) -> None:

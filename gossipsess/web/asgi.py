@@ -123,7 +123,7 @@ class SessionMiddleware:
             login_keys=login_keys,
             adopt=adopt,
         )
-        self._rolls = rolls
+        self._rolls = rolls and max_age_s is not None and max_age_s > 0  # a lifetime of none is over at once
         self._former = former
 
     def around(self, app: ASGIApp) -> "SessionMiddleware":

@@ -39,7 +39,7 @@ from gossipsess.store import SessionStore as Store
 from gossipsess.subkeys import SessionCounter, SessionSet
 from gossipsess.waiting import Steps, blocking, in_thread, on_any_loop, steps_blocking, steps_on_any_loop
 from gossipsess.web.adapter import NodeSessions, launch_early
-from gossipsess.web.adoption import adoption
+from gossipsess.web.adoption import adopted_before, adoption
 from gossipsess.web.cookie import session_of_untrusted, token_name
 from gossipsess.web.django_former import FormerSession, former_session
 from gossipsess.web.session import WebSession
@@ -337,8 +337,9 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         """Return the steps to what a former session has become, or becomes now; `values` is what its engine has."""
         if not values:
             # Another request may have just taken it over. Asked in this order, the one or the other has it.
-            session: WebSession | None = yield store().load(store().create(former.name).id)
+            session = yield from adopted_before(store(), former.name, self._begun(former.name))
             if session is not None:
+                assert isinstance(session, WebSession), "the store was made for this class"
                 session.adopted = True
             return session
         idle_s, ends_at = self._limits(values.get("_session_expiry"), store().time())
@@ -367,8 +368,8 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
         assert isinstance(session, DjangoSession), "the store was made for this class"
         return session
 
-    def _begun(self) -> DjangoSession:
-        session = store().create()
+    def _begun(self, name: bytes | None = None) -> DjangoSession:
+        session = store().create(name)
         assert isinstance(session, DjangoSession), "the store was made for this class"
         return session
 

@@ -56,14 +56,14 @@ class FormerSession:
         try:
             return dict(self._session.load())
         except Exception as error:
-            raise _cannot_be_asked(error) from error
+            raise _cannot_be_asked(error) from None
 
     async def avalues(self) -> Mapping[str, Any]:
         """See `values`."""
         try:
             return dict(await self._session.aload())
         except Exception as error:
-            raise _cannot_be_asked(error) from error
+            raise _cannot_be_asked(error) from None
 
     def delete(self) -> None:
         """Delete it there. Where that fails it is left; it has been adopted, and is not once more."""
@@ -95,7 +95,7 @@ def former_session(key: str | None) -> FormerSession | None:
 
 
 def _cannot_be_asked(error: Exception) -> SessionUnavailable:
-    # Not the error itself, which may quote the id.
+    # Not the error itself, which may quote the id; nor is it the cause, which a traceback in a log would show.
     log.warning("the engine that %s names cannot be asked for a session: %s", SETTING, type(error).__name__)
     return SessionUnavailable(
         f"the session may be one of the engine that {SETTING} names, and that cannot be asked. Where it is needed no "

@@ -110,7 +110,7 @@ class GossipStore(NamespacedStore):
         """Delete every value of this namespace and of those within it; what is set afterwards stays."""
         store = await self._store()
         entry = await self._opened(store, "namespace", self._path)
-        entry[SET_AT] = _now(store)
+        entry[SET_AT] = store.time()
         entry.limit(idle_s=LIMIT_S_MAX, ends_at=LIMIT_S_MAX)
         await _commit(store, entry)
 
@@ -144,7 +144,7 @@ class GossipStore(NamespacedStore):
         for depth in range(len(self._path)):
             namespace = await self._opened(store, "namespace", self._path[: depth + 1])
             emptied_at = max(emptied_at, namespace.get(SET_AT, 0.0))
-        return _Entry(session, _now(store), emptied_at)
+        return _Entry(session, store.time(), emptied_at)
 
     async def _opened(self, store: SessionStore, kind: str, path: tuple[str, ...]) -> Session:
         fresh = store.create(f"litestar {kind} {path!r}".encode())
@@ -174,10 +174,6 @@ async def _commit(store: SessionStore, session: Session) -> None:
         await on_any_loop(store.commit(session, "all"))
     except SessionUnavailable as error:  # there is no room
         raise Unavailable(str(error)) from error
-
-
-def _now(store: SessionStore) -> float:
-    return store.create().created_at
 
 
 def _ends_at(session: Session) -> float | None:

@@ -47,6 +47,9 @@ class ScatteredStore(SessionStore):
     def create(self, name: bytes | None = None) -> Session:
         return self._any().create(name)
 
+    def former_ids(self, name: bytes) -> list[str]:
+        return self._any().former_ids(name)
+
     def load(self, cookie: str) -> Session | Future[Session | None] | None:
         return self._any().load(cookie)
 

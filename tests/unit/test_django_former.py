@@ -1,10 +1,13 @@
 """Sessions of the engine that a Django project had before: nobody is logged out by the change, and once is once."""
 
 import asyncio
+import sys
 from importlib import import_module
+from types import ModuleType
 
 import pytest
 from django.apps import apps
+from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.test import AsyncClient, Client, override_settings
@@ -151,6 +154,24 @@ def test_a_former_engine_that_cannot_be_asked_is_a_503_and_the_cookie_stays(node
         assert (response.status_code, dict(response.cookies)) == (503, {})
         assert client.cookies["sessionid"].value not in caplog.text
         assert Client().get("/view").status_code == 200, "without a cookie nobody is asked"
+
+
+def test_the_error_of_a_former_engine_is_in_no_traceback(node, caplog, monkeypatch):
+    """With the engine alone it becomes a 500, which Django logs with all that has led to it; it may quote the id."""
+
+    class SessionStore(SessionBase):
+        def load(self):
+            raise ValueError(f"no such key: {self.session_key}")
+
+    former = ModuleType("shop_sessions")
+    former.SessionStore = SessionStore
+    monkeypatch.setitem(sys.modules, former.__name__, former)
+    client = Client(raise_request_exception=False)
+    client.cookies["sessionid"] = "4f2a" * 8
+    with override_settings(GOSSIPSESS_ADOPT=former.__name__, MIDDLEWARE=[ENGINE_ALONE]):
+        assert client.get("/view").status_code == 500
+    assert "SessionUnavailable" in caplog.text
+    assert "4f2a" * 8 not in caplog.text
 
 
 def test_a_setting_that_names_no_engine_is_an_error(node):

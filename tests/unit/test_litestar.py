@@ -402,8 +402,8 @@ def test_a_websocket_that_begins_a_session_for_which_there_is_no_room_is_closed(
 def test_serving_starts_only_when_the_node_can_answer(backend):
     """An open port means ready: a request that comes before the first sync would find nobody logged in."""
     node = HeldBackNode()
-    threading.Timer(0.2, node.release.set).start()
     began_s = time.monotonic()
+    threading.Timer(0.2, node.release.set).start()
     with client_of(node, backend=backend) as client:
         assert time.monotonic() - began_s >= 0.2
         assert client.get("/append").json() == 1

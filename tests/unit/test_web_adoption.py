@@ -19,6 +19,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from gossipsess.config import Config
+from gossipsess.model.delta import not_covered
 from gossipsess.model.identity import is_session_id
 from gossipsess.model.table import TOMBSTONE_MS
 from gossipsess.protocol.events import Tick
@@ -148,6 +149,19 @@ def make(request):
 def old_cookie(make, values=None, **settings):
     _, cookies = make(**settings).asks("/update", {}, values or {"user_id": 42, "cart": ["book"]})
     return cookies
+
+
+def test_a_change_of_the_secret_loses_no_session_that_a_cookie_has_become(make):
+    """Its id follows from the secret; a browser that was shown no page of the session still has the former cookie."""
+    old = old_cookie(make)
+    before = lone_node(Config(secret="a" * 16))
+    after = lone_node(Config(secret="b" * 16, secret_fallbacks=("a" * 16,)))
+    assert make(before).asks("/untouched", old) == ({}, {})
+    for record in before.node.records.values():
+        after.node.replica.sessions.table.merge(not_covered(record, {}), after.node.time_ms(), 0.0)
+    seen, cookies = make(after).asks("/view", old)
+    assert seen == {"user_id": 42, "cart": ["book"]}
+    assert make(after).asks("/view", cookies)[0] == seen
 
 
 def test_who_was_logged_in_before_the_change_stays_so(make, node):
