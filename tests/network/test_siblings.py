@@ -1,5 +1,6 @@
 """Workers of one pod: they find each other at once, and count as one host. Pods are addresses of 127.0.0.0/8 here."""
 
+import threading
 import time
 from contextlib import suppress
 
@@ -24,6 +25,18 @@ def worker(start):
 
     one.port = port
     return one
+
+
+def stands_still(node, for_s):
+    """Have a node do nothing for so long, from now on."""
+    began = threading.Event()
+
+    def stand() -> None:
+        began.set()
+        time.sleep(for_s)
+
+    node._portal.run_soon(stand)
+    assert began.wait(10), "its thread runs"
 
 
 def test_workers_whom_nobody_names_find_each_other_at_once(worker):
@@ -58,7 +71,7 @@ def test_a_write_is_confirmed_by_another_pod_and_not_by_the_worker_beside(worker
     assert isinstance(outcome, Confirmed)
     assert outcome.hosts == 1, "there is one other pod, however many workers it has"
     for node in (there, there_too):
-        node._portal.run_soon(lambda: time.sleep(1.5))  # the pod stands still
+        stands_still(node, 1.5)
     session["user"] = "lee"
     outcome = blocking(here.store.commit(session, 1))
     assert outcome == Degraded(0, outcome.nodes), "the worker beside does not count"
