@@ -95,15 +95,16 @@ class NodeService:
     ) -> SessionStore:
         """Return a store over this node that makes sessions of that class.
 
-        The timeouts are for where the settings leave them open; None: `IDLE_TIMEOUT_S` and `ABSOLUTE_TIMEOUT_S`.
+        Where a timeout and its setting are both given, sessions end by the sooner; where neither is, by
+        `IDLE_TIMEOUT_S` and `ABSOLUTE_TIMEOUT_S`.
         """
         keys = (self.keyring.primary, *self.keyring.fallbacks)
         return SessionStore(
             self.node,
             Tokens(tuple(key.token_key for key in keys)),
             confirm=self.config.confirm,
-            idle_timeout_s=_first(self.config.idle_timeout_s, idle_timeout_s, IDLE_TIMEOUT_S),
-            absolute_timeout_s=_first(self.config.absolute_timeout_s, absolute_timeout_s, ABSOLUTE_TIMEOUT_S),
+            idle_timeout_s=_sooner(self.config.idle_timeout_s, idle_timeout_s, IDLE_TIMEOUT_S),
+            absolute_timeout_s=_sooner(self.config.absolute_timeout_s, absolute_timeout_s, ABSOLUTE_TIMEOUT_S),
             session_class=session_class,
         )
 
@@ -283,8 +284,8 @@ class RunningNode(NodeService):
                 handover.leave(self.node, self.keyring)
 
 
-def _first(set_to: float | None, frameworks: float | None, default: float) -> float:
-    return next((seconds for seconds in (set_to, frameworks) if seconds is not None), default)
+def _sooner(set_to: float | None, frameworks: float | None, default: float) -> float:
+    return min((seconds for seconds in (set_to, frameworks) if seconds is not None), default=default)
 
 
 def advertised_host(config: Config) -> str:

@@ -153,17 +153,20 @@ class SessionStore:
         """Return what says that the cookie of this name was adopted; None where it was not. Waits as `load` does."""
         return self._load("", mark_sid(name), "")
 
-    def adopt(self, session: Session, name: bytes, signed_at: float) -> Outcome | Future[Outcome]:
+    def adopt(
+        self, session: Session, name: bytes, signed_at: float, created_at: float | None = None
+    ) -> Outcome | Future[Outcome]:
         """Store a session made by `create(name)`, as it was when its cookie was signed (Unix time, seconds).
 
         `Gone`, and it is empty, where it has ended, also since its user was revoked after the signature, or would have
-        ended by time: its age counts from there.
+        ended by time: its age counts from there, or from `created_at`, which is to follow from the cookie too.
 
         Raises:
             MemoryFull: there is no room for it. Nothing is stored.
         """
         signed_ms = round(signed_at * 1000)
-        held = {**dict(self._registers(signed_ms)), **dict(session.changes())}
+        created_ms = signed_ms if created_at is None else round(created_at * 1000)
+        held = {**dict(self._registers(created_ms)), **dict(session.changes())}
         changes = tuple([(key, value) for key, value in held.items() if not isinstance(value, Added)])  # no counters
         wait, written = self._adopted(session.record.sid, changes, name, signed_ms)
         if isinstance(written.outcome, Gone):

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
@@ -70,25 +70,27 @@ async def steps_on_any_loop(steps: Steps[T]) -> T:
         Exception: what one of the steps raised, or was given instead of an answer.
     """
     answer: object = None
-    while True:
-        try:
-            step = steps.send(answer)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        answer = await on_any_loop(step)
+    with closing(steps):  # at once, where this is cancelled
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            answer = await on_any_loop(step)
 
 
 def steps_blocking(steps: Steps[T]) -> T:
     """Return what the steps come to; the calling thread waits."""
     answer: object = None
-    while True:
-        try:
-            step = steps.send(answer)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        answer = blocking(step)
+    with closing(steps):  # at once, where this is interrupted
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            answer = blocking(step)
 
 
 def in_thread(function: Callable[[], T]) -> Future[T]:

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from typing import Final, NamedTuple
 
 from gossipsess.config import Config, OnUnavailable, check_login_keys, check_on_unavailable
+from gossipsess.errors import SessionUnavailable
 from gossipsess.model.record import REGISTERS
 from gossipsess.protocol.outcomes import Gone, Outcome
 from gossipsess.service import NodeService, RunningNode, process_node
@@ -38,7 +39,7 @@ class NodeSessions:
 
     `node` takes the place of the process's own node where it is given (tests, several nodes in one process), and
     `on_unavailable`, `login_keys` and `adopt` those of the node's settings. `idle_timeout_s` and `absolute_timeout_s`
-    are the framework's own, for where the settings leave them open; None: the library's.
+    are the framework's own, which the settings may shorten; None: the settings', or else the library's.
 
     Raises:
         ConfigError: `on_unavailable` or `login_keys` cannot be that.
@@ -117,12 +118,6 @@ class NodeSessions:
         assert self._of_process is not None, "the store came with it"
         return self._of_process[1].config.adopt == "on" if self._adopt is None else self._adopt
 
-    @property
-    def idle_is_open(self) -> bool:
-        """The settings leave it to the framework when an idle session ends. Known once there is a store."""
-        assert self._of_process is not None, "the store came with it"
-        return self._of_process[1].config.idle_timeout_s is None
-
     def stand_in(self, store: SessionStore) -> WebSession | None:
         """Return what takes the place of a session that is not available; None: the request is refused."""
         assert self._of_process is not None, "the store came with it"
@@ -191,12 +186,24 @@ def save(
     if session.record is not before:
         token = (token_name(name), session.token)
         return Saving(outcome, ((name, session.id), token) if sets_id else (token,), ended=False)
-    # Another request may have ended or rotated it since; its answer has set the cookies.
-    if session.adopted and used and isinstance(store.load(session.id), WebSession):
+    if session.adopted and used and _is_there(store, session):
         return Saving(outcome, ((name, session.id),), ended=False)
     return None
+
+
+def refreshes(store: SessionStore, session: WebSession, max_age_s: float | None) -> bool:
+    """Say whether the id cookie is to be set anew by a response that wrote nothing."""
+    return not session.is_new and wants_refresh(session, max_age_s) and _is_there(store, session)
 
 
 def wants_refresh(session: WebSession, max_age_s: float | None) -> bool:
     """Say whether the id cookie of a stored session may be near its end."""
     return max_age_s is not None and time.time() - session.created_at > max_age_s * REFRESH_AFTER
+
+
+def _is_there(store: SessionStore, session: WebSession) -> bool:
+    # Another request may have ended or rotated it since; its answer has set the cookies.
+    try:
+        return isinstance(store.load(session.id), WebSession)
+    except SessionUnavailable:
+        return False

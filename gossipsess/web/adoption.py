@@ -14,7 +14,9 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 from gossipsess.errors import SessionTooLarge, UnreplicableValue
@@ -43,6 +45,8 @@ class Former(NamedTuple):
     ends_at: int
     """When it ceases to be valid, Unix time, seconds."""
     values: Mapping[str, Any]
+    created_at: int | None = None
+    """From when its age counts, Unix time, seconds; None: from its signature."""
 
 
 class TimedSerializer(Protocol):
@@ -119,8 +123,15 @@ def adoption(
     if session is None and not spent:
         _fill(fresh, former.values)
         fresh.limit(idle_s=idle_s, ends_at=ends_at)
-        outcome = yield store.adopt(fresh, former.name, former.signed_at)
-        yield store.put_mark(former.name, former.signed_at, former.ends_at)
+        adopting = store.adopt(fresh, former.name, former.signed_at, former.created_at)
+        put_mark = partial(store.put_mark, former.name, former.signed_at, former.ends_at)
+        try:
+            outcome = yield adopting
+        except GeneratorExit:  # the request was cancelled; without a mark the cookie would outlive the session
+            if isinstance(adopting, Future):
+                adopting.add_done_callback(lambda _: put_mark())
+            raise
+        yield put_mark()
         session = None if isinstance(outcome, Gone) else fresh
     if session is None:
         return None

@@ -22,7 +22,7 @@ from gossipsess.service import NodeService, leave_at_sigterm
 from gossipsess.session import Session
 from gossipsess.store import SessionStore
 from gossipsess.waiting import in_thread, on_any_loop, steps_on_any_loop
-from gossipsess.web.adapter import NodeSessions, save
+from gossipsess.web.adapter import NodeSessions, refreshes, save
 from gossipsess.web.adoption import TimedSerializer, adoption, former_of_untrusted
 from gossipsess.web.cookie import CookieSettings, SameSite, cookie_values_untrusted
 from gossipsess.web.session import WebSession
@@ -66,14 +66,16 @@ class SessionMiddleware:
         node: a node to use instead of this process's own.
         on_unavailable: ``error`` or ``empty``; None: the node's setting.
         login_keys: the keys that hold the user; None: the node's setting. `Config.login_keys` says what follows.
-        idle_timeout_s, absolute_timeout_s: when sessions end by time, where the node's settings leave it open, seconds;
-            None: 1800 and 43200.
+        idle_timeout_s, absolute_timeout_s: when sessions end by time, seconds; the node's settings, where they are set,
+            end them sooner. None: as set there, or else 1800 and 43200.
+        rolls: `max_age_s` counts from the last use and not from the last write: after a quarter of it every response
+            that used the session sets the id cookie.
         former: reads the signed cookies, under the same name, of the session layer that this one takes the place of;
             their sessions go on here. None: there was none.
         adopt: False: they do not. None: the node's setting.
         The others: see `CookieSettings`. The default cookie needs HTTPS (or a browser on localhost); elsewhere
         give another `cookie_name` and ``secure=False``. A session that nobody wrote to for `max_age_s` is over
-        even if its cookie still comes.
+        even if its cookie still comes, unless it `rolls`.
 
     Raises:
         ConfigError: the cookie settings cannot work, or `on_unavailable` or `login_keys` cannot be that.
@@ -97,6 +99,7 @@ class SessionMiddleware:
         login_keys: tuple[str, ...] | None = None,
         idle_timeout_s: float | None = None,
         absolute_timeout_s: float | None = None,
+        rolls: bool = False,
         former: TimedSerializer | None = None,
         adopt: bool | None = None,
     ) -> None:
@@ -120,6 +123,7 @@ class SessionMiddleware:
             login_keys=login_keys,
             adopt=adopt,
         )
+        self._rolls = rolls
         self._former = former
 
     def around(self, app: ASGIApp) -> "SessionMiddleware":
@@ -186,7 +190,7 @@ class SessionMiddleware:
         if session is None:
             await _answer_unavailable(send)
             return
-        scope["session"], scope[_STORE] = session, store
+        scope["session"], scope[_STORE] = session.for_application(), store
         refused = answered = False
 
         async def send_with_session(message: Message) -> None:
@@ -222,7 +226,7 @@ class SessionMiddleware:
             await receive()  # the connect, which is to be answered
             await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
             return
-        scope["session"], scope[_STORE] = session, store
+        scope["session"], scope[_STORE] = session.for_application(), store
         refused = over = False
 
         async def receive_until_over() -> Message:
@@ -291,7 +295,7 @@ class SessionMiddleware:
         return None if former is None else await steps_on_any_loop(adoption(store, former))
 
     def _outlived(self, session: Session) -> bool:
-        max_age_s = self._cookie.max_age_s
+        max_age_s = None if self._rolls else self._cookie.max_age_s
         return max_age_s is not None and time.time() - time_ms_of(session.record.newest) / 1000 > max_age_s
 
     async def _save(
@@ -303,10 +307,13 @@ class SessionMiddleware:
             headers.append((b"cache-control", b"no-store"))
             return
         saving = save(store, session, self._cookie.name, self._cookie.max_age_s, may_rotate=may_rotate)
-        if saving is None:
+        if saving is not None:
+            outcome = saving.outcome
+            cookies = saving.cookies_after(await on_any_loop(outcome) if isinstance(outcome, Future) else outcome)
+        elif self._rolls and may_rotate and refreshes(store, session, self._cookie.max_age_s):
+            cookies = ((self._cookie.name, session.id),)
+        else:
             return
-        outcome = saving.outcome
-        cookies = saving.cookies_after(await on_any_loop(outcome) if isinstance(outcome, Future) else outcome)
         headers += [(b"set-cookie", self._cookie.header(*cookie).encode("ascii")) for cookie in cookies]
         if not _has(headers, b"cache-control"):
             headers.append((b"cache-control", b"private"))

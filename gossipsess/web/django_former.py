@@ -7,7 +7,8 @@
 #        same moment, to several processes. adoption.py says how all of them find one session, and why the cookie is
 #        nothing once that has ended.
 # Age:   the engine does not say when it was written: not longer ago than it lives. A revocation of its user is
-#        remembered for a day, so it counts as written a day ago: a user who was logged out everywhere stays so.
+#        remembered for a day, so it counts as written a day ago: a user who was logged out everywhere stays so. Its
+#        absolute timeout begins now.
 # Not here: which engines are replaced without a word in the settings (auto/).
 
 import logging
@@ -80,7 +81,9 @@ class FormerSession:
 
     def as_found(self, values: Mapping[str, Any], now: float, lives_s: float) -> Former:
         """Return it as what is adopted, with what it holds, and how long its cookie would be valid from now on."""
-        return Former(self.name, round(now - min(lives_s, _WRITTEN_AGO_S)), round(now + lives_s), values)
+        signed_at = round(now - min(lives_s, _WRITTEN_AGO_S))
+        # Were its age counted from there, an absolute timeout of less would end it with what it writes first.
+        return Former(self.name, signed_at, round(now + lives_s), values, created_at=round(now))
 
 
 def former_session(key: str | None) -> FormerSession | None:

@@ -25,7 +25,7 @@ from gossipsess.service import NodeService
 from gossipsess.store import SessionStore
 from gossipsess.waiting import blocking, steps_blocking
 from gossipsess.web.adapter import UNLIMITED_S, NodeSessions, launch_early
-from gossipsess.web.flask_like import FlaskLikeInterface, FlaskSession, UnavailableSession, unavailable
+from gossipsess.web.flask_like import FlaskLikeInterface, FlaskSession, FlaskWebSession, UnavailableSession, unavailable
 
 _UNAVAILABLE: Final = "gossipsess.unavailable"  # key in the WSGI environ of a request that is to be refused
 
@@ -81,7 +81,7 @@ class GossipSessions:
         adopt: bool | None = None,
     ) -> None:
         self._sessions = NodeSessions(
-            FlaskSession,
+            FlaskWebSession,
             config,
             node,
             on_unavailable,
@@ -121,14 +121,15 @@ class GossipSessionInterface(FlaskLikeInterface):
         """Return the session that the request's cookies name, or a new one. May block for at most 150 ms."""
         store = _store(self.sessions)
         try:
-            return steps_blocking(self.opening(app, store, request, [request.environ.get("HTTP_COOKIE", "")]))
+            opened = steps_blocking(self.opening(app, store, request, [request.environ.get("HTTP_COOKIE", "")]))
         except SessionUnavailable:
             stand_in = self.sessions.stand_in(store)
             if stand_in is None:
                 request.environ[_UNAVAILABLE] = True
                 return UnavailableSession()
-            assert isinstance(stand_in, FlaskSession), "the store was made for this class"
-            return stand_in
+            assert isinstance(stand_in, FlaskWebSession), "the store was made for this class"
+            opened = stand_in
+        return opened.for_application()
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Store what the request changed, and set the cookies. Blocks until confirmed, at most 250 ms by default.
@@ -138,20 +139,21 @@ class GossipSessionInterface(FlaskLikeInterface):
             SessionTooLarge: values have grown over a bound in place. Nothing is stored.
         """
         assert isinstance(session, FlaskSession), "opened by this interface"
-        self.tell_caches(session, response)
-        if session.unavailable or session.refused:
+        opened = session.gossipsess
+        self.tell_caches(opened, response)
+        if opened.unavailable or opened.refused:
             return
         store = _store(self.sessions)
         try:
-            saving = self.saving(app, store, session)
+            saving = self.saving(app, store, opened)
         except MemoryFull:
             # To raise here would make it a 500.
             _become(response, unavailable().get_response())
             return
         if saving is None:
-            self.refresh(app, store, session, response)
+            self.refresh(app, store, opened, response)
         else:
-            self.set_cookies(app, session, response, saving, blocking(saving.outcome))
+            self.set_cookies(app, opened, response, saving, blocking(saving.outcome))
 
 
 def _store(sessions: NodeSessions) -> SessionStore:
@@ -194,10 +196,11 @@ def _refuse_late_change(others: Callable[..., Response] | None, *raised: Any) ->
     return response
 
 
-def _changed_stand_in(error: Exception) -> FlaskSession | None:
+def _changed_stand_in(error: Exception) -> FlaskWebSession | None:
     """Return the request's session if that is a stand-in, whose change raised this."""
-    if isinstance(error, SessionUnavailable) and isinstance(session, FlaskSession) and session.unavailable:
-        return session
+    if isinstance(error, SessionUnavailable) and isinstance(session, FlaskSession):
+        opened = session.gossipsess
+        return opened if opened.unavailable else None
     return None
 
 

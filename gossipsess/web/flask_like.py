@@ -8,7 +8,7 @@
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from flask.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
 from werkzeug.exceptions import ServiceUnavailable
@@ -19,24 +19,55 @@ from gossipsess.errors import SessionTooLarge, UnreplicableValue
 from gossipsess.model.record import Record
 from gossipsess.protocol.events import Changes
 from gossipsess.protocol.outcomes import Outcome
-from gossipsess.session import Session
+from gossipsess.session import LIMIT_S_MAX, Session
 from gossipsess.store import SessionStore
 from gossipsess.waiting import Steps
-from gossipsess.web.adapter import LEAST_IDLE_S, NodeSessions, Saving, save, wants_refresh
+from gossipsess.web.adapter import LEAST_IDLE_S, NodeSessions, Saving, refreshes, save
 from gossipsess.web.adoption import adoption, former_of_untrusted
 from gossipsess.web.cookie import session_in_untrusted
+from gossipsess.web.facade import NotingFacade
 from gossipsess.web.session import WebSession
 
 
-class FlaskSession(WebSession, SessionMixin):
-    """What `flask.session` is: a `WebSession` with the attributes that Flask's have."""
+class FlaskSession(NotingFacade, SessionMixin):
+    """What `flask.session` is."""
+
+    gossipsess: "FlaskWebSession"
+
+    @property
+    def permanent(self) -> bool:
+        """Its cookie outlasts the browser."""
+        return self.gossipsess.permanent
+
+    @permanent.setter
+    def permanent(self, value: bool) -> None:
+        self.gossipsess.permanent = value
+
+    @property
+    def new(self) -> bool:  # type: ignore[override]  # Flask's is a plain attribute that it never sets
+        """Nothing of it has been stored yet. Who asks has read the session: the answer differs by visitor."""
+        self.accessed = True
+        return self.gossipsess.is_new
+
+
+class FlaskWebSession(WebSession):
+    """A `WebSession` that applications get as a `FlaskSession`.
+
+    Attributes:
+        opened_permanent: it was `permanent` when it was loaded.
+        refused: it could not be saved, or a change of it was refused, and the answer says so.
+    """
 
     def __init__(self, session_id: str, record: Record, **rest: Any) -> None:
         super().__init__(session_id, record, **rest)
         self.opened_permanent = "_permanent" in record.entries and self.permanent
-        self.refused = False  # it could not be saved, or a change of it was refused, and the answer says so
+        self.refused = False
         self.accessed = False
         self._stored = False  # something that this request has changed
+
+    def for_application(self) -> FlaskSession:
+        """Return the facade."""
+        return FlaskSession(self)
 
     @property
     def permanent(self) -> bool:
@@ -49,19 +80,9 @@ class FlaskSession(WebSession, SessionMixin):
             self["_permanent"] = bool(value)
 
     @property
-    def new(self) -> bool:  # type: ignore[override]  # Flask's is a plain attribute that it never sets
-        """Nothing of it has been stored yet. Who asks has read the session: the answer differs by visitor."""
-        self.accessed = True
-        return self.is_new
-
-    @property
     def modified(self) -> bool:
-        """This request has changed something, inside values included, stored or not. Assigning to it is harmless."""
+        """This request has changed something, inside values included, stored or not."""
         return self._stored or super().modified
-
-    @modified.setter
-    def modified(self, value: bool) -> None:
-        pass  # what applications say by ``session.modified = True`` is noticed anyway
 
     def committed(self, record: Record, token: str, changes: Changes) -> None:
         """Go on from the state that a commit of `changes` left."""
@@ -92,7 +113,7 @@ class FlaskLikeInterface(SessionInterface):
         """Say whether this session is not to be saved."""
         return isinstance(obj, UnavailableSession)
 
-    def opening(self, app: Any, store: SessionStore, request: Any, lines: list[str]) -> Steps[FlaskSession]:
+    def opening(self, app: Any, store: SessionStore, request: Any, lines: list[str]) -> Steps[FlaskWebSession]:
         """Return the steps to the session that the Cookie headers of a request name, or else to a new one.
 
         Raises, while it runs:
@@ -112,25 +133,26 @@ class FlaskLikeInterface(SessionInterface):
                 session = yield from adoption(store, former, self._idle_s(app))
         if session is None:
             session = store.create()
-        assert isinstance(session, FlaskSession), "the store was made for this class"
+        assert isinstance(session, FlaskWebSession), "the store was made for this class"
         return session
 
-    def tell_caches(self, session: FlaskSession, response: Response) -> None:
+    def tell_caches(self, session: FlaskWebSession, response: Response) -> None:
         """Say in the response that it depends on the session, if it does."""
         if session.accessed:
             _vary_by_cookie(response)
             if session.unavailable:  # an answer made without knowing the visitor is good for this once only
                 response.headers["Cache-Control"] = "no-store"
 
-    def saving(self, app: Any, store: SessionStore, session: FlaskSession, *, may_rotate: bool = True) -> Saving | None:
+    def saving(
+        self, app: Any, store: SessionStore, session: FlaskWebSession, *, may_rotate: bool = True
+    ) -> Saving | None:
         """Store what the request changed; None where that is nothing. See `adapter.save`.
 
         A refused session is marked so: the framework saves once more with the page that tells of the error, and to
         raise again would hide that page.
         """
-        idle_s = self._idle_s(app)
-        if idle_s is not None and (session.assigned or not session.is_new):
-            session.limit(idle_s=idle_s)
+        if session.assigned or not session.is_new:
+            session.limit(idle_s=self._idle_s(app))
         try:
             return save(store, session, self.get_cookie_name(app), self._max_age_s(app, session), may_rotate=may_rotate)
         except (UnreplicableValue, SessionTooLarge):
@@ -138,7 +160,7 @@ class FlaskLikeInterface(SessionInterface):
             raise
 
     def set_cookies(
-        self, app: Any, session: FlaskSession, response: Response, saving: Saving, outcome: Outcome
+        self, app: Any, session: FlaskWebSession, response: Response, saving: Saving, outcome: Outcome
     ) -> None:
         """Set the cookies that follow from a write."""
         cookies = dict(saving.cookies_after(outcome))
@@ -146,31 +168,30 @@ class FlaskLikeInterface(SessionInterface):
             cookies[self.get_cookie_name(app)] = session.id  # with another expiry date
         self._set_cookies(app, session, response, cookies)
 
-    def refresh(self, app: Any, store: SessionStore, session: FlaskSession, response: Response) -> None:
+    def refresh(self, app: Any, store: SessionStore, session: FlaskWebSession, response: Response) -> None:
         """Set the id cookie of a permanent session anew, where nothing was written and it may be near its end."""
-        if (
-            app.config["SESSION_REFRESH_EACH_REQUEST"]
-            and not session.is_new
-            and wants_refresh(session, self._max_age_s(app, session))
-            # Another request may have ended or rotated it since; its answer has set the cookies.
-            and isinstance(store.load(session.id), FlaskSession)
-        ):
+        if app.config["SESSION_REFRESH_EACH_REQUEST"] and refreshes(store, session, self._max_age_s(app, session)):
             self._set_cookies(app, session, response, {self.get_cookie_name(app): session.id})
 
-    def _idle_s(self, app: Any) -> float | None:
+    def _idle_s(self, app: Any) -> float:
         # Each of several applications over one store has a lifetime of its own.
-        return max(LEAST_IDLE_S, app.permanent_session_lifetime.total_seconds()) if self.sessions.idle_is_open else None
+        lifetime_s: float = max(LEAST_IDLE_S, app.permanent_session_lifetime.total_seconds())
+        set_to = self.sessions.config.idle_timeout_s
+        return min(lifetime_s, LIMIT_S_MAX if set_to is None else set_to)
 
-    def _max_age_s(self, app: Any, session: FlaskSession) -> float | None:
+    def _max_age_s(self, app: Any, session: FlaskWebSession) -> float | None:
         used = session.accessed
-        expires = self.get_expiration_time(app, session)  # which asks whether it is permanent
+        expires = self._expires(app, session)
         session.accessed = used
         return (expires - datetime.now(UTC)).total_seconds() if expires is not None else None
 
-    def _set_cookies(self, app: Any, session: FlaskSession, response: Response, cookies: dict[str, str]) -> None:
+    def _expires(self, app: Any, session: FlaskWebSession) -> datetime | None:
+        return self.get_expiration_time(app, cast(Any, session))  # which only asks whether it is `permanent`
+
+    def _set_cookies(self, app: Any, session: FlaskWebSession, response: Response, cookies: dict[str, str]) -> None:
         if not cookies:
             return
-        expires = self.get_expiration_time(app, session)
+        expires = self._expires(app, session)
         until = None if expires is None else expires.replace(microsecond=0)
         settings = (
             self.get_cookie_httponly(app),

@@ -37,7 +37,7 @@ from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.web import asgi
 from gossipsess.web.adapter import UNLIMITED_S
-from gossipsess.web.starlette import StarletteSession
+from gossipsess.web.starlette import DictFacade, DictWebSession
 
 
 class Unavailable(SessionUnavailable, ServiceUnavailableException, WebSocketException):
@@ -53,8 +53,14 @@ class Unavailable(SessionUnavailable, ServiceUnavailableException, WebSocketExce
         self.code = asgi.TRY_AGAIN_LATER
 
 
-class LitestarSession(StarletteSession):
-    """A `WebSession` that is a dict too."""
+class LitestarSession(DictFacade):
+    """What `request.session` is."""
+
+
+class LitestarWebSession(DictWebSession):
+    """A `WebSession` that Litestar's applications get as a `LitestarSession`, and whose refusals Litestar answers."""
+
+    facade_class = LitestarSession
 
     def _changing(self, how: str) -> None:
         try:
@@ -196,10 +202,11 @@ class GossipSessionConfig(ServerSideSessionConfig, InitPlugin):
             domain=self.domain,
             same_site=self.samesite,
             secure=self.secure,
-            session_class=LitestarSession,
+            session_class=LitestarWebSession,
             login_keys=self.login_keys,
             idle_timeout_s=self.max_age,
             absolute_timeout_s=UNLIMITED_S,
+            rolls=True,
         )
 
     def around(self, app: ASGIApp) -> ASGIApp:
@@ -231,7 +238,7 @@ def _settling(app: ASGIApp) -> ASGIApp:
     async def settled(scope: Scope, receive: Receive, send: Send) -> None:
         session = scope["session"]
         assert isinstance(session, LitestarSession), "the middleware has just opened it"
-        ASGIConnection[Any, Any, Any, Any](scope)._connection_state.session_id = session.id
+        ASGIConnection[Any, Any, Any, Any](scope)._connection_state.session_id = session.gossipsess.id
 
         failed: Exception | None = None
 
@@ -240,7 +247,7 @@ def _settling(app: ASGIApp) -> ASGIApp:
             try:
                 if message["type"] in ("http.response.start", "websocket.accept"):
                     _take_over(session, scope)
-                    session.accessed = True  # the encoder may have read it
+                    session.gossipsess.accessed = True  # the encoder may have read it
                 await send(message)
             except Exception as error:
                 failed = error
@@ -264,7 +271,7 @@ def _take_over(session: LitestarSession, scope: Scope) -> None:
     if assigned is session:
         return
     if assigned is Empty or assigned is None:
-        if not session.is_empty:
+        if not session.gossipsess.is_empty:
             session.clear()
         return
     if not isinstance(assigned, dict):  # a dataclass, say; Litestar keeps its JSON

@@ -34,7 +34,7 @@ from gossipsess.store import SessionStore
 from gossipsess.waiting import in_thread, on_asyncio, steps_on_any_loop
 from gossipsess.web.adapter import UNLIMITED_S, NodeSessions
 from gossipsess.web.asgi import TRY_AGAIN_LATER
-from gossipsess.web.flask_like import FlaskLikeInterface, FlaskSession, UnavailableSession, unavailable
+from gossipsess.web.flask_like import FlaskLikeInterface, FlaskSession, FlaskWebSession, UnavailableSession, unavailable
 
 _SESSION: Final = "gossipsess.session"  # key in the scope of a request or websocket
 _METHODS_TAKE_CONTEXT: Final = "ctx" in signature(Quart.handle_http_exception).parameters
@@ -91,7 +91,7 @@ class GossipSessions:
         adopt: bool | None = None,
     ) -> None:
         self._sessions = NodeSessions(
-            QuartSession,
+            QuartWebSession,
             config,
             node,
             on_unavailable,
@@ -134,8 +134,8 @@ class GossipSessions:
         _ = await on_asyncio(in_thread(self._sessions.stop))
 
 
-class QuartSession(FlaskSession):
-    """What `quart.session` is.
+class QuartWebSession(FlaskWebSession):
+    """A `WebSession` that applications get as a `FlaskSession`, which is what `quart.session` is.
 
     Attributes:
         was_accessed: the application had read or written it when the response was made; None: there is none yet.
@@ -153,9 +153,9 @@ class GossipSessionInterface(FlaskLikeInterface, SessionInterface):  # type: ign
         """Return the session that the request's cookies name, or a new one."""
         opened = await self._opened(app, request)
         cast("dict[str, Any]", request.scope)[_SESSION] = opened
-        return opened
+        return opened.for_application() if isinstance(opened, FlaskWebSession) else opened
 
-    async def _opened(self, app: Quart, request: BaseRequestWebsocket) -> FlaskSession | UnavailableSession:
+    async def _opened(self, app: Quart, request: BaseRequestWebsocket) -> FlaskWebSession | UnavailableSession:
         store = await _store(self.sessions)
         try:
             return await steps_on_any_loop(self.opening(app, store, request, request.headers.getlist("Cookie")))
@@ -163,7 +163,7 @@ class GossipSessionInterface(FlaskLikeInterface, SessionInterface):  # type: ign
             stand_in = self.sessions.stand_in(store)
             if stand_in is None:
                 return UnavailableSession()
-            assert isinstance(stand_in, FlaskSession), "the store was made for this class"
+            assert isinstance(stand_in, FlaskWebSession), "the store was made for this class"
             return stand_in
 
     async def save_session(  # type: ignore[override]
@@ -177,17 +177,17 @@ class GossipSessionInterface(FlaskLikeInterface, SessionInterface):  # type: ign
         """
         assert isinstance(session, FlaskSession), "opened by this interface"
         if response is None or _is_accepted():
-            await self.save_late(app, session)
+            await self.save_late(app, session.gossipsess)
             return
         try:
-            await self.save(app, session, response)
+            await self.save(app, session.gossipsess, response)
         except MemoryFull:
             # To raise here would make it a 500.
             _become_unavailable(response)
 
-    async def save(self, app: Quart, session: FlaskSession, response: SansIOResponse) -> None:
+    async def save(self, app: Quart, session: FlaskWebSession, response: SansIOResponse) -> None:
         """Do as `save_session`, and raise `MemoryFull` too."""
-        if isinstance(session, QuartSession) and session.was_accessed is not None:
+        if isinstance(session, QuartWebSession) and session.was_accessed is not None:
             session.accessed = session.was_accessed
         self.tell_caches(session, response)
         if session.unavailable or session.refused:
@@ -199,7 +199,7 @@ class GossipSessionInterface(FlaskLikeInterface, SessionInterface):  # type: ign
         else:
             self.set_cookies(app, session, response, saving, await on_asyncio(saving.outcome))
 
-    async def save_late(self, app: Quart, session: FlaskSession) -> None:
+    async def save_late(self, app: Quart, session: FlaskWebSession) -> None:
         """Store what was changed when no cookie can be set any more; nothing where the client has no id of it."""
         if session.unavailable or session.refused:
             return
@@ -238,7 +238,7 @@ async def _cookies_of_accept() -> list[tuple[str, str]]:
     if not has_websocket_context():
         return []  # accepted by a task that has nothing of its request
     interface, opened = current_app.session_interface, _opened()
-    if not (isinstance(interface, GossipSessionInterface) and isinstance(opened, FlaskSession)):
+    if not (isinstance(interface, GossipSessionInterface) and isinstance(opened, FlaskWebSession)):
         return []
     response = Response()  # carries the cookies from there to here
     await interface.save(_app(), opened, response)
@@ -270,7 +270,7 @@ async def _refuse_if_unavailable() -> None:
 
 async def _note_access(response: Any) -> Any:
     opened = _opened()
-    if isinstance(opened, QuartSession):
+    if isinstance(opened, QuartWebSession):
         opened.was_accessed = opened.accessed
     return response
 
@@ -278,7 +278,7 @@ async def _note_access(response: Any) -> Any:
 async def _save_if_cancelled(error: BaseException | None) -> None:
     """Save what a websocket's handler left; nothing where it came to its end and all is saved."""
     interface, opened = current_app.session_interface, _opened()
-    if not (isinstance(interface, GossipSessionInterface) and isinstance(opened, FlaskSession)):
+    if not (isinstance(interface, GossipSessionInterface) and isinstance(opened, FlaskWebSession)):
         return
     app = _app()
     try:
@@ -316,10 +316,10 @@ async def _refuse_late_change(app: Any, handle_exception: Callable[..., Awaitabl
     return await app.finalize_request(*context, answer, from_error_handler=True)
 
 
-def _changed_stand_in(error: Exception) -> FlaskSession | None:
+def _changed_stand_in(error: Exception) -> FlaskWebSession | None:
     """Return the session of the request or websocket if that is a stand-in, whose change raised this."""
     opened = _opened()
-    if isinstance(error, SessionUnavailable) and isinstance(opened, FlaskSession) and opened.unavailable:
+    if isinstance(error, SessionUnavailable) and isinstance(opened, FlaskWebSession) and opened.unavailable:
         return opened
     return None
 

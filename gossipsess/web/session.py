@@ -10,6 +10,7 @@
 # Dropped in silence, a login would be lost that its user saw succeed, and a logout that its user relies on.
 # Not here: the move itself (store.py), and the cookies that follow from it (adapter.py).
 
+from collections.abc import MutableMapping
 from typing import Any, ClassVar, Final
 
 from gossipsess.config import LOGIN_KEYS
@@ -17,7 +18,7 @@ from gossipsess.errors import SessionUnavailable
 from gossipsess.model.revocation import USER_CHARACTERS_MAX
 from gossipsess.session import Session
 
-_NO_DEFAULT: Final[Any] = object()
+NO_DEFAULT: Final[Any] = object()
 
 
 class WebSession(Session):
@@ -34,6 +35,10 @@ class WebSession(Session):
     unavailable = False
     adopted = False
     _asked_to_rotate = False  # stays set: at most one save of a request may rotate
+
+    def for_application(self) -> MutableMapping[str, Any]:
+        """Return what the application gets: the session itself, or what a framework's adapter puts before it."""
+        return self
 
     def rotate(self) -> None:
         """Give the session a new id when this request's changes are saved; its data stays, the old id ends.
@@ -57,10 +62,10 @@ class WebSession(Session):
             left = [user_text(self[name]) for name in self.login_keys if name in self]
             self.user = left[0] if left else None
 
-    def pop(self, key: str, /, default: Any = _NO_DEFAULT) -> Any:
+    def pop(self, key: str, /, default: Any = NO_DEFAULT) -> Any:
         """Remove a key and return its value, as a dict does."""
         self._changing(f"session.pop({key!r})")  # for the stand-in too, where the key is not found
-        return super().pop(key) if default is _NO_DEFAULT else super().pop(key, default)
+        return super().pop(key) if default is NO_DEFAULT else super().pop(key, default)
 
     def _changing(self, how: str) -> None:
         if self.unavailable:

@@ -2,11 +2,15 @@
 #
 # The arguments and the looks of the cookie are Starlette's own; only the import line changes. Applications use
 # `request.session` as the dict that Starlette says it is: they hand it to json.dumps or ask isinstance(..., dict).
-# So the session is one, filled when it is loaded. Starlette's own cookies, which hold the data, become sessions.
+# So what they get is one, filled when the session is loaded, and kept like it. Starlette's own cookies, which hold the
+# data, become sessions.
 # Not here: all the rest (asgi.py). Starlette itself is not imported.
 
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
+from weakref import ref
 
 from gossipsess.config import Config, OnUnavailable
 from gossipsess.model.record import Record
@@ -17,44 +21,78 @@ from gossipsess.web import asgi
 from gossipsess.web.adapter import LEAST_IDLE_S, UNLIMITED_S
 from gossipsess.web.adoption import Base64Json
 from gossipsess.web.cookie import SameSite
-from gossipsess.web.session import WebSession
+from gossipsess.web.facade import Facade, NotingFacade
+from gossipsess.web.session import NO_DEFAULT, WebSession
 
 FOREVER_IDLE_S: Final = 31 * 24 * 3600
 """Where the cookie lasts as long as the browser is open: what nobody used for a month is not kept for ever."""
 
 
-class StarletteSession(WebSession, dict[str, Any]):  # type: ignore[misc]  # `|` gives a dict, as both say
-    """A `WebSession` that is a dict too."""
+class DictFacade(Facade, dict[str, Any]):  # type: ignore[misc]  # `|` gives a dict, as both say
+    """A facade that is a dict too; `DictWebSession` keeps what is in the dict."""
 
-    def __init__(self, session_id: str, record: Record, **rest: Any) -> None:
-        super().__init__(session_id, record, **rest)
-        dict.update(self, self._decoded())
+    def __init__(self, session: "DictWebSession") -> None:
+        super().__init__(session)
+        dict.update(self, session._decoded())
+
+
+class StarletteSession(DictFacade, NotingFacade):  # type: ignore[misc]  # as above
+    """What `request.session` is."""
+
+    def mark_accessed(self) -> None:
+        """Called by `request.session`."""
+        self.accessed = True
+
+    def mark_modified(self) -> None:
+        """Starlette's own note a change by this; ours is noticed anyway."""
+        self.accessed = True
+
+
+class DictWebSession(WebSession):
+    """A `WebSession` whose values the application has in a dict."""
+
+    facade_class: ClassVar[type[DictFacade]] = DictFacade
+    _shown: Callable[[], DictFacade | None] = staticmethod(lambda: None)  # weak: a cycle would be freed late
+
+    def for_application(self) -> DictFacade:
+        """Return the dict."""
+        shown = self.facade_class(self)
+        self._shown = ref(shown)
+        return shown
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
-        dict.__setitem__(self, key, self[key])
+        shown = self._shown()
+        if shown is not None:
+            dict.__setitem__(shown, key, self[key])
 
     def __delitem__(self, key: str) -> None:
         super().__delitem__(key)
-        dict.pop(self, key, None)  # one that cannot be read is not in there
+        shown = self._shown()
+        if shown is not None:
+            dict.pop(shown, key, None)  # one that cannot be read is not in there
 
-    def pop(self, key: str, /, *default: Any) -> Any:
+    def pop(self, key: str, /, default: Any = NO_DEFAULT) -> Any:
         """Remove a key and return its value, as a dict does. One that is not there leaves `accessed` as it is."""
         used = self.accessed
         used = key in self or used  # asking counts as use, too
         try:
-            return super().pop(key, *default)
+            return super().pop(key, default)
         finally:
             self.accessed = used  # `request.session` has said already that the session is in use
 
     def ended(self, record: Record) -> None:
         """Become empty: the session is no more."""
         super().ended(record)
-        dict.clear(self)
+        shown = self._shown()
+        if shown is not None:
+            dict.clear(shown)
 
-    def mark_accessed(self) -> None:
-        """Called by `request.session`."""
-        self.accessed = True
+
+class StarletteWebSession(DictWebSession):
+    """A `WebSession` that Starlette's applications get as a `StarletteSession`."""
+
+    facade_class = StarletteSession
 
 
 class SessionMiddleware(asgi.SessionMiddleware):
@@ -64,9 +102,9 @@ class SessionMiddleware(asgi.SessionMiddleware):
         secret_key: Starlette's own cookies that it has signed are adopted (`adopt`). Ours carry an id and no data, so
             there is nothing to sign. (What nodes share is `Config.secret`.)
         session_cookie: name of the id cookie; the version token's is ``<session_cookie>-v``.
-        max_age: seconds that a browser keeps the cookies, and that a session lives after it was last written; None:
-            until the browser closes, and here for 31 days without use. The idle and absolute timeouts of `Config`,
-            where they are set, end a session sooner.
+        max_age: seconds that a browser keeps the cookies, and that a session lives after it was last written (with a
+            Starlette before 1.0, as its own sessions: last used); None: until the browser closes, and here for 31 days
+            without use. The idle and absolute timeouts of `Config`, where they are set, end a session sooner.
         path, same_site, https_only, domain, partitioned: as Starlette's.
         config: the node's settings; None: those of the environment.
         node: a node to use instead of this process's own.
@@ -110,10 +148,11 @@ class SessionMiddleware(asgi.SessionMiddleware):
             same_site=same_site,
             secure=https_only,
             partitioned=partitioned,
-            session_class=StarletteSession,
+            session_class=StarletteWebSession,
             login_keys=login_keys,
             idle_timeout_s=FOREVER_IDLE_S if max_age is None else max(LEAST_IDLE_S, max_age),
             absolute_timeout_s=UNLIMITED_S,
+            rolls=_rolls(),
             former=Base64Json(secret_key) if secret_key and find_spec("itsdangerous") else None,
             adopt=adopt,
         )
@@ -125,6 +164,14 @@ class HasScope(Protocol):
     @property
     def scope(self) -> asgi.Scope:
         """The ASGI scope of the connection."""
+
+
+def _rolls() -> bool:
+    """Say whether Starlette's own sessions are prolonged by every response: before 1.0 they are."""
+    try:
+        return int(version("starlette").partition(".")[0]) < 1
+    except PackageNotFoundError:
+        return False
 
 
 async def revoke(request: HasScope, user: object, confirm: Confirm | None = None) -> Revoked:

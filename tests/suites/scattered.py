@@ -62,8 +62,10 @@ class ScatteredStore(SessionStore):
     def mark(self, name: bytes) -> Session | Future[Session | None] | None:
         return self._any().mark(name)
 
-    def adopt(self, session: Session, name: bytes, signed_at: float) -> Outcome | Future[Outcome]:
-        return self._any().adopt(session, name, signed_at)
+    def adopt(
+        self, session: Session, name: bytes, signed_at: float, created_at: float | None = None
+    ) -> Outcome | Future[Outcome]:
+        return self._any().adopt(session, name, signed_at, created_at)
 
     def put_mark(self, name: bytes, signed_at: float, ends_at: float) -> Outcome | Future[Outcome]:
         return self._any().put_mark(name, signed_at, ends_at)

@@ -8,21 +8,21 @@ import swap
 from starlette.middleware import sessions
 
 from gossipsess.waiting import blocking
-from gossipsess.web.starlette import SessionMiddleware, StarletteSession
+from gossipsess.web.starlette import SessionMiddleware, StarletteWebSession
 
 _running = ExitStack()
 
 
 def pytest_configure() -> None:
     node = swap.nodes(_running)
-    store = node.new_store(StarletteSession)
+    store = node.new_store(StarletteWebSession)
 
     def stored(values: dict[str, Any]) -> Any:
         """Return what a request has whose session holds these values."""
         session = store.create()
         session.update(values)
         blocking(store.commit(session))
-        return blocking(store.load(session.cookie))
+        return blocking(store.load(session.cookie)).for_application()
 
     # Before the tests import them from there.
     sessions.SessionMiddleware = partial(SessionMiddleware, node=node)  # type: ignore[assignment, misc]

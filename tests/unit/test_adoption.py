@@ -1,5 +1,7 @@
 """Sessions that clients have kept themselves until now, taken in by one node or by several at once."""
 
+import asyncio
+
 import pytest
 
 from gossipsess import Confirmed, Gone
@@ -12,6 +14,11 @@ from gossipsess.protocol.effects import Notify, Send
 from gossipsess.protocol.events import Tick, Watch
 from gossipsess.protocol.memory import MIB
 from gossipsess.service import lone_node
+from gossipsess.store import SessionStore
+from gossipsess.tokens import Tokens
+from gossipsess.waiting import steps_on_any_loop
+from gossipsess.web.adoption import Former, adoption
+from gossipsess.web.session import WebSession
 from tests.unit.cluster import FIVE, Cluster
 from tests.unit.machines import ALICE, BOB, EPOCH_MS, Clocked, exchange
 
@@ -202,3 +209,26 @@ def test_nodes_that_hold_nothing_of_it_adopt_one_cookie_at_once():
     found = cluster[first].store.load(session_id)  # what the next request with the cookie does first
     cluster.carry()
     assert dict(found.result(0)) == {"cart": ["cart"], "seen": ["seen"]}
+
+
+def test_a_request_that_is_cancelled_while_it_adopts_leaves_the_mark_all_the_same(pair):
+    """Who has a copy of the cookie would else close the connection at the right moment, and be back after a logout."""
+    one, other = pair
+    store = SessionStore(one.node, Tokens((b"key",)), session_class=WebSession)
+    former = Former(NAME, round(SIGNED_AT), round(SIGNED_AT + DAYS_S), {"cart": ["book"]})
+    sid = sid_of(store.create(NAME).id)
+
+    async def scenario() -> None:
+        asking = asyncio.create_task(steps_on_any_loop(adoption(store, former)))
+        while sid not in one.node.records:
+            await asyncio.sleep(0)
+            exchange(one, other)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    asyncio.run(scenario())
+    assert store.mark(NAME) is None, "the other node has not confirmed the session yet"
+    settle(one, other)
+    settle(one, other)
+    assert all(mark_sid(NAME) in here.node.records for here in pair)

@@ -4,7 +4,7 @@ import asyncio
 from importlib import import_module
 
 import pytest
-from django.contrib.sessions.models import Session
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.test import AsyncClient, Client, override_settings
@@ -15,6 +15,7 @@ from tests.unit import django_project
 from tests.unit.django_project import engine, live, served_by
 from tests.unit.web_support import TestUser
 
+Session = apps.get_model("sessions", "Session")
 ENGINES = [
     f"django.contrib.sessions.backends.{name}" for name in ("db", "cache", "cached_db", "file", "signed_cookies")
 ]
@@ -184,3 +185,16 @@ def test_a_session_keeps_the_time_that_set_expiry_gave_it(node):
         response = client.get("/view")
     assert response.cookies["sessionid"]["max-age"] == 3600
     assert django_project.settings.SESSION_COOKIE_AGE > 3600
+
+
+@pytest.mark.parametrize("middleware", ["gossipsess.web.django.SessionMiddleware", ENGINE_ALONE])
+def test_an_absolute_timeout_counts_from_the_adoption(middleware):
+    """Of when it began the engine says nothing; counted from a day ago, twelve hours would be over at once."""
+    former = "django.contrib.sessions.backends.cache"
+    client = client_of(former, cart=["book"])
+    limited = lone_node(Config(discovery="none", absolute_timeout_s=12 * 3600))
+    with served_by(limited), override_settings(GOSSIPSESS_ADOPT=former, MIDDLEWARE=[middleware]):
+        client.get("/view")
+        assert [client.get("/append").content for _ in range(2)] == [b"2", b"3"]
+        limited.node.replica.sessions.clock.offset_ms += (12 * 3600 + 10) * 1000
+        assert client.get("/view").json() == {}

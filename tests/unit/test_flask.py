@@ -234,6 +234,8 @@ def test_the_cookie_of_a_permanent_session_is_renewed_after_a_quarter_of_its_lif
         (None, {}, timedelta(days=30), timedelta(days=32)),
         (timedelta(hours=2), {}, timedelta(minutes=119), timedelta(minutes=122)),
         (None, {"idle_timeout_s": 3600}, timedelta(minutes=59), timedelta(minutes=62)),
+        (timedelta(hours=2), {"idle_timeout_s": 36000}, timedelta(minutes=119), timedelta(minutes=122)),
+        (timedelta(days=365_000), {}, timedelta(days=10_000), timedelta(days=12_000)),
         (None, {"absolute_timeout_s": 3600}, timedelta(minutes=59), timedelta(minutes=61)),
     ],
 )

@@ -243,6 +243,20 @@ def test_a_session_lives_as_long_as_litestars_unless_the_settings_say_otherwise(
         assert client.get("/view").json() == {}
 
 
+def test_who_only_reads_stays_logged_in_for_longer_than_max_age(node):
+    """Litestar's own writes and sets its cookie with every response: a login once a fortnight is none there."""
+    node.node.replica.sessions.clock.offset_ms -= 100_000  # what is written now was written 100 seconds ago
+    for max_age, renewed in ((90, {"session"}), (390, {"session"}), (410, set())):
+        client = client_of(node, max_age=max_age)
+        client.get("/append")
+        answer = client.get("/view")
+        assert answer.json() == {"cart": ["book"]}
+        assert set(set_cookies(answer)) == renewed
+        assert answer.headers.get("cache-control") == ("private" if renewed else None)
+        client.get("/clear")
+        assert not set_cookies(client.get("/view"))
+
+
 def test_of_two_requests_at_once_litestars_own_loses_one_and_ours_none(node):
     """Litestar's writes the whole session with every response, also with one that has changed nothing."""
     apps = {

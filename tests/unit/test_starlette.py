@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from gossipsess.config import Config
 from gossipsess.errors import ConfigError, UnreplicableValue
 from gossipsess.service import lone_node
-from gossipsess.web.starlette import SessionMiddleware, StarletteSession
+from gossipsess.web.starlette import SessionMiddleware, StarletteWebSession
 from tests.unit.web_support import TestUser, fill, set_cookies
 
 
@@ -193,8 +193,9 @@ def test_a_value_that_cannot_travel_inside_a_list_fails_its_request_and_changes_
 
 def test_the_session_is_a_dict_whichever_way_it_is_changed():
     """json.dumps reads a dict's own storage, so the storage has to follow every kind of change."""
-    store = lone_node().new_store(StarletteSession)
-    session = store.create()
+    store = lone_node().new_store(StarletteWebSession)
+    created = store.create()
+    session = created.for_application()
     session["a"] = 1
     session.update(b=2, c=3)
     session |= {"d": [4]}
@@ -207,13 +208,17 @@ def test_the_session_is_a_dict_whichever_way_it_is_changed():
     assert session == expected
     assert dict(dict.items(session)) == expected
     assert json.loads(json.dumps(session)) == expected
-    store.commit(session)
-    again = store.load(session.id)
+    session.gossipsess["g"] = 7
+    assert json.loads(json.dumps(session)) == expected | {"g": 7}
+    del session.gossipsess["g"]
+    store.commit(created)
+    loaded = store.load(created.id)
+    again = loaded.for_application()
     assert dict(dict.items(again)) == dict(again) == expected
     assert not again.modified
     again["d"].append(7)
     assert again.modified
-    store.invalidate(again)
+    store.invalidate(loaded)
     assert json.dumps(again) == "{}"
     assert not dict.items(again)
 
@@ -269,3 +274,24 @@ async def test_a_node_that_cannot_start_is_told_to_the_server_once():
     with pytest.raises(ConfigError):
         await SessionMiddleware(Starlette(), config=config)({"type": "lifespan"}, receive, send)
     assert sent == ["lifespan.startup.failed"]
+
+
+def test_who_only_reads_stays_logged_in_as_long_as_with_the_starlette_that_is_here():
+    """Before 1.0 its own set the cookie anew with every response, since then only with those that wrote."""
+    stock = TestClient(
+        Starlette(
+            routes=[Route("/put", lambda request: JSONResponse(request.session.update(a=1))), Route("/view", view)],
+            middleware=[Middleware(StarlettesOwn, secret_key="example")],
+        )
+    )
+    stock.get("/put")
+    rolls = bool(set_cookies(stock.get("/view")))
+    node = lone_node()
+    node.node.replica.sessions.clock.offset_ms -= 100_000  # what is written now was written 100 seconds ago
+    for max_age, there, renewed in ((90, rolls, rolls), (390, True, rolls), (410, True, False)):
+        client = client_of(node=node, max_age=max_age)
+        client.post("/update", json={"some": "data"})
+        answer = client.get("/view")
+        assert answer.json() == {"session": {"some": "data"} if there else {}}
+        assert set(set_cookies(answer)) == ({"session"} if renewed else set())
+        client.cookies.clear()

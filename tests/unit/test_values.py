@@ -20,9 +20,8 @@ import pytest
 from markupsafe import Markup
 
 from gossipsess.errors import DecodeError, SessionTooLarge, UnreadableValue, UnreplicableValue
-from gossipsess.web.starlette import StarletteSession
 from gossipsess.wire.values import DEPTH_MAX, VALUE_BYTES_MAX, decode_value, encode_value
-from tests.unit.test_session import session_with
+from tests.unit.test_session import session_over, session_with
 
 PATH = "session['user']"
 
@@ -290,8 +289,8 @@ def test_a_time_of_day_in_a_zone_unknown_here_hides_nothing_else_of_the_session(
     ZoneInfo.clear_cache()
     zoneinfo.reset_tzpath(to=[])
     try:
-        there = StarletteSession(session.id, session.record, created_at=0, accessed_at=0)
-        assert there["user"] == "kim"
+        there = session_over(session.record)
+        assert there._decoded() == {"user": "kim"}, "what Starlette's session is made of"
         with pytest.raises(UnreadableValue, match=r"session\['opens'\] .*'Europe/Berlin', which is not known here"):
             there["opens"]
         there.clear()

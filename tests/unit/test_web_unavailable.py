@@ -19,7 +19,7 @@ from gossipsess.service import lone_node
 from gossipsess.web.asgi import SessionMiddleware
 from gossipsess.web.flask import GossipSessions
 from gossipsess.web.starlette import SessionMiddleware as StarletteMiddleware
-from gossipsess.web.starlette import StarletteSession
+from gossipsess.web.starlette import StarletteWebSession
 from tests.unit.asgi_support import ID, append, client_of, socket_app
 from tests.unit.web_support import UNKNOWN_ID, node_flooded_with_fetches, node_that_misses_a_peer, set_cookies
 
@@ -85,7 +85,7 @@ def test_with_empty_the_application_runs_and_the_cookie_is_neither_set_nor_delet
         (lambda session: setattr(session, "user", "kim"), "session.user = ..."),
     ],
 )
-@pytest.mark.parametrize("session_class", [None, StarletteSession])
+@pytest.mark.parametrize("session_class", [None, StarletteWebSession])
 def test_whatever_would_change_an_unavailable_session_is_refused_by_what_was_written(node, change, text, session_class):
     """A login that is dropped in silence is lost, a logout that is dropped in silence leaves the thief logged in."""
     raised = []

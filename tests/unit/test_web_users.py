@@ -82,7 +82,7 @@ def test_the_login_keys_are_the_applications_to_say(by):
     @app.get("/put/<key>/<value>")
     def put(key, value):
         session[key] = value
-        return {"user": session.user}
+        return {"user": session.gossipsess.user}
 
     client = app.test_client()
 
@@ -116,7 +116,7 @@ def flask_app(node, **settings):
 
     @app.get("/who")
     def who():
-        return {"who": session.get("user_id"), "user": session.user}
+        return {"who": session.get("user_id"), "user": session.gossipsess.user}
 
     @app.get("/revoke/<user>")
     def revoke_all(user):

@@ -155,7 +155,7 @@ def back_home() -> Response:
 
 def view(request: Request) -> View:
     """Return what this replica shows of the request's session and of the cluster."""
-    own: Session = request.scope["session"]
+    own: Session = request.scope["session"].gossipsess
     stored = bool(own)
     return View(
         user=own.get("user"),
