@@ -17,6 +17,7 @@ from gossipsess.model.subkeys import MEMBER, NAME_CHARACTERS_MAX, Change
 from gossipsess.model.table import register, register_value
 from gossipsess.protocol.events import Changes, Dot
 from gossipsess.subkeys import SessionCounter, SessionSet
+from gossipsess.wire.value_standins import is_lazy_text
 from gossipsess.wire.values import as_read_here, decode_value, encode_value
 
 LIMIT_S_MAX: Final = 10**10
@@ -183,7 +184,7 @@ class Session(MutableMapping[str, Any]):
         encoded = encode_value(value, path)
         self._draft.assign(key, encoded, path)
         # Of a lazy text the str is kept, so that it stays what it was when it was assigned.
-        is_lazy = encoded[0] >> 5 == _TEXT and type(value) is not str
+        is_lazy = encoded[0] >> 5 == _TEXT and type(value) is not str and is_lazy_text(value)
         self._live[key] = decode_value(encoded) if is_lazy else value
 
     def __delitem__(self, key: str) -> None:

@@ -1,6 +1,9 @@
 # Stand-ins: objects of frameworks that applications put into sessions, and that stand for a plain value.
 #
-# In:    an object of a type that is not replicable.   Out: the str or dict that it stands for; None for all others.
+# In:    an object of a type that is not replicable.   Out: what it stands for; None for all others.
+# What JSON writes as its base is taken as its base, since frameworks' own sessions are JSON and applications rely on
+# it: enumerations of texts and numbers (`class Plan(str, Enum)`, Django's TextChoices), named tuples, the standard
+# library's dicts, and the multi-dicts of requests, of which the values count that indexing gives.
 # Lazy texts are those of `gettext_lazy` and its like: `flash(_("Saved"))` is in every translated application. The
 # text is told where it is stored, in the language of that request, as the frameworks' own JSON does; there it comes
 # back as the str that it was shown as. The tokens of OAuth clients are dicts with methods, and come back as dicts.
@@ -9,7 +12,9 @@
 # Looked up and not imported: an object can be one of these only where somebody has imported its module already.
 
 import sys
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator
+from enum import Enum
 from typing import Any, Final
 
 from gossipsess.wire.value_refusal import Refused
@@ -26,6 +31,13 @@ _DICTS: Final = (
     ("oauthlib.oauth2.rfc6749.tokens", "OAuth2Token"),
 )
 
+_MULTI_DICTS: Final = (
+    ("werkzeug.datastructures", "MultiDict"),
+    ("django.utils.datastructures", "MultiValueDict"),
+)
+_STANDARD_DICTS: Final = (OrderedDict, defaultdict, Counter)
+
+_attributes_of = type.__dict__["__dict__"].__get__
 _bases_of = type.__dict__["__mro__"].__get__  # a metaclass may have its own idea of `__mro__`
 
 
@@ -34,7 +46,7 @@ def is_lazy_text(value: object) -> bool:
     return _is_one(value, _LAZY_TEXTS)
 
 
-def stood_for(value: Any) -> str | dict[Any, Any] | None:
+def stood_for(value: Any) -> object | None:
     """Return the plain value for which an object stands; None where it is no stand-in.
 
     Raises:
@@ -46,7 +58,14 @@ def stood_for(value: Any) -> str | dict[Any, Any] | None:
         except Exception as error:
             problem = f"is a lazy text that cannot be told here ({type(error).__name__})"
             raise Refused(value, problem, "Store the text: str(value), within a request.") from error
-    return dict.copy(value) if _is_one(value, _DICTS) else None
+    kind = type(value)
+    if issubclass(kind, Enum):
+        return str.__str__(value) if issubclass(kind, str) else int.__int__(value) if issubclass(kind, int) else None
+    if issubclass(kind, tuple):
+        return tuple(tuple.__iter__(value)) if type(_attributes_of(kind).get("_fields")) is tuple else None
+    if any(kind is known for known in _STANDARD_DICTS) or _is_one(value, _DICTS):
+        return {key: dict.__getitem__(value, key) for key in dict.__iter__(value)}
+    return dict(value.items()) if _is_one(value, _MULTI_DICTS) else None
 
 
 def _is_one(value: object, table: tuple[tuple[str, str], ...]) -> bool:

@@ -47,8 +47,8 @@ def encode_value(value: object, path: str) -> bytes:
 
     Replicable are None, bool, int, float, str, bytes, list, tuple, dict, set, frozenset, datetime, date,
     time, timedelta, Decimal, UUID, markupsafe.Markup, Django's SafeString and the types given to `register_type`,
-    but nothing derived from them. Of a datetime's zone the UTC offset is kept, and a ZoneInfo's key. A lazy text
-    becomes the str for which it stands now.
+    but nothing derived from them, save what value_standins.py lists. Of a datetime's zone the UTC offset is kept, and
+    a ZoneInfo's key. A lazy text becomes the str for which it stands now.
 
     `path` is where the value is assigned, as Python writes it: ``session['user']``.
 

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections import Counter, OrderedDict, defaultdict, namedtuple
+from enum import Enum, IntEnum, IntFlag, StrEnum
 from typing import Any
 
 import pytest
@@ -15,6 +17,11 @@ PATH = "session['user']"
 
 def again(value: object) -> Any:
     return decode_value(encode_value(value, PATH))
+
+
+def exactly(value: object) -> str:
+    """Return what tells values of equal contents and other types apart."""
+    return f"{type(value)} {value!r}"
 
 
 def lazy_of(module: str, said: list[str]) -> Any:
@@ -141,6 +148,48 @@ def test_looking_whether_something_is_lazy_runs_none_of_its_code():
 
     assert not is_lazy_text(LazyString())
     assert stood_for(LazyString()) is None
+
+
+Point = namedtuple("Point", "x y")
+Plan = Enum("Plan", {"PAID": "paid"}, type=str)
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        (Plan.PAID, "paid"),
+        (StrEnum("Day", ["MON"]).MON, "mon"),
+        (IntEnum("Level", ["LOW"]).LOW, 1),
+        (IntFlag("Right", ["READ", "WRITE"])(3), 3),
+        (Point(1, [2]), (1, [2])),
+        (OrderedDict(b=1, a=2), {"b": 1, "a": 2}),
+        (defaultdict(list, a=[1]), {"a": [1]}),
+        (Counter("aab"), {"a": 2, "b": 1}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_json_writes_as_its_base_is_stored_as_its_base(value, stored):
+    """The sessions of frameworks are JSON: an application whose session held it would answer 500 with ours."""
+    assert exactly(again(value)) == exactly(stored)
+    assert exactly(again({"deep": [value]})) == exactly({"deep": [stored]})
+    session = session_with()
+    session["v"] = value
+    assert session["v"] is value, "this request goes on with its own object"
+    assert changed(session) == {"v": encode_value(stored, PATH)}
+
+
+def test_enumerations_are_keys_and_members_as_their_base_is():
+    """They are equal to it, so that none is lost."""
+    assert again({Plan.PAID: {Plan.PAID}}) == {"paid": {"paid"}}
+
+
+def test_the_multi_dicts_of_requests_are_stored_as_indexing_reads_them():
+    """`session["filters"] = request.args`, and `request.GET` in Django: JSON wrote those values."""
+    werkzeug = pytest.importorskip("werkzeug.datastructures")
+    django = pytest.importorskip("django.utils.datastructures")
+    args = werkzeug.ImmutableMultiDict([("q", "1"), ("q", "2")])
+    get = django.MultiValueDict({"q": ["1", "2"]})
+    assert (exactly(again(args)), exactly(again(get))) == (exactly({"q": args["q"]}), exactly({"q": get["q"]}))
 
 
 @pytest.mark.parametrize("module", ["django.utils.functional", "werkzeug.local"])
