@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gossipsess.auto.hooks import numbers
 from gossipsess.boot import started
 from gossipsess.cli.run import BOOT, environ_of
 from gossipsess.zero_code import TOOLS, asked
+
+from .auto_support import numbers
 
 ROOT = Path(BOOT).parents[2]
 PYTHON = getattr(sys, "_base_executable", sys.executable)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from gossipsess.auto.finder import AfterImport
+from .auto_support import AfterImport
 
 NAME = "hooked_module"
 
@@ -110,3 +110,8 @@ def test_two_finders_that_ask_all_others_do_not_ask_each_other_for_ever(hooked, 
     monkeypatch.setattr(sys, "meta_path", [other, *sys.meta_path] if first else [sys.meta_path[0], other, *rest])
     importlib.import_module(NAME)
     assert len(hooked) == 1
+
+
+def test_these_tests_leave_the_frameworks_as_they_are():
+    """Those of the adapters compare with the frameworks' own sessions, in this very process."""
+    assert not [finder for finder in sys.meta_path if isinstance(finder, AfterImport)]
