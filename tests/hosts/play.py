@@ -84,6 +84,8 @@ class Browser:
             connection.request("GET", path, headers={"Cookie": cookies, "Connection": "close"})
             response = connection.getresponse()
             body = response.read()
+            if not body and response.headers["content-length"] is None:
+                raise http.client.IncompleteRead(body)  # a reloader has ended the process amid its headers
             for line in response.headers.get_all("set-cookie") or ():
                 self._cookies.update({name: morsel.value for name, morsel in SimpleCookie(line).items()})
             if response.status != 200:
