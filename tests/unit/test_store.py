@@ -414,6 +414,18 @@ def test_a_limit_that_did_not_change_does_not_travel(lone):
     assert not again.modified
 
 
+def test_of_two_limits_the_last_counts_also_where_it_is_the_stored_one(lone):
+    """A view sets one, and thinks better of it."""
+    session = lone.store.create()
+    session["user"] = "kim"
+    session.limit(idle_s=30)
+    lone.store.commit(session)
+    again = lone.store.load(session.id)
+    again.limit(idle_s=60)
+    again.limit(idle_s=30)
+    assert not again.modified
+
+
 @pytest.mark.parametrize("seconds", [-1, 1e11, float("nan"), float("inf")])
 def test_a_limit_that_is_none_is_refused(lone, seconds):
     """Eight bytes carry it; and an endless session would fill the memory."""
