@@ -32,7 +32,8 @@ class Session(MutableMapping[str, Any]):
 
     Attributes:
         id: 32 characters base36; changes when the session rotates.
-        created_at, accessed_at: Unix time, seconds. `accessed_at` is coarse, and is the last use before this one.
+        created_at: Unix time, seconds.
+        accessed_at: Unix time, seconds; coarse, and the last use before this one.
         is_new: nothing of it has been stored yet.
         stale: a write that the client's version token names was not found in time, and what is here is older; or this
             node is no holder of the session, and no holder could say in time whether its copy is the newest.
@@ -44,32 +45,43 @@ class Session(MutableMapping[str, Any]):
     # Most requests leave these as they are, and do not pay for setting them.
     accessed = False
     _new_user: tuple[str | None] | None = None  # None: not changed by this request
+    _created_at: float | None = None  # None: as the record says
+    _unmet: tuple[Dot, ...] = ()
+    _stale = False
 
     def __init__(
         self,
         session_id: str,
         record: Record,
-        *,
-        created_at: float,
         accessed_at: float,
         token: str = "",
+        *,
+        created_at: float | None = None,
         unmet: tuple[Dot, ...] = (),
         stale: bool = False,
     ) -> None:
         self.id = session_id
-        self.created_at = created_at
         self.accessed_at = accessed_at
         self.token = token
         self._draft = Draft(record)
-        self._unmet = unmet
-        self._stale = stale or bool(unmet)
         self._live: dict[str, Any] = {}  # values decoded or assigned by this request
         self._limits: dict[str, bytes] = {}  # registers set by this request
+        if created_at is not None:
+            self._created_at = created_at
+        if unmet or stale:
+            self._unmet, self._stale = unmet, True
 
     @property
     def sid(self) -> str:
         """The one-way hash of the id under which the session is replicated, 32 hexadecimal digits; safe to log."""
         return self.record.sid.hex()
+
+    @property
+    def created_at(self) -> float:
+        """When it was created, Unix time, seconds."""
+        if self._created_at is None:
+            self._created_at = register(self.record, CREATED) / 1000
+        return self._created_at
 
     @property
     def is_new(self) -> bool:
@@ -162,6 +174,17 @@ class Session(MutableMapping[str, Any]):
         return bool(self._draft.assigned or self._draft.added or self._new_user or self._limits)
 
     @property
+    def is_untouched(self) -> bool:
+        """This request has changed nothing, nor read what it could have changed in place: `changes` would be empty."""
+        draft = self._draft
+        if draft.assigned or draft.added or self._new_user or self._limits:
+            return False
+        for value in self._live.values():
+            if type(value) not in _UNCHANGEABLE:
+                return False
+        return True
+
+    @property
     def cookie(self) -> str:
         """Id and version token in one opaque string, for `load`."""
         return f"{self.id}.{self.token}" if self.token else self.id
@@ -173,7 +196,11 @@ class Session(MutableMapping[str, Any]):
         encoded = self._draft.get(key)
         if encoded is None or key[:1] == RESERVED:
             raise KeyError(key)
-        value = self._live[key] = decode_value(encoded, f"session[{key!r}]")
+        try:
+            value = decode_value(encoded)
+        except UnreadableValue:
+            value = decode_value(encoded, f"session[{key!r}]")  # once more, to say which
+        self._live[key] = value
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -265,7 +292,7 @@ class Session(MutableMapping[str, Any]):
             (user,) = self._new_user
             changed[USER] = None if user is None else user_value(user)
         grown_by = 0
-        draft, entries = self._draft, self.record.entries
+        draft, entries = self._draft, self._draft.record.entries
         for key, encoded in draft.assigned.items():
             entry = entries.get(key)
             if entry is None or entry.value != encoded:
@@ -282,7 +309,8 @@ class Session(MutableMapping[str, Any]):
             grown_by += draft.growth(key, encoded)
             if grown_by > 0:
                 draft.check_growth(grown_by, path)
-        changed.update(draft.additions())
+        if draft.added:
+            changed.update(draft.additions())
         if self._limits and (changed or entries):  # by themselves they make no session
             for key, number in self._limits.items():
                 entry = entries.get(key)
@@ -334,6 +362,7 @@ class Session(MutableMapping[str, Any]):
 
     def ended(self, record: Record) -> None:
         """Become empty: the session is no more."""
+        self._created_at = self.created_at  # the record will say it no longer
         self._draft.restart(record)
         self._live.clear()
         self._limits.clear()
@@ -420,8 +449,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def created_at(record: Record) -> float:
-    """Return when a session was created, Unix time in seconds."""
-    return register(record, CREATED) / 1000

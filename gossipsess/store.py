@@ -34,7 +34,7 @@ from gossipsess.protocol.events import (
 )
 from gossipsess.protocol.outcomes import Confirmed, Found, Gone, Outcome, Revoked
 from gossipsess.protocol.sessions import Written
-from gossipsess.session import Session, check_user, created_at
+from gossipsess.session import Session, check_user
 from gossipsess.tokens import Tokens
 
 IDLE_TIMEOUT_S: Final = 30 * 60.0
@@ -63,6 +63,9 @@ class SessionStore:
         session_class: type[Session] = Session,
     ) -> None:
         self._node = node
+        sessions = node.replica.sessions
+        self._table, self._records, self._clock = sessions.table, node.records, sessions.clock
+        self._is_current = sessions.is_current
         self._tokens = tokens
         self._confirm: Confirm = confirm
         self._idle_ms = round(idle_timeout_s * 1000)
@@ -88,9 +91,15 @@ class SessionStore:
         asked, for at most 150 ms; it may raise `SessionUnavailable`, or give a session that is `stale`.
         """
         name, _, token = cookie.partition(".")
-        if not is_session_id(name):
-            return None
+        return self.load_named(name, token) if is_session_id(name) else None
+
+    def load_named(self, name: str, token: str) -> Session | Future[Session | None] | None:
+        """Return the same for an id of which the caller knows that it has the form of one, and a token or ""."""
         return self._load(name, sid_of(name), token)
+
+    def held(self, name: str, token: str) -> Session | None:
+        """Return the same where that is at once known to be a session; else None, and `load_named` says what it is."""
+        return self._held(name, sid_of(name), token)
 
     def commit(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
         """Store what the request changed; visible at once here, and on its way to the other holders.
@@ -216,23 +225,32 @@ class SessionStore:
 
     # --- inside -------------------------------------------------------------------------------------------
 
-    def _load(self, name: str, sid: Sid, token: str) -> Session | Future[Session | None] | None:
-        time_ms = self._node.time_ms()
+    def _held(self, name: str, sid: Sid, token: str) -> Session | None:
+        now_s = self._node.now()
+        time_ms = self._clock.time_ms(now_s)
+        record = self._records.get(sid)
+        if record is None or record.tombstone:
+            return None
+        life = self._table.life(record)
+        if life.ends_ms <= time_ms:
+            return None  # over as far as is known here: another node may know of a later access
         dots = self._tokens.read_untrusted(sid, token, time_ms) if token else ()
-        record = self._node.records.get(sid)
-        if record is not None:
-            if record.tombstone:
-                return None  # for good: no holder could say otherwise
-            sessions = self._node.replica.sessions
-            life = sessions.table.life(record)
-            if life.ends_ms > time_ms:  # else over as far as is known here: another node may know of a later access
-                for origin, stamp in dots:
-                    if not record.contains(origin, stamp):
-                        break
-                else:
-                    if sessions.is_current(sid, tokened=bool(dots), now_s=self._node.now()):
-                        return self._opened(name, record, life, token if dots else "", time_ms)
-        elif not dots and self._known_absent(sid):
+        for origin, stamp in dots:
+            if not record.contains(origin, stamp):
+                return None
+        if not self._is_current(sid, tokened=bool(dots), now_s=now_s):
+            return None
+        return self._opened(name, record, life, token if dots else "", time_ms)
+
+    def _load(self, name: str, sid: Sid, token: str) -> Session | Future[Session | None] | None:
+        session = self._held(name, sid, token)
+        if session is not None:
+            return session
+        record = self._records.get(sid)
+        if record is not None and record.tombstone:
+            return None  # for good: no holder could say otherwise
+        dots = self._tokens.read_untrusted(sid, token, self._node.time_ms()) if token else ()
+        if record is None and not dots and self._known_absent(sid):
             return None
         return self._fetched(name, sid, token if dots else "", dots)
 
@@ -249,15 +267,10 @@ class SessionStore:
     ) -> Session:
         if time_ms - life.accessed_ms >= life.grain_ms:
             self._node.submit(Accessed(record.sid))
-        return self._session_class(
-            name,
-            record,
-            created_at=created_at(record),
-            accessed_at=life.accessed_ms / 1000,
-            token=token,
-            unmet=unmet,
-            stale=stale,
-        )
+        accessed_at = life.accessed_ms / 1000
+        if unmet or stale:
+            return self._session_class(name, record, accessed_at, token, unmet=unmet, stale=stale)
+        return self._session_class(name, record, accessed_at, token)  # most requests
 
     def _fetched(
         self, name: str, sid: Sid, token: str, dots: tuple[Dot, ...]
@@ -277,7 +290,7 @@ class SessionStore:
         return future if found is None else self._found(name, sid, token, dots, found)
 
     def _found(self, name: str, sid: Sid, token: str, dots: tuple[Dot, ...], found: Found) -> Session | None:
-        record = self._node.records.get(sid)
+        record = self._records.get(sid)
         if record is None:
             if found is Found.UNKNOWN:
                 raise SessionUnavailable(
@@ -285,7 +298,7 @@ class SessionStore:
                 )
             self._note_absent(sid)
             return None
-        life, time_ms = self._node.replica.sessions.table.life(record), self._node.time_ms()
+        life, time_ms = self._table.life(record), self._node.time_ms()
         if record.tombstone or life.ends_ms <= time_ms:
             return None
         unmet = tuple([dot for dot in dots if not record.contains(*dot)])

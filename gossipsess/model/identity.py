@@ -42,9 +42,14 @@ def is_session_id(text: str) -> bool:
     return _ID_FORM.fullmatch(text) is not None
 
 
+_BLANK = blake2b(digest_size=SID_BYTES)  # each request asks: a copy costs half of what a new one does
+
+
 def sid_of(session_id: str) -> Sid:
     """Return the name under which a session is replicated and logged."""
-    return blake2b(session_id.encode("ascii"), digest_size=SID_BYTES).digest()
+    digest = _BLANK.copy()
+    digest.update(session_id.encode("ascii"))
+    return digest.digest()
 
 
 def short(identity: bytes) -> str:

@@ -212,7 +212,9 @@ class Table:
         accessed_ms = self._accesses.get(record.sid, 0)
         if accessed_ms < written_ms:  # each request comes by here: max() and min() cost thrice as much
             accessed_ms = written_ms
-        idle_ms, ends_ms = register(record, IDLE), register(record, ABSOLUTE)
+        idle, absolute = _limits(record)
+        idle_ms = int.from_bytes(idle.value, "big") if idle is not None and idle.value else 0
+        ends_ms = int.from_bytes(absolute.value, "big") if absolute is not None and absolute.value else 0
         grain_ms = touch_grain_ms(idle_ms)
         # The grain is added because an access within it is not told to anyone.
         idle_ends_ms = accessed_ms + idle_ms + grain_ms

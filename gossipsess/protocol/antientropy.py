@@ -88,7 +88,9 @@ class AntiEntropy:
 
         Never so of what others hold. From any thread.
         """
-        return self.synced and bool((self.gains.held & ~self.gains.unsynced) >> partition & 1)
+        gains = self.gains  # each read asks; `held` first, since what is gained becomes unsynced before it is held
+        is_held = self.synced and gains.held >> partition & 1
+        return bool(is_held and not (gains.unsynced and gains.unsynced >> partition & 1))
 
     def vouches(self, sid: Sid, created_ms: int, time_ms: int) -> bool:
         """Say whether a session created then that is not held here is over for all those in touch with this node.

@@ -23,9 +23,10 @@ from hashlib import blake2b
 from struct import Struct
 from typing import Final
 
-from gossipsess.model.digest import USERS, leaf_flags, leaf_of
+from gossipsess.model.digest import USERS, leaf_flags
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member, MemberState
+from gossipsess.model.revocation import is_user_sid
 from gossipsess.model.rules import Rules
 
 LINGER_S: Final = 30.0
@@ -39,7 +40,7 @@ _TAG_BYTES: Final = 4
 
 def partition_of(sid: Sid) -> int:
     """Return the partition of a session: four leaves of the table's sums. That of a user's sid is `EVERYWHERE`."""
-    return leaf_of(sid) >> 2
+    return EVERYWHERE if is_user_sid(sid) else sid[0] << 2 | sid[1] >> 6
 
 
 class Layout:

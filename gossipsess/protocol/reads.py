@@ -95,8 +95,7 @@ class Reads:
         A holder's may, once it is synced. One that was fetched may for a while after a holder has confirmed it: a
         second, or `TOKENED_S` where it contains all that the client's token names.
         """
-        layout, partition = self._placement.layout, partition_of(sid)
-        if layout.holds(self._myself, partition) and self._anti_entropy.is_synced(partition):
+        if self._anti_entropy.is_synced(partition_of(sid)):
             return True
         confirmed_s = self._anti_entropy.surplus.validated_s(sid)
         return confirmed_s is not None and now_s < confirmed_s + (TOKENED_S if tokened else UNTOKENED_S)

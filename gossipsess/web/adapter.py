@@ -174,9 +174,11 @@ def save(
         SessionTooLarge: values have grown over a bound in place. Nothing is stored.
         MemoryFull: the session is new, and there is no room for it. The answer is 503. Nothing is stored.
     """
+    if session.is_untouched and not session.adopted and not session.asked_to_rotate:
+        return None  # most requests
     used = session.accessed  # by the application, and not by what follows
     if not (session.assigned or session.adopted or session.changes()):
-        return None  # most requests
+        return None
     if not session.is_new and session.is_empty and any(key not in REGISTERS for key, _ in session.changes()):
         return Saving(store.invalidate(session), ((name, ""), (token_name(name), "")), ended=True)
     rotates = may_rotate and session.rotates

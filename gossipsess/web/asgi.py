@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import Future
 from copy import copy
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from gossipsess.config import Config, OnUnavailable
 from gossipsess.errors import MemoryFull, SessionUnavailable
@@ -22,7 +22,7 @@ from gossipsess.service import NodeService, leave_at_sigterm
 from gossipsess.session import Session
 from gossipsess.store import SessionStore
 from gossipsess.waiting import in_thread, on_any_loop, steps_on_any_loop
-from gossipsess.web.adapter import NodeSessions, refreshes, save
+from gossipsess.web.adapter import NodeSessions, Saving, refreshes, save
 from gossipsess.web.adoption import TimedSerializer, adoption, former_of_untrusted
 from gossipsess.web.cookie import CookieSettings, SameSite, cookie_values_untrusted
 from gossipsess.web.session import WebSession
@@ -124,6 +124,7 @@ class SessionMiddleware:
             adopt=adopt,
         )
         self._rolls = rolls and max_age_s is not None and max_age_s > 0  # a lifetime of none is over at once
+        self._outlives_s = None if self._rolls else max_age_s  # how long after its last write a session may come
         self._former = former
 
     def around(self, app: ASGIApp) -> "SessionMiddleware":
@@ -186,27 +187,36 @@ class SessionMiddleware:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         store = self._sessions.store or await self._started()
-        session = await self._open(store, scope)
+        session = self._held(store, scope)
+        if session is None:
+            session = await self._open(store, scope)
         if session is None:
             await _answer_unavailable(send)
             return
         scope["session"], scope[_STORE] = session.for_application(), store
         refused = answered = False
 
-        async def send_with_session(message: Message) -> None:
+        def send_with_session(message: Message) -> Awaitable[None]:
             nonlocal refused, answered
             if refused:
-                return  # the error page of a layer that caught what was raised here
+                return _dropped()  # the error page of a layer that caught what was raised here
             if message["type"] == "http.response.start" and session.accessed:
                 headers: Headers = list(message.get("headers", ()))
                 _vary_by_cookie(headers)
-                try:
-                    await self._save(store, session, headers)
-                except MemoryFull:
-                    refused = True
-                    await _answer_unavailable(send)
-                    raise
                 message = {**message, "headers": headers}
+                try:
+                    saving = self._save(store, session, headers)
+                except MemoryFull as error:
+                    refused = True
+                    return _refused(send, error)
+                if saving is not None:
+                    return send_when_saved(message, saving, headers)
+            answered = True
+            return send(message)
+
+        async def send_when_saved(message: Message, saving: Saving, headers: Headers) -> None:
+            nonlocal answered
+            await self._saved(saving, headers)
             answered = True
             await send(message)
 
@@ -242,7 +252,9 @@ class SessionMiddleware:
             if message["type"] == "websocket.accept" and session.accessed:
                 headers: Headers = list(message.get("headers", ()))
                 try:
-                    await self._save(store, session, headers)
+                    saving = self._save(store, session, headers)
+                    if saving is not None:
+                        await self._saved(saving, headers)
                 except MemoryFull:
                     refused = True
                     await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
@@ -263,29 +275,36 @@ class SessionMiddleware:
         finally:
             # Many applications end by the exception that the client's disconnect raises.
             if not session.is_new:
-                await self._save(store, session, [], may_rotate=False)
+                saving = self._save(store, session, [], may_rotate=False)
+                if saving is not None:
+                    await self._saved(saving, [])
 
     async def _started(self) -> SessionStore:
         return await on_any_loop(in_thread(self._sessions.start))
 
+    def _held(self, store: SessionStore, scope: Scope) -> WebSession | None:
+        """Return the session of a request where it is at hand, as most are; else `_open` says what it is."""
+        cookie = self._cookie.session_untrusted(scope["headers"])
+        session = None if cookie is None else store.held(*cookie)
+        if session is None or (self._outlives_s is not None and _age_s(session) > self._outlives_s):
+            return None
+        return cast(WebSession, session)  # the store was made for this class
+
     async def _open(self, store: SessionStore, scope: Scope) -> WebSession | None:
         """Return the session of a request, or its stand-in; None where the request is to be refused."""
+        session: Session | None = None
+        cookie = self._cookie.session_untrusted(scope["headers"])
         try:
-            return await self._load(store, scope)
+            if cookie is not None:
+                found = store.load_named(*cookie)
+                session = await on_any_loop(found) if isinstance(found, Future) else found
+            elif self._former is not None:
+                session = await self._adopted(store, scope)
         except SessionUnavailable:
             return self._sessions.stand_in(store)
-
-    async def _load(self, store: SessionStore, scope: Scope) -> WebSession:
-        cookie = self._cookie.session_untrusted(scope["headers"])
-        if cookie is None:
-            session: Session | None = await self._adopted(store, scope) if self._former is not None else None
-        else:
-            found = store.load(cookie)
-            session = await on_any_loop(found) if isinstance(found, Future) else found
-        if session is None or self._outlived(session):
+        if session is None or (self._outlives_s is not None and _age_s(session) > self._outlives_s):
             session = store.create()
-        assert isinstance(session, WebSession), "the store was made for this class"
-        return session
+        return cast(WebSession, session)
 
     async def _adopted(self, store: SessionStore, scope: Scope) -> WebSession | None:
         if not self._sessions.adopts:
@@ -294,26 +313,27 @@ class SessionMiddleware:
         former = former_of_untrusted(values, self._former, self._cookie.max_age_s)
         return None if former is None else await steps_on_any_loop(adoption(store, former))
 
-    def _outlived(self, session: Session) -> bool:
-        max_age_s = None if self._rolls else self._cookie.max_age_s
-        return max_age_s is not None and time.time() - time_ms_of(session.record.newest) / 1000 > max_age_s
-
-    async def _save(
+    def _save(
         self, store: SessionStore, session: WebSession, headers: Headers, *, may_rotate: bool = True
-    ) -> None:
+    ) -> Saving | None:
+        """Store what the request changed; None where that is nothing, most often. Else `_saved` is to follow."""
         if session.unavailable:
             # Nothing can have changed. But an answer made without knowing the visitor is good for this once only.
             headers[:] = [header for header in headers if header[0].lower() != b"cache-control"]
             headers.append((b"cache-control", b"no-store"))
-            return
+            return None
         saving = save(store, session, self._cookie.name, self._cookie.max_age_s, may_rotate=may_rotate)
-        if saving is not None:
-            outcome = saving.outcome
-            cookies = saving.cookies_after(await on_any_loop(outcome) if isinstance(outcome, Future) else outcome)
-        elif self._rolls and may_rotate and refreshes(store, session, self._cookie.max_age_s):
-            cookies = ((self._cookie.name, session.id),)
-        else:
-            return
+        if saving is None and self._rolls and may_rotate and refreshes(store, session, self._cookie.max_age_s):
+            self._set_cookies(((self._cookie.name, session.id),), headers)
+        return saving
+
+    async def _saved(self, saving: Saving, headers: Headers) -> None:
+        """Wait until what was stored is confirmed, and set the cookies that follow."""
+        outcome = saving.outcome
+        cookies = saving.cookies_after(await on_any_loop(outcome) if isinstance(outcome, Future) else outcome)
+        self._set_cookies(cookies, headers)
+
+    def _set_cookies(self, cookies: tuple[tuple[str, str], ...], headers: Headers) -> None:
         headers += [(b"set-cookie", self._cookie.header(*cookie).encode("ascii")) for cookie in cookies]
         if not _has(headers, b"cache-control"):
             headers.append((b"cache-control", b"private"))
@@ -333,6 +353,20 @@ async def revoke(scope: Scope, user: object, confirm: Confirm | None = None) -> 
     if not isinstance(store, SessionStore):
         raise RuntimeError("no sessions to revoke: this request did not come through gossipsess's SessionMiddleware.")
     return await on_any_loop(store.revoke(str(user), confirm))
+
+
+async def _dropped() -> None:
+    """Send nothing."""
+
+
+async def _refused(send: Send, error: MemoryFull) -> None:
+    """Answer in place of the application, whose sending ends by what was raised."""
+    await _answer_unavailable(send)
+    raise error
+
+
+def _age_s(session: Session) -> float:
+    return time.time() - time_ms_of(session.record.newest) / 1000
 
 
 def _is_change_refused(session: WebSession, error: Exception) -> bool:

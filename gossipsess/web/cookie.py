@@ -17,6 +17,8 @@ from gossipsess.model.identity import ID_CHARACTERS, is_session_id
 from gossipsess.tokens import TOKEN_CHARACTERS_MAX
 
 SameSite = Literal["lax", "strict", "none"]
+Named = tuple[str, str]
+"""What `SessionStore.load_named` takes: an id, by its form, and a version token or ""."""
 
 _EXPIRED: Final = "expires=Thu, 01 Jan 1970 00:00:00 GMT"
 _NAME_FORM: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -28,8 +30,8 @@ def token_name(name: str) -> str:
     return f"{name}-v"
 
 
-def session_of_untrusted(ids: Iterable[str], tokens: Iterable[str]) -> str | None:
-    """Return what `SessionStore.load` takes, from all values a client sent under the two names; or None.
+def session_of_untrusted(ids: Iterable[str], tokens: Iterable[str]) -> Named | None:
+    """Return the session that a client names, from all values that it sent under the two names; or None.
 
     None where no value has the form of an id, and where two different ones do: a neighbouring site of the same
     domain may have planted one of them, and nothing tells which. A token only helps, so a doubtful one is
@@ -40,20 +42,26 @@ def session_of_untrusted(ids: Iterable[str], tokens: Iterable[str]) -> str | Non
         return None
     [session_id] = found
     proofs = {value for value in tokens if 0 < len(value) <= TOKEN_CHARACTERS_MAX}
-    return f"{session_id}.{proofs.pop()}" if len(proofs) == 1 else session_id
+    return session_id, proofs.pop() if len(proofs) == 1 else ""
 
 
-def session_in_untrusted(lines: Iterable[bytes], name: str) -> str | None:
+def session_in_untrusted(lines: Iterable[bytes], name: str) -> Named | None:
     """Return the same, from the values of a request's Cookie headers."""
-    found: list[tuple[bytes, bytes]] = [pair for line in lines for pair in _cookies_of_ours(name).findall(line)]
-    if not found:
+    session_id = token = b""
+    is_doubtful = False  # which token
+    find_ours = _cookies_of_ours(name).findall
+    for line in lines:
+        for its_id, its_token in find_ours(line):
+            if its_id:
+                if session_id and its_id != session_id:
+                    return None
+                session_id = its_id
+            else:
+                is_doubtful = is_doubtful or (token != b"" and its_token != token)
+                token = its_token
+    if not session_id:
         return None
-    ids = {session_id for session_id, _ in found if session_id}
-    if len(ids) != 1:
-        return None
-    tokens = {token for _, token in found if token}
-    cookie = ids.pop() + b"." + tokens.pop() if len(tokens) == 1 else ids.pop()
-    return cookie.decode("ascii")
+    return session_id.decode("ascii"), "" if is_doubtful else token.decode("ascii")
 
 
 @lru_cache(maxsize=64)  # names are the application's, not a client's
@@ -118,8 +126,8 @@ class CookieSettings:
         """Name of the token cookie."""
         return token_name(self.name)
 
-    def session_untrusted(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-        """Return what `SessionStore.load` takes, from the headers of a request; None where there is nothing."""
+    def session_untrusted(self, headers: Iterable[tuple[bytes, bytes]]) -> Named | None:
+        """Return the session that a client names, from the headers of a request; None where there is none."""
         return session_in_untrusted(
             [line for header, line in headers if len(header) == 6 and header.lower() == b"cookie"], self.name
         )

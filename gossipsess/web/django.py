@@ -348,7 +348,7 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
 
     def _held(self, key: str | None, token: str | None = None) -> Steps[DjangoSession | None]:
         cookie = session_of_untrusted([key or ""], [token or ""])
-        session: DjangoSession | None = None if cookie is None else (yield store().load(cookie))
+        session: DjangoSession | None = None if cookie is None else (yield store().load_named(*cookie))
         return session
 
     def _opened(self, session: WebSession | None) -> DjangoSession:

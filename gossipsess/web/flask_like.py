@@ -27,6 +27,7 @@ from gossipsess.web.adoption import adoption, former_of_untrusted
 from gossipsess.web.cookie import session_in_untrusted
 from gossipsess.web.facade import NotingFacade
 from gossipsess.web.session import WebSession
+from gossipsess.wire.values import decode_value
 
 
 class FlaskSession(NotingFacade, SessionMixin):
@@ -54,20 +55,21 @@ class FlaskWebSession(WebSession):
     """A `WebSession` that applications get as a `FlaskSession`.
 
     Attributes:
-        opened_permanent: it was `permanent` when it was loaded.
         refused: it could not be saved, or a change of it was refused, and the answer says so.
     """
 
-    def __init__(self, session_id: str, record: Record, **rest: Any) -> None:
-        super().__init__(session_id, record, **rest)
-        self.opened_permanent = "_permanent" in record.entries and self.permanent
-        self.refused = False
-        self.accessed = False
-        self._stored = False  # something that this request has changed
+    refused = False
+    _opened: Record | None = None  # as it was loaded; None: this request has stored nothing yet
 
     def for_application(self) -> FlaskSession:
         """Return the facade."""
         return FlaskSession(self)
+
+    @property
+    def opened_permanent(self) -> bool:
+        """It was `permanent` when it was loaded."""
+        entry = (self._opened or self.record).entries.get("_permanent")
+        return entry is not None and entry.value is not None and bool(decode_value(entry.value))
 
     @property
     def permanent(self) -> bool:
@@ -82,17 +84,17 @@ class FlaskWebSession(WebSession):
     @property
     def modified(self) -> bool:
         """This request has changed something, inside values included, stored or not."""
-        return self._stored or super().modified
+        return self._opened is not None or super().modified
 
     def committed(self, record: Record, token: str, changes: Changes) -> None:
         """Go on from the state that a commit of `changes` left."""
+        self._opened = self._opened or self.record
         super().committed(record, token, changes)
-        self._stored = True
 
     def ended(self, record: Record) -> None:
         """Become empty: the session is no more."""
+        self._opened = self._opened or self.record
         super().ended(record)
-        self._stored = True
 
     def _changing(self, how: str) -> None:
         if not self.refused:  # hooks that write after a 503 must not make a 500 of it
@@ -124,7 +126,7 @@ class FlaskLikeInterface(SessionInterface):
         cookie = session_in_untrusted([line.encode("latin-1", "replace") for line in lines], name)
         session: Session | None = None
         if cookie is not None:
-            session = yield store.load(cookie)
+            session = yield store.load_named(*cookie)
         elif self.sessions.adopts and (ids := request.cookies.getlist(name)):
             # Quart's cookies are Flask's, to the last bit.
             serializer = SecureCookieSessionInterface().get_signing_serializer(app)

@@ -29,12 +29,13 @@ class WebSession(Session):
             Reading finds nothing, and whatever would change it raises `SessionUnavailable`.
         adopted: the client named it by a cookie of the framework's own, and does not have ours yet.
         login_keys: the keys that hold the user; `Config.login_keys` says what follows.
+        asked_to_rotate: by `rotate`; stays set, since at most one save of a request may do so.
     """
 
     login_keys: ClassVar[tuple[str, ...]] = LOGIN_KEYS
     unavailable = False
     adopted = False
-    _asked_to_rotate = False  # stays set: at most one save of a request may rotate
+    asked_to_rotate = False
 
     def for_application(self) -> MutableMapping[str, Any]:
         """Return what the application gets: the session itself, or what a framework's adapter puts before it."""
@@ -49,7 +50,7 @@ class WebSession(Session):
         """
         self.accessed = True
         self._changing("session.rotate()")
-        self._asked_to_rotate = True
+        self.asked_to_rotate = True
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
@@ -78,7 +79,7 @@ class WebSession(Session):
     @property
     def assigned(self) -> bool:
         """This request has assigned, deleted or limited something, or asked for a new id."""
-        return self._asked_to_rotate or super().assigned
+        return self.asked_to_rotate or super().assigned
 
     @property
     def rotates(self) -> bool:
@@ -86,7 +87,7 @@ class WebSession(Session):
         if self.is_new:
             return False  # nobody else knows its id
         logs_in = self._new_user is not None and self._new_user[0] is not None
-        if self._asked_to_rotate or logs_in:
+        if self.asked_to_rotate or logs_in:
             return True
         for key in self.login_keys:  # each write asks
             if key in self._draft.assigned and self._has_new(key):

@@ -127,7 +127,7 @@ class SessionMiddleware:
         line = environ.get("HTTP_COOKIE", "").encode("latin-1", "replace")
         cookie = self._cookie.session_untrusted([(b"cookie", line)])
         try:
-            session = None if cookie is None else blocking(store.load(cookie))
+            session = None if cookie is None else blocking(store.load_named(*cookie))
         except SessionUnavailable:
             return self._sessions.stand_in(store)
         if session is None:

@@ -38,6 +38,8 @@ __all__ = ["DEPTH_MAX", "VALUE_BYTES_MAX", "as_read_here", "decode_value", "enco
 _CBOR_DEPTH_MAX = 4 * DEPTH_MAX + 4
 _FIRST_BYTE_OF_LISTS = 0x80
 _FEW = 16  # items; one long string may be each of them
+# Whole numbers from 24: by the first byte the length of the whole, and the least that has this form.
+_NUMBER_BY_FIRST_BYTE = {0x18: (2, 24), 0x19: (3, 1 << 8), 0x1A: (5, 1 << 16), 0x1B: (9, 1 << 32)}
 # False, True, None, and a float of 64 bits: the first byte tells the length of the whole.
 _BYTES_BY_FIRST_BYTE = {0xF4: 1, 0xF5: 1, 0xF6: 1, 0xFB: 9}
 
@@ -91,6 +93,13 @@ def decode_value(data: bytes, path: str = "the value") -> object:
             return str(data[1:], "utf-8")
         if first_byte == 0x78 and len(data) - 2 == data[1] > 23:  # of up to 255
             return str(data[2:], "utf-8")
+        if first_byte < 0x18 and len(data) == 1:
+            return first_byte
+        form = _NUMBER_BY_FIRST_BYTE.get(first_byte)
+        if form is not None and len(data) == form[0]:
+            number = int.from_bytes(data[1:], "big")
+            if number >= form[1]:
+                return number
         if first_byte < _FIRST_BYTE_OF_LISTS:  # int, bytes or str, each with one shortest encoding
             value: object = loads(data)
             if dumps(value) != data:

@@ -53,6 +53,12 @@ class ScatteredStore(SessionStore):
     def load(self, cookie: str) -> Session | Future[Session | None] | None:
         return self._any().load(cookie)
 
+    def load_named(self, name: str, token: str) -> Session | Future[Session | None] | None:
+        return self._any().load_named(name, token)
+
+    def held(self, name: str, token: str) -> Session | None:
+        return self._any().held(name, token)
+
     def commit(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
         return self._any_with(session).commit(session, confirm)
 
