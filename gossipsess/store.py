@@ -10,6 +10,7 @@
 import os
 import threading
 from concurrent.futures import Future
+from functools import lru_cache
 from typing import Final
 
 from gossipsess.errors import SessionUnavailable
@@ -33,9 +34,10 @@ from gossipsess.protocol.events import (
     Write,
 )
 from gossipsess.protocol.outcomes import Confirmed, Found, Gone, Outcome, Revoked
+from gossipsess.protocol.placement import partition_of
 from gossipsess.protocol.sessions import Written
 from gossipsess.session import Session, check_user
-from gossipsess.tokens import Tokens
+from gossipsess.tokens import Tokens, recent
 
 IDLE_TIMEOUT_S: Final = 30 * 60.0
 ABSOLUTE_TIMEOUT_S: Final = 12 * 3600.0
@@ -44,6 +46,10 @@ ABSENT_FOR_S: Final = 5.0
 """How long an id that nobody knew is not asked for again."""
 ABSENT_MAX: Final = 4096
 """Such ids remembered, some 500 KB. A client that sends made-up ids fills it; then the oldest are asked again."""
+
+NAMED_MAX: Final = 1024
+"""Ids, each with a token, of which is remembered what they come to, half a megabyte: most requests show the same as the
+visitor's last one."""
 
 
 class SessionStore:
@@ -65,7 +71,9 @@ class SessionStore:
         self._node = node
         sessions = node.replica.sessions
         self._table, self._records, self._clock = sessions.table, node.records, sessions.clock
-        self._is_current = sessions.is_current
+        self._is_synced, self._is_current = sessions.anti_entropy.is_synced, sessions.is_current
+        self._now = node.now
+        self._named = lru_cache(maxsize=NAMED_MAX)(self._read_untrusted)
         self._tokens = tokens
         self._confirm: Confirm = confirm
         self._idle_ms = round(idle_timeout_s * 1000)
@@ -95,11 +103,13 @@ class SessionStore:
 
     def load_named(self, name: str, token: str) -> Session | Future[Session | None] | None:
         """Return the same for an id of which the caller knows that it has the form of one, and a token or ""."""
-        return self._load(name, sid_of(name), token)
+        sid, dots = self._named(name, token)
+        return self._load(name, sid, token, dots)
 
     def held(self, name: str, token: str) -> Session | None:
         """Return the same where that is at once known to be a session; else None, and `load_named` says what it is."""
-        return self._held(name, sid_of(name), token)
+        sid, dots = self._named(name, token)
+        return self._held(name, sid, token, dots)
 
     def commit(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
         """Store what the request changed; visible at once here, and on its way to the other holders.
@@ -164,7 +174,7 @@ class SessionStore:
 
     def mark(self, name: bytes) -> Session | Future[Session | None] | None:
         """Return what says that the cookie of this name was adopted; None where it was not. Waits as `load` does."""
-        return self._load("", mark_sid(name), "")
+        return self._load("", mark_sid(name), "", ())
 
     def adopt(
         self, session: Session, name: bytes, signed_at: float, created_at: float | None = None
@@ -225,8 +235,12 @@ class SessionStore:
 
     # --- inside -------------------------------------------------------------------------------------------
 
-    def _held(self, name: str, sid: Sid, token: str) -> Session | None:
-        now_s = self._node.now()
+    def _read_untrusted(self, name: str, token: str) -> tuple[Sid, tuple[Dot, ...]]:
+        sid = sid_of(name)
+        return sid, self._tokens.read_untrusted(sid, token)
+
+    def _held(self, name: str, sid: Sid, token: str, dots: tuple[Dot, ...]) -> Session | None:
+        now_s = self._now()
         time_ms = self._clock.time_ms(now_s)
         record = self._records.get(sid)
         if record is None or record.tombstone:
@@ -234,22 +248,22 @@ class SessionStore:
         life = self._table.life(record)
         if life.ends_ms <= time_ms:
             return None  # over as far as is known here: another node may know of a later access
-        dots = self._tokens.read_untrusted(sid, token, time_ms) if token else ()
+        dots = recent(dots, time_ms)
         for origin, stamp in dots:
             if not record.contains(origin, stamp):
                 return None
-        if not self._is_current(sid, tokened=bool(dots), now_s=now_s):
+        if not (self._is_synced(partition_of(sid)) or self._is_current(sid, tokened=bool(dots), now_s=now_s)):
             return None
         return self._opened(name, record, life, token if dots else "", time_ms)
 
-    def _load(self, name: str, sid: Sid, token: str) -> Session | Future[Session | None] | None:
-        session = self._held(name, sid, token)
+    def _load(self, name: str, sid: Sid, token: str, dots: tuple[Dot, ...]) -> Session | Future[Session | None] | None:
+        session = self._held(name, sid, token, dots)
         if session is not None:
             return session
         record = self._records.get(sid)
         if record is not None and record.tombstone:
             return None  # for good: no holder could say otherwise
-        dots = self._tokens.read_untrusted(sid, token, self._node.time_ms()) if token else ()
+        dots = recent(dots, self._node.time_ms())
         if record is None and not dots and self._known_absent(sid):
             return None
         return self._fetched(name, sid, token if dots else "", dots)

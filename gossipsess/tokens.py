@@ -36,8 +36,8 @@ class Tokens:
         body = b"".join([_DOT.pack(*dot) for dot in dots[-DOTS_MAX:]])
         return (body + _mac(self._keyed[0], sid, body)).hex()
 
-    def read_untrusted(self, sid: Sid, token: str, time_ms: int) -> tuple[Dot, ...]:
-        """Return the writes that a client's token names; none for a token that proves nothing."""
+    def read_untrusted(self, sid: Sid, token: str) -> tuple[Dot, ...]:
+        """Return the writes that a client's token names, however old; none for a token that proves nothing."""
         if len(token) not in _CHARACTERS:
             return ()
         try:
@@ -47,16 +47,21 @@ class Tokens:
         body, mac = data[:-_MAC_BYTES], data[-_MAC_BYTES:]
         for keyed in self._keyed:
             if compare_digest(mac, _mac(keyed, sid, body)):
-                oldest = (time_ms - TOKEN_AGE_MS) << COUNTER_BITS
-                if len(body) == _DOT.size:  # nearly all, and each request asks
-                    dot: Dot = _DOT.unpack(body)
-                    return (dot,) if dot[1] > oldest else ()
-                return tuple([dot for dot in _DOT.iter_unpack(body) if dot[1] > oldest])
+                return tuple(_DOT.iter_unpack(body))
         return ()
 
     def derived(self, name: bytes) -> tuple[bytes, ...]:
         """Return 32 bytes that follow from `name`, and that only a node of the cluster can compute; under each key."""
         return tuple([blake2b(name, key=key, person=b"gossipsess name", digest_size=32).digest() for key in self._keys])
+
+
+def recent(dots: tuple[Dot, ...], time_ms: int) -> tuple[Dot, ...]:
+    """Return those of a token's writes that are young enough to ask for, now being cluster time `time_ms`."""
+    oldest = (time_ms - TOKEN_AGE_MS) << COUNTER_BITS
+    for _, stamp in dots:  # each request asks, and seldom is any too old
+        if stamp <= oldest:
+            return tuple([dot for dot in dots if dot[1] > oldest])
+    return dots
 
 
 def _mac(keyed: blake2b, sid: Sid, body: bytes) -> bytes:

@@ -20,6 +20,11 @@ SameSite = Literal["lax", "strict", "none"]
 Named = tuple[str, str]
 """What `SessionStore.load_named` takes: an id, by its form, and a version token or ""."""
 
+REMEMBERED_MAX: Final = 1024
+REMEMBERED_BYTES_MAX: Final = 1024
+"""Cookie headers of which is remembered what session they name, and how long one is at most; a megabyte and a half.
+Browsers send the same one until something is written, and one search costs as much as half of the rest."""
+
 _EXPIRED: Final = "expires=Thu, 01 Jan 1970 00:00:00 GMT"
 _NAME_FORM: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _ATTRIBUTE_FORM: Final = re.compile(r"[ -:<-~]*")  # printable ASCII without the semicolon
@@ -45,8 +50,19 @@ def session_of_untrusted(ids: Iterable[str], tokens: Iterable[str]) -> Named | N
     return session_id, proofs.pop() if len(proofs) == 1 else ""
 
 
-def session_in_untrusted(lines: Iterable[bytes], name: str) -> Named | None:
+def session_in_untrusted(lines: list[bytes], name: str) -> Named | None:
     """Return the same, from the values of a request's Cookie headers."""
+    if len(lines) == 1 and len(lines[0]) <= REMEMBERED_BYTES_MAX:
+        return _session_in_line_untrusted(lines[0], name)
+    return _session_in_untrusted(lines, name)
+
+
+@lru_cache(maxsize=REMEMBERED_MAX)
+def _session_in_line_untrusted(line: bytes, name: str) -> Named | None:
+    return _session_in_untrusted([line], name)
+
+
+def _session_in_untrusted(lines: list[bytes], name: str) -> Named | None:
     session_id = token = b""
     is_doubtful = False  # which token
     find_ours = _cookies_of_ours(name).findall
@@ -128,9 +144,8 @@ class CookieSettings:
 
     def session_untrusted(self, headers: Iterable[tuple[bytes, bytes]]) -> Named | None:
         """Return the session that a client names, from the headers of a request; None where there is none."""
-        return session_in_untrusted(
-            [line for header, line in headers if len(header) == 6 and header.lower() == b"cookie"], self.name
-        )
+        lines = [line for header, line in headers if len(header) == 6 and header.lower() == b"cookie"]
+        return session_in_untrusted(lines, self.name)
 
     def header(self, name: str, value: str) -> str:
         """Return the value of the Set-Cookie header that sets one of the two, or with value "" removes it."""

@@ -252,7 +252,7 @@ def test_a_load_that_misses_writes_nobody_can_find_is_stale_and_keeps_asking_for
     again["theme"] = "dark"
     here.store.commit(again)
     assert here.store.load(again.cookie).stale, "the token still names the write that was missed"
-    assert there.store._tokens.read_untrusted(session.record.sid, again.token, EPOCH_MS)[0][0] == BOB
+    assert there.store._tokens.read_untrusted(session.record.sid, again.token)[0][0] == BOB
 
 
 def test_a_commit_that_nobody_confirms_in_time_is_degraded_and_stands():

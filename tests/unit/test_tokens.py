@@ -2,7 +2,7 @@
 
 import pytest
 
-from gossipsess.tokens import DOTS_MAX, TOKEN_AGE_MS, Tokens
+from gossipsess.tokens import DOTS_MAX, TOKEN_AGE_MS, Tokens, recent
 from tests.unit.machines import ALICE, BOB, CAROL, EPOCH_MS, SID, stamp
 
 TOKENS = Tokens((b"k" * 32,))
@@ -10,7 +10,7 @@ DOT = (ALICE, stamp(0))
 
 
 def read(token: str, tokens: Tokens = TOKENS, sid: bytes = SID, ms: int = 0):
-    return tokens.read_untrusted(sid, token, EPOCH_MS + ms)
+    return recent(tokens.read_untrusted(sid, token), EPOCH_MS + ms)
 
 
 @pytest.mark.parametrize("dots", [(DOT,), (DOT, (BOB, stamp(1)))])
