@@ -210,7 +210,9 @@ class SessionMiddleware:
                     refused = True
                     return _refused(send, error)
                 if saving is not None:
-                    return send_when_saved(message, saving, headers)
+                    if isinstance(saving.outcome, Future):
+                        return send_when_saved(message, saving, headers)
+                    self._set_cookies(saving.cookies_after(saving.outcome), headers)
             answered = True
             return send(message)
 
@@ -334,8 +336,9 @@ class SessionMiddleware:
         self._set_cookies(cookies, headers)
 
     def _set_cookies(self, cookies: tuple[tuple[str, str], ...], headers: Headers) -> None:
-        headers += [(b"set-cookie", self._cookie.header(*cookie).encode("ascii")) for cookie in cookies]
-        if not _has(headers, b"cache-control"):
+        for name, value in cookies:
+            headers.append((b"set-cookie", self._cookie.header(name, value).encode("ascii")))
+        if cookies and not _has(headers, b"cache-control"):
             headers.append((b"cache-control", b"private"))
 
 
