@@ -12,14 +12,16 @@
 from typing import Final
 
 from gossipsess.model.adoption import is_mark_sid
+from gossipsess.model.clock import time_ms_of
 from gossipsess.model.identity import NodeId, Sid
-from gossipsess.model.record import Record
+from gossipsess.model.record import ABSOLUTE, Record
 from gossipsess.protocol.events import Adopt
 from gossipsess.protocol.outcomes import Gone
 from gossipsess.protocol.sessions import Written
 from gossipsess.session import Session
 from gossipsess.sim import places
 from gossipsess.sim.cluster import Cluster
+from gossipsess.sim.cookies import VALID_S
 from gossipsess.sim.ends import Ends
 from gossipsess.sim.history import Wrote, must
 from gossipsess.sim.process import Process
@@ -54,12 +56,16 @@ class Adoptions:
         before = process.seen.get(delta.sid)
         if isinstance(answer.outcome, Gone) or (before is not None and before.entries):
             return
-        if not is_mark:
+        values = {entry[0]: entry[3] for entry in delta.entries}
+        if is_mark:
+            ends_ms = int.from_bytes(values[ABSOLUTE] or b"", "big")
+            must(ends_ms >= time_ms_of(stamp) + 1000 * VALID_S, "{}: a mark ends before its cookie: {}", process, sid)
+        else:
             since_s = self._mark_since_s(process, origin)
             known = since_s < self._cluster.now_s - ASKED_S
-            must(not known, "{} adopts a cookie again, of which it has the mark since {:.2f} s", process, since_s)
+            must(not known, "{} adopts a cookie again, of which it has the mark since {} s", process, since_s)
             self._cluster.counts["adopted"] += 1
-        wrote = Wrote(delta.sid, origin, stamp, {entry[0]: entry[3] for entry in delta.entries})
+        wrote = Wrote(delta.sid, origin, stamp, values)
         self._records.adopted(process, wrote)
         if answer.outcome is None:
             self._waits.for_write(process, wrote, event.waiter, event.confirm)

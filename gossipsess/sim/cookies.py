@@ -7,6 +7,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final
 
 from gossipsess.errors import SessionUnavailable
@@ -66,7 +67,7 @@ class Cookies:
                 return
             if isinstance(step, Future):
                 if not step.done():
-                    step.add_done_callback(lambda done: self._settled(process, steps, then, done))
+                    step.add_done_callback(partial(self._settled, process, steps, then))
                     return
                 step = step.result()
             answer = step
@@ -74,11 +75,13 @@ class Cookies:
     def _settled(self, process: Process, steps: Steps_, then: Then, done: Future[Any]) -> None:
         error = done.exception()
         if error is None:
-            self._cluster.reach(process, lambda: self._go_on(process, steps, then, done.result()))
+            # Not here: whatever a callback of a Future raises is lost, and it may be a violation.
+            go_on = partial(self._go_on, process, steps, then, done.result())
+            self._cluster.after(0.0, partial(self._cluster.reach, process, go_on))
         elif isinstance(error, SessionUnavailable):
             self._cluster.counts["cookies unknown"] += 1
         else:
-            raise error
+            raise error  # lost as well, but for a line on standard error: the wait has no end then
 
     def _former(self, number: int) -> Former:
         signed_at = EPOCH_MS // 1000 - SIGNED_S

@@ -56,8 +56,10 @@ MOVING_NODES_MIN: Final = 4
 UNSAID: Final = 0.2
 """How often a write or two are told to nobody."""
 SUBKEYS: Final = 0.35
-"""How often sessions have counters and sets."""
-SUBKEY_WEIGHTS: Final = (45, 15, 25, 15)
+"""How often a session has a counter and a set, and many requests use them at once."""
+SUBKEY_USES: Final = (*SUBKEY_KINDS, "rotate", "invalidate")
+SUBKEY_WEIGHTS: Final = (45, 18, 20, 12, 4, 1)
+SUBKEY_CLIENT: Final = 200
 FORMER: Final = 0.25
 """How often clients have a cookie of their framework's own sessions."""
 FORMER_CLIENTS: Final = 100
@@ -281,11 +283,12 @@ def _unsaid(seed: int, nodes: int, hurt_s: float) -> tuple[Mishap, ...]:
 def _subkeys(scenario: Scenario) -> list[Request]:
     # Drawn apart: what else is asked for in such a run is what would have been asked for without.
     rng = random.Random(f"{scenario.seed} sub-keys")  # noqa: S311  # must repeat with the seed
-    clients = list(dict.fromkeys(request.client for request in scenario.requests))
-    if rng.random() >= SUBKEYS or not clients:
+    if rng.random() >= SUBKEYS:
         return []
-    moments = [(rng.choice(clients), rng.randint(1, 4)) for _ in range(rng.randint(3, 6))]
-    return _at_moments(rng, scenario, moments, SUBKEY_KINDS, SUBKEY_WEIGHTS)
+    moments = [(SUBKEY_CLIENT, rng.randint(2, 5)) for _ in range(rng.randint(3, 7))]
+    key = rng.choice(KEYS)
+    used = [request._replace(key=key) for request in _at_moments(rng, scenario, moments, SUBKEY_USES, SUBKEY_WEIGHTS)]
+    return [used[0]._replace(number=used[-1].number + 1, at_s=rng.uniform(0.3, 0.5), kind="write"), *used]
 
 
 def _former(scenario: Scenario) -> list[Request]:
@@ -294,7 +297,7 @@ def _former(scenario: Scenario) -> list[Request]:
     if rng.random() >= FORMER:
         return []
     clients = range(FORMER_CLIENTS, FORMER_CLIENTS + rng.randint(1, 2))
-    moments = [(rng.choice(clients), rng.randint(1, 4)) for _ in range(rng.randint(3, 7))]
+    moments = [(rng.choice(clients), rng.randint(2, 4)) for _ in range(rng.randint(4, 8))]
     return _at_moments(rng, scenario, moments, FORMER_KINDS, FORMER_WEIGHTS)
 
 
