@@ -9,6 +9,7 @@ import pytest
 from gossipsess import draft as draft_module
 from gossipsess import store as store_module
 from gossipsess.model import subkeys
+from gossipsess.model.adoption import is_mark_sid
 from gossipsess.model.clock import Stamp
 from gossipsess.model.delta import Delta
 from gossipsess.model.identity import NodeId, Sid
@@ -115,7 +116,7 @@ def adoptions_are_writes_of_now(patch: pytest.MonkeyPatch) -> None:
     def adopted(
         sid: Sid, changes: tuple[tuple[str, bytes | None], ...], name: bytes, signed_ms: int, accessed_ms: int
     ) -> Delta:
-        return real(sid, changes, name, accessed_ms, accessed_ms)
+        return real(sid, changes, name, signed_ms if is_mark_sid(sid) else accessed_ms, accessed_ms)
 
     patch.setattr(store_module, "adopted", adopted)
 
