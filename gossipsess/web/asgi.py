@@ -143,49 +143,9 @@ class SessionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        match scope["type"]:
-            case "http":
-                await self._http(scope, receive, send)
-            case "websocket":
-                await self._websocket(scope, receive, send)
-            case "lifespan":
-                await self._lifespan(scope, receive, send)
-            case _:
-                await self.app(scope, receive, send)
-
-    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = in_thread(self._sessions.start)
-        leave_at_sigterm()  # for Hypercorn's workers, which may be sent one while they shut down
-        answered = False
-
-        async def wait_until_started() -> SessionStore:
-            try:
-                return await on_any_loop(started)
-            except Exception as error:
-                await send({"type": "lifespan.startup.failed", "message": str(error)})
-                raise
-
-        async def send_when_started(message: Message) -> None:
-            nonlocal answered
-            if message["type"].startswith("lifespan.startup."):
-                if answered:
-                    return  # we have told the server of a failure, and the application tells it once more
-                answered = True
-                if message["type"] == "lifespan.startup.complete":
-                    await wait_until_started()
-            elif message["type"].startswith("lifespan.shutdown."):
-                # Left to the end of the process, it might never come: uvicorn ends by the signal it was sent.
-                _ = await on_any_loop(in_thread(self._sessions.stop))
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_when_started)
-        finally:
-            # An application without a lifespan raises or returns; only then does the server open its port.
-            if not answered:
-                await wait_until_started()
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._serve_other(scope, receive, send)
+            return
         store = self._sessions.store or await self._started()
         session = self._held(store, scope)
         if session is None:
@@ -230,6 +190,47 @@ class SessionMiddleware:
             if answered or not _is_change_refused(session, error):
                 raise
             await _answer_unavailable(send)
+
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match scope["type"]:
+            case "websocket":
+                await self._websocket(scope, receive, send)
+            case "lifespan":
+                await self._lifespan(scope, receive, send)
+            case _:
+                await self.app(scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = in_thread(self._sessions.start)
+        leave_at_sigterm()  # for Hypercorn's workers, which may be sent one while they shut down
+        answered = False
+
+        async def wait_until_started() -> SessionStore:
+            try:
+                return await on_any_loop(started)
+            except Exception as error:
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                raise
+
+        async def send_when_started(message: Message) -> None:
+            nonlocal answered
+            if message["type"].startswith("lifespan.startup."):
+                if answered:
+                    return  # we have told the server of a failure, and the application tells it once more
+                answered = True
+                if message["type"] == "lifespan.startup.complete":
+                    await wait_until_started()
+            elif message["type"].startswith("lifespan.shutdown."):
+                # Left to the end of the process, it might never come: uvicorn ends by the signal it was sent.
+                _ = await on_any_loop(in_thread(self._sessions.stop))
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_when_started)
+        finally:
+            # An application without a lifespan raises or returns; only then does the server open its port.
+            if not answered:
+                await wait_until_started()
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         store = self._sessions.store or await self._started()
