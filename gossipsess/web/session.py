@@ -33,7 +33,6 @@ class WebSession(Session):
     """
 
     login_keys: ClassVar[tuple[str, ...]] = LOGIN_KEYS
-    unavailable = False
     adopted = False
     asked_to_rotate = False
 
