@@ -6,7 +6,6 @@
 # What is to be committed waits in a draft (draft.py), which the views of counters and sets (subkeys.py) share.
 
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import suppress
 from typing import Any, Final, Self
 
 from gossipsess.draft import Draft
@@ -39,11 +38,13 @@ class Session(MutableMapping[str, Any]):
             node is no holder of the session, and no holder could say in time whether its copy is the newest.
         token: the version token, to be sent back with the id by the next request; "" where nothing was written.
         accessed: anything of it was read or written by this request.
+        unavailable: this stands in for a session that cannot be had; never so but in web adapters (web/session.py).
         user: whose it is, by which `revoke` finds it; None: nobody's.
     """
 
     # Most requests leave these as they are, and do not pay for setting them.
     accessed = False
+    unavailable = False
     _new_user: tuple[str | None] | None = None  # None: not changed by this request
     _created_at: float | None = None  # None: as the record says
     _unmet: tuple[Dot, ...] = ()
@@ -160,6 +161,9 @@ class Session(MutableMapping[str, Any]):
     def is_empty(self) -> bool:
         """There is nothing in it: no key, no counter that is not 0, no member of a set."""
         draft = self._draft
+        for encoded in draft.assigned.values():
+            if encoded is not None:  # a key or a member; most writes are known by that
+                return False
         has_keys = any(key[:1] != RESERVED or key.startswith(MEMBER) for key in draft.present())
         return not has_keys and not any(draft.counted(name) for name in draft.counters())
 
@@ -205,7 +209,8 @@ class Session(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.accessed = True
-        self._changing(f"session[{key!r}] = ...")
+        if self.unavailable:
+            self._changing(f"session[{key!r}] = ...")
         self._check_key(key)
         path = f"session[{key!r}]"
         encoded = encode_value(value, path)
@@ -335,8 +340,10 @@ class Session(MutableMapping[str, Any]):
         live = self._live
         for key, entry in self.record.entries.items():
             if entry.value is not None and key[:1] != RESERVED:
-                with suppress(UnreadableValue):  # whoever asks for it is told; all others need not know
+                try:  # noqa: SIM105 # Starlette's requests come by here for each key: suppress() costs as much again
                     live[key] = decode_value(entry.value)
+                except UnreadableValue:
+                    pass  # whoever asks for it is told; all others need not know
         return live
 
     def committed(self, record: Record, token: str, changes: Changes) -> None:

@@ -49,6 +49,7 @@ USER: Final = RESERVED + "u"
 REGISTERS: Final = frozenset({CREATED, IDLE, ABSOLUTE, USER})
 """What the library notes of a session, and no content of it."""
 
+_BLANK = blake2b(digest_size=16)  # each write asks: a copy costs half of what a new one does
 _PLACE = Struct(">Q8s").pack
 _TOMBSTONE_ORIGIN = bytes(8)
 
@@ -72,8 +73,9 @@ def entry_mark(sid: Sid, key: str, stamp: Stamp, origin: NodeId) -> int:
     The sid is in it, so that the sum over many sessions does not cancel; the value is not, since the dot
     (origin, stamp) names the write.
     """
-    digest = blake2b(sid + _PLACE(stamp, origin) + key.encode("utf-8"), digest_size=16).digest()
-    return int.from_bytes(digest, "big")
+    mark = _BLANK.copy()
+    mark.update(sid + _PLACE(stamp, origin) + key.encode("utf-8"))
+    return int.from_bytes(mark.digest(), "big")
 
 
 def entry_bytes(key: str, value: bytes | None) -> int:
@@ -154,10 +156,11 @@ class Record:
         size = self.size
         for key, value in changes:
             old = entries.get(key)
-            if old is not None:
+            if old is None:
+                size += entry_bytes(key, value)
+            else:
                 state_hash -= old.mark
-                size -= entry_bytes(key, old.value)
-            size += entry_bytes(key, value)
+                size += (len(value) if value else 0) - (len(old.value) if old.value else 0)
             mark = entry_mark(self.sid, key, stamp, origin)
             entries[key] = Entry(stamp, origin, value, mark)
             state_hash += mark

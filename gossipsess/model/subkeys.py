@@ -123,12 +123,13 @@ def resolved(
     Raises:
         SessionTooLarge: a counter would leave the range of 64 bits.
     """
-    return [
-        _slot_written(key[len(COUNTER) :], change, entries, stamp, origin, behind=behind)
-        if isinstance(change, Added)
-        else (key, change)
-        for key, change in changes
-    ]
+    written: list[tuple[str, bytes | None]] = []
+    for key, change in changes:
+        if isinstance(change, Added):
+            written.append(_slot_written(key[len(COUNTER) :], change, entries, stamp, origin, behind=behind))
+        else:
+            written.append((key, change))
+    return written
 
 
 def rotated(entries: Mapping[str, Entry], changes: Iterable[tuple[str, Change]]) -> dict[str, Change]:

@@ -143,9 +143,56 @@ class SessionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
+        if scope["type"] != "http":
+            await self._serve_other(scope, receive, send)
+            return
+        store = self._sessions.store or await self._started()
+        session = self._held(store, scope)
+        if session is None:
+            session = await self._open(store, scope)
+        if session is None:
+            await _answer_unavailable(send)
+            return
+        scope["session"], scope[_STORE] = session.for_application(), store
+        refused = answered = False
+
+        def send_with_session(message: Message) -> Awaitable[None]:
+            nonlocal refused, answered
+            if refused:
+                return _dropped()  # the error page of a layer that caught what was raised here
+            if message["type"] == "http.response.start" and session.accessed:
+                headers: Headers = list(message.get("headers", ()))
+                _vary_by_cookie(headers)
+                message = {**message, "headers": headers}
+                try:
+                    saving = self._save(store, session, headers)
+                except MemoryFull as error:
+                    refused = True
+                    return _refused(send, error)
+                if saving is not None:
+                    if isinstance(saving.outcome, Future):
+                        return send_when_saved(message, saving, headers)
+                    self._set_cookies(saving.cookies_after(saving.outcome), headers)
+            answered = True
+            return send(message)
+
+        async def send_when_saved(message: Message, saving: Saving, headers: Headers) -> None:
+            nonlocal answered
+            await self._saved(saving, headers)
+            answered = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_session)
+        except Exception as error:
+            if refused:
+                return  # it is the refusal, or what layers have made of it; the node has warned of the limit
+            if answered or not _is_change_refused(session, error):
+                raise
+            await _answer_unavailable(send)
+
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
-            case "http":
-                await self._http(scope, receive, send)
             case "websocket":
                 await self._websocket(scope, receive, send)
             case "lifespan":
@@ -184,50 +231,6 @@ class SessionMiddleware:
             # An application without a lifespan raises or returns; only then does the server open its port.
             if not answered:
                 await wait_until_started()
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        store = self._sessions.store or await self._started()
-        session = self._held(store, scope)
-        if session is None:
-            session = await self._open(store, scope)
-        if session is None:
-            await _answer_unavailable(send)
-            return
-        scope["session"], scope[_STORE] = session.for_application(), store
-        refused = answered = False
-
-        def send_with_session(message: Message) -> Awaitable[None]:
-            nonlocal refused, answered
-            if refused:
-                return _dropped()  # the error page of a layer that caught what was raised here
-            if message["type"] == "http.response.start" and session.accessed:
-                headers: Headers = list(message.get("headers", ()))
-                _vary_by_cookie(headers)
-                message = {**message, "headers": headers}
-                try:
-                    saving = self._save(store, session, headers)
-                except MemoryFull as error:
-                    refused = True
-                    return _refused(send, error)
-                if saving is not None:
-                    return send_when_saved(message, saving, headers)
-            answered = True
-            return send(message)
-
-        async def send_when_saved(message: Message, saving: Saving, headers: Headers) -> None:
-            nonlocal answered
-            await self._saved(saving, headers)
-            answered = True
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_with_session)
-        except Exception as error:
-            if refused:
-                return  # it is the refusal, or what layers have made of it; the node has warned of the limit
-            if answered or not _is_change_refused(session, error):
-                raise
-            await _answer_unavailable(send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         store = self._sessions.store or await self._started()
@@ -334,8 +337,9 @@ class SessionMiddleware:
         self._set_cookies(cookies, headers)
 
     def _set_cookies(self, cookies: tuple[tuple[str, str], ...], headers: Headers) -> None:
-        headers += [(b"set-cookie", self._cookie.header(*cookie).encode("ascii")) for cookie in cookies]
-        if not _has(headers, b"cache-control"):
+        for name, value in cookies:
+            headers.append((b"set-cookie", self._cookie.header(name, value).encode("ascii")))
+        if cookies and not _has(headers, b"cache-control"):
             headers.append((b"cache-control", b"private"))
 
 

@@ -33,7 +33,6 @@ class WebSession(Session):
     """
 
     login_keys: ClassVar[tuple[str, ...]] = LOGIN_KEYS
-    unavailable = False
     adopted = False
     asked_to_rotate = False
 
@@ -75,6 +74,11 @@ class WebSession(Session):
                 "would be lost. Let this pass, and the answer is 503 and the cookie stays; or ask session.unavailable "
                 "first, and tell the visitor to try again."
             )
+
+    @property
+    def needs_no_save(self) -> bool:
+        """A save would store nothing, without looking for changes inside values. So it is with most requests."""
+        return self.is_untouched and not self.adopted and not self.asked_to_rotate
 
     @property
     def assigned(self) -> bool:
