@@ -10,8 +10,9 @@
 #             write    the view assigns one key a value that it did not have
 # Method:   a batch is one request of each of some visitors, timed as a whole; what their answers set goes into the next
 #           requests' cookies, outside the timed part, as do all checks. In each round every row does a batch of each
-#           kind, so that rows meet the same noise; a figure is the median over rounds of the difference to the batch
-#           without sessions in the same round.
+#           kind, so that rows meet the same noise, after an untimed one: else it bears what the row before has left in
+#           the caches. A figure is the median over rounds of the difference to the batch without sessions in the same
+#           round.
 # Clock:    the wall clock, since a stock backend may wait for its server; --cpu takes this thread's processor time,
 #           which counts neither who else uses the machine, nor the server that is waited for.
 # Not here: the applications (request_apps.py), and what keeps their sessions (request_rows.py).
@@ -97,6 +98,7 @@ def measure(rows: list[Row], rounds: int, visitors: int, clock: Clock) -> list[F
         for kind in KINDS:
             gc.collect()  # what one row leaves behind is not counted to the next
             for crowd, taken in zip(crowds, taken_s, strict=True):
+                crowd.ask(kind)
                 taken[kind].append(crowd.ask(kind))
     without = taken_s[0]
     figures = [Figures(*rows[0][:2], *(median(without[kind]) * 1e6 for kind in KINDS))]
