@@ -6,7 +6,6 @@
 # What is to be committed waits in a draft (draft.py), which the views of counters and sets (subkeys.py) share.
 
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import suppress
 from typing import Any, Final, Self
 
 from gossipsess.draft import Draft
@@ -341,8 +340,10 @@ class Session(MutableMapping[str, Any]):
         live = self._live
         for key, entry in self.record.entries.items():
             if entry.value is not None and key[:1] != RESERVED:
-                with suppress(UnreadableValue):  # whoever asks for it is told; all others need not know
+                try:  # noqa: SIM105 # Starlette's requests come by here for each key: suppress() costs as much again
                     live[key] = decode_value(entry.value)
+                except UnreadableValue:
+                    pass  # whoever asks for it is told; all others need not know
         return live
 
     def committed(self, record: Record, token: str, changes: Changes) -> None:

@@ -64,6 +64,8 @@ RECHECKED_AT_ONCE: Final = 8
 """Leaves of the table whose hashes and sums are computed anew each second: all of them within nine minutes. At 100,000
 sessions that is some 200 records, a few milliseconds."""
 
+_NOBODY: Final = Confirmed(0, 0)
+
 
 class Written(NamedTuple):
     """What a write left."""
@@ -130,9 +132,9 @@ class SessionProtocol:
 
     def _write(self, event: Write, now_s: float) -> Written:
         begins = event.changes[0][0] == CREATED
-        if event.base is not None and not begins:
-            self._hold_again(event.base, now_s)
         before = self.table.get(event.sid)
+        if event.base is not None and not begins and not (before.entries or before.tombstone):
+            before = self._held_again(event.base, now_s)
         if before.tombstone or bool(before.entries) == begins:
             # Invalidated or expired since the request read it; or an id that is to be used again, which no id ever is.
             return Written(before, Gone())
@@ -512,16 +514,18 @@ class SessionProtocol:
     def _others(self, sid: Sid) -> tuple[Member, ...]:
         return self._placement.others(partition_of(sid))
 
-    def _hold_again(self, read: Record, now_s: float) -> None:
+    def _held_again(self, read: Record, now_s: float) -> Record:
         """Hold the copy again that a request has read, where it was dropped since, because others hold the session.
+
+        Returns what is held then.
 
         Else a request that lasts for longer than copies are kept, as a WebSocket does, would lose what it writes. The
         holders have whatever came meanwhile, its end too: written to here, it becomes what they hold. Who holds all
         that there is and not this one lacks it because it has ended.
         """
-        missing = bool(read.entries) and read.sid not in self.table.records
-        if missing and not self.anti_entropy.is_synced(partition_of(read.sid)):
+        if read.entries and not self.anti_entropy.is_synced(partition_of(read.sid)):
             self.table.merge(not_covered(read, {}), self.clock.time_ms(now_s), now_s)
+        return self.table.get(read.sid)
 
     def _holds(self, sid: Sid) -> bool:
         return self._placement.layout.holds(self._myself, partition_of(sid))
@@ -534,9 +538,8 @@ class SessionProtocol:
 
     def _replicate(self, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Confirmed | Degraded | None:
         if not self.peers:
-            members: tuple[Member, ...] = ()
-        else:
-            members = self._recipients.of_write(before.sid, confirm, self._confirmations.other_hosts)
+            return self._told_nobody(confirm)
+        members = self._recipients.of_write(before.sid, confirm, self._confirmations.other_hosts)
         hedge = len(members) < len(self.peers) and confirm != 0
         return self._send(before, members, confirm, waiter, now_s, hedge=hedge)
 
@@ -555,13 +558,16 @@ class SessionProtocol:
         hedge: bool,
     ) -> Confirmed | Degraded | None:
         if not members:
-            return Degraded(0, 0) if self._abandoned and confirm != 0 else Confirmed(0, 0)
+            return self._told_nobody(confirm)
         if confirm == 0:
             self.peers.owe(before, members, None, now_s + FLUSH_DELAY_S)
             return Confirmed(0, 0)
         ticket = self._confirmations.open(before.sid, waiter, confirm, now_s, hedge=hedge)
         self._owe(before, members, ticket, now_s)
         return None
+
+    def _told_nobody(self, confirm: Confirm) -> Confirmed | Degraded:
+        return Degraded(0, 0) if self._abandoned and confirm != 0 else _NOBODY
 
     def _owe(self, before: Record, members: tuple[Member, ...], ticket: Ticket, now_s: float) -> None:
         ticket.tried.update({member.node: member.host for member in members})

@@ -23,6 +23,8 @@ from gossipsess.web.cookie import token_name
 from gossipsess.web.launch import launch_early as launch_early
 from gossipsess.web.session import WebSession
 
+UNAVAILABLE: Final = "The session is not available right now. Please try again."
+"""What a 503 says where the application has no page for it."""
 UNLIMITED_S: Final = 1e9
 """The age limit of frameworks that have none: some thirty years. Sessions that nobody uses end all the same."""
 LEAST_IDLE_S: Final = 1.0
@@ -174,8 +176,8 @@ def save(
         SessionTooLarge: values have grown over a bound in place. Nothing is stored.
         MemoryFull: the session is new, and there is no room for it. The answer is 503. Nothing is stored.
     """
-    if session.is_untouched and not session.adopted and not session.asked_to_rotate:
-        return None  # most requests
+    if session.needs_no_save:
+        return None
     used = session.accessed  # by the application, and not by what follows
     if not (session.assigned or session.adopted or session.changes()):
         return None

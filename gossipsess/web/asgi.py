@@ -22,7 +22,7 @@ from gossipsess.service import NodeService, leave_at_sigterm
 from gossipsess.session import Session
 from gossipsess.store import SessionStore
 from gossipsess.waiting import in_thread, on_any_loop, steps_on_any_loop
-from gossipsess.web.adapter import NodeSessions, Saving, refreshes, save
+from gossipsess.web.adapter import UNAVAILABLE, NodeSessions, Saving, refreshes, save
 from gossipsess.web.adoption import TimedSerializer, adoption, former_of_untrusted
 from gossipsess.web.cookie import CookieSettings, SameSite, cookie_values_untrusted
 from gossipsess.web.session import WebSession
@@ -37,7 +37,7 @@ Headers = list[tuple[bytes, bytes]]
 TRY_AGAIN_LATER: Final = 1013
 """Close code of a websocket whose session is not available (RFC 6455's registry)."""
 _STORE: Final = "gossipsess.store"  # key in the scope of a request
-_UNAVAILABLE_BODY: Final = b"The session is not available right now. Please try again.\n"
+_UNAVAILABLE_BODY: Final = f"{UNAVAILABLE}\n".encode("ascii")
 
 
 class SessionMiddleware:
@@ -143,49 +143,9 @@ class SessionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        match scope["type"]:
-            case "http":
-                await self._http(scope, receive, send)
-            case "websocket":
-                await self._websocket(scope, receive, send)
-            case "lifespan":
-                await self._lifespan(scope, receive, send)
-            case _:
-                await self.app(scope, receive, send)
-
-    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = in_thread(self._sessions.start)
-        leave_at_sigterm()  # for Hypercorn's workers, which may be sent one while they shut down
-        answered = False
-
-        async def wait_until_started() -> SessionStore:
-            try:
-                return await on_any_loop(started)
-            except Exception as error:
-                await send({"type": "lifespan.startup.failed", "message": str(error)})
-                raise
-
-        async def send_when_started(message: Message) -> None:
-            nonlocal answered
-            if message["type"].startswith("lifespan.startup."):
-                if answered:
-                    return  # we have told the server of a failure, and the application tells it once more
-                answered = True
-                if message["type"] == "lifespan.startup.complete":
-                    await wait_until_started()
-            elif message["type"].startswith("lifespan.shutdown."):
-                # Left to the end of the process, it might never come: uvicorn ends by the signal it was sent.
-                _ = await on_any_loop(in_thread(self._sessions.stop))
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_when_started)
-        finally:
-            # An application without a lifespan raises or returns; only then does the server open its port.
-            if not answered:
-                await wait_until_started()
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._serve_other(scope, receive, send)
+            return
         store = self._sessions.store or await self._started()
         session = self._held(store, scope)
         if session is None:
@@ -230,6 +190,47 @@ class SessionMiddleware:
             if answered or not _is_change_refused(session, error):
                 raise
             await _answer_unavailable(send)
+
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match scope["type"]:
+            case "websocket":
+                await self._websocket(scope, receive, send)
+            case "lifespan":
+                await self._lifespan(scope, receive, send)
+            case _:
+                await self.app(scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = in_thread(self._sessions.start)
+        leave_at_sigterm()  # for Hypercorn's workers, which may be sent one while they shut down
+        answered = False
+
+        async def wait_until_started() -> SessionStore:
+            try:
+                return await on_any_loop(started)
+            except Exception as error:
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                raise
+
+        async def send_when_started(message: Message) -> None:
+            nonlocal answered
+            if message["type"].startswith("lifespan.startup."):
+                if answered:
+                    return  # we have told the server of a failure, and the application tells it once more
+                answered = True
+                if message["type"] == "lifespan.startup.complete":
+                    await wait_until_started()
+            elif message["type"].startswith("lifespan.shutdown."):
+                # Left to the end of the process, it might never come: uvicorn ends by the signal it was sent.
+                _ = await on_any_loop(in_thread(self._sessions.stop))
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_when_started)
+        finally:
+            # An application without a lifespan raises or returns; only then does the server open its port.
+            if not answered:
+                await wait_until_started()
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         store = self._sessions.store or await self._started()
@@ -323,6 +324,8 @@ class SessionMiddleware:
             # Nothing can have changed. But an answer made without knowing the visitor is good for this once only.
             headers[:] = [header for header in headers if header[0].lower() != b"cache-control"]
             headers.append((b"cache-control", b"no-store"))
+            return None
+        if session.needs_no_save and not self._rolls:
             return None
         saving = save(store, session, self._cookie.name, self._cookie.max_age_s, may_rotate=may_rotate)
         if saving is None and self._rolls and may_rotate and refreshes(store, session, self._cookie.max_age_s):

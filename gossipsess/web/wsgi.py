@@ -20,7 +20,7 @@ from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.store import SessionStore
 from gossipsess.waiting import blocking
-from gossipsess.web.adapter import NodeSessions, save
+from gossipsess.web.adapter import UNAVAILABLE, NodeSessions, save
 from gossipsess.web.cookie import CookieSettings, SameSite
 from gossipsess.web.launch import launch_early
 from gossipsess.web.session import WebSession
@@ -35,7 +35,7 @@ WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 SESSION: Final = "gossipsess.session"
 """Key of the session in the environ."""
 _STORE: Final = "gossipsess.store"
-_UNAVAILABLE_BODY: Final = b"The session is not available right now. Please try again.\n"
+_UNAVAILABLE_BODY: Final = f"{UNAVAILABLE}\n".encode("ascii")
 _UNAVAILABLE_HEADERS: Final = (
     ("Content-Type", "text/plain; charset=utf-8"),
     ("Content-Length", str(len(_UNAVAILABLE_BODY))),
@@ -106,12 +106,11 @@ class SessionMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request. May block while other nodes are asked, or confirm; both are bounded."""
-        store = self._sessions.store
-        if store is None:
-            store = self._sessions.start()
+        store = self._sessions.store or self._sessions.start()
         session = self._open(store, environ)
         if session is None:
-            return _answer_unavailable(start_response)
+            _start_unavailable(start_response)
+            return (_UNAVAILABLE_BODY,)
         environ[SESSION], environ[_STORE] = session, store
         response = _Response(store, session, self._cookie, start_response)
         try:
@@ -229,7 +228,7 @@ class _Response:
         if self._write is not None or not of_ours:
             raise error
         self._refused = True
-        self._write = self._start_response("503 Service Unavailable", list(_UNAVAILABLE_HEADERS))
+        self._write = _start_unavailable(self._start_response)
         return self._write
 
     def _save(self) -> None:
@@ -286,6 +285,5 @@ def _close(body: Iterable[bytes]) -> None:
         close()
 
 
-def _answer_unavailable(start_response: StartResponse) -> Iterable[bytes]:
-    start_response("503 Service Unavailable", list(_UNAVAILABLE_HEADERS))
-    return (_UNAVAILABLE_BODY,)
+def _start_unavailable(start_response: StartResponse) -> Write:
+    return start_response("503 Service Unavailable", list(_UNAVAILABLE_HEADERS))
