@@ -38,7 +38,7 @@ class Counters:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._additions: dict[tuple[Sid, str], list[_Addition]] = {}
+        self._additions: dict[Sid, dict[str, list[_Addition]]] = {}  # by session and name
 
     def wrote(
         self, process: Process, record: Record, changes: Changes, seen: Mapping[str, Entry]
@@ -92,11 +92,12 @@ class Counters:
         ]
         must(bool(own), "{} adds to a counter of {}, and writes nothing", process, record.sid)
         stamp, slot = max(own)
-        self._additions.setdefault((record.sid, name), []).append(_Addition((slot, stamp), amount, cleared))
+        additions = self._additions.setdefault(record.sid, {}).setdefault(name, [])
+        additions.append(_Addition((slot, stamp), amount, cleared))
         return slot
 
     def _names(self, sid: Sid) -> list[str]:
-        return [name for its, name in self._additions if its == sid]
+        return list(self._additions.get(sid, {}))
 
     def _value(self, record: Record, name: str) -> int:
         held = list(self._held(record.sid, name, record.entries))
@@ -104,7 +105,7 @@ class Counters:
         return sum(one.amount for one in held if one.which not in cleared)
 
     def _held(self, sid: Sid, name: str, entries: Mapping[str, Entry]) -> Iterator[_Addition]:
-        for one in self._additions.get((sid, name), ()):
+        for one in self._additions.get(sid, {}).get(name, ()):
             slot, stamp = one.which
             if slot in entries and entries[slot].stamp >= stamp:
                 yield one
