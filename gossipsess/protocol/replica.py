@@ -48,26 +48,7 @@ from gossipsess.protocol.placement import Placement
 from gossipsess.protocol.sessions import SessionProtocol, Written
 from gossipsess.protocol.swim import Swim, SwimTimings
 from gossipsess.protocol.views import Views
-from gossipsess.wire.messages import (
-    Beacon,
-    Bye,
-    Have,
-    Held,
-    Hello,
-    Members,
-    Ping,
-    ProbeAck,
-    Pull,
-    PullAnswer,
-    Push,
-    PushAck,
-    SyncAsk,
-    SyncList,
-    SyncPage,
-    SyncSums,
-    Touch,
-    TouchAck,
-)
+from gossipsess.wire.messages import Beacon, Bye, Hello, LinkMessage, Members, Ping, ProbeAck
 
 ALONE_S = 2.0
 """A node that has met nobody for this long takes itself for the first, and serves."""
@@ -222,7 +203,7 @@ class Replica:
 
     # --- links and what comes over them -------------------------------------------------------------------
 
-    def _received(self, link: int, message: object, now_s: float) -> None:
+    def _received(self, link: int, message: LinkMessage, now_s: float) -> None:
         node = self._links.node_of(link)
         if node is None:
             return  # closed meanwhile
@@ -233,37 +214,15 @@ class Replica:
             if self._links.of(node) != link:
                 return  # not in use: before its Hello, or the one of two that goes
             match message:
-                case Push():
-                    self.sessions.push(node, message, now_s)
-                case PushAck():
-                    self.sessions.push_ack(node, message, now_s)
-                case Pull():
-                    self.sessions.pull(node, message, now_s)
-                case PullAnswer():
-                    self.sessions.pull_answer(node, message, now_s)
-                case SyncAsk():
-                    self.sessions.sync_ask(node, message, now_s)
-                case SyncSums():
-                    self.sessions.sync_sums(node, message, now_s)
-                case SyncList():
-                    self.sessions.sync_list(node, message, now_s)
-                case SyncPage():
-                    self.sessions.sync_page(node, message, now_s)
-                case Touch():
-                    self.sessions.touch(node, message, now_s)
                 case Members(members, reply):
                     self.sessions.heard_apart(node, members, now_s)
                     self._route(self.swim.heard_members(members, now_s), now_s)
                     if reply and self._views.exchange(node, now_s):
                         self._tell_members(node, now_s, reply=False)
-                case Have():
-                    self.sessions.have(node, message, now_s)
-                case Held():
-                    self.sessions.held(node, message, now_s)
-                case TouchAck():
-                    self.sessions.touch_ack(node, message, now_s)
                 case Bye(incarnation):
                     self._said_bye(node, incarnation, now_s)
+                case _:
+                    self.sessions.received(node, message, now_s)
         except ClockAhead as refused:
             self._refuse(link, node, f"{refused}. Set its machine's clock (NTP), and start it again")
         except WireError as refused:

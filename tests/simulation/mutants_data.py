@@ -18,6 +18,7 @@ from gossipsess.model.record import HASH_MASK, Record, covers, dead_record, empt
 from gossipsess.model.revocation import login_of, user_entry
 from gossipsess.model.table import Life, Table
 from gossipsess.protocol import replication
+from gossipsess.protocol.ends import Ends
 from gossipsess.protocol.peers import Peers
 from gossipsess.protocol.replication import Debt
 from gossipsess.protocol.sessions import SessionProtocol
@@ -199,12 +200,12 @@ def forgotten_claims_still_cover(patch: pytest.MonkeyPatch) -> None:
 
 def revocations_stay_at_home(patch: pytest.MonkeyPatch) -> None:
     """A revocation ends the sessions of the node that was asked for it, and no others."""
-    real = SessionProtocol._end_sessions_of
+    real = Ends.user_died
 
-    def end_sessions_of(self: SessionProtocol, user: Sid, now_s: float, *, remote: bool) -> int:
+    def user_died(self: Ends, user: Sid, now_s: float, *, remote: bool) -> int:
         return 0 if remote else real(self, user, now_s, remote=remote)
 
-    patch.setattr(SessionProtocol, "_end_sessions_of", end_sessions_of)
+    patch.setattr(Ends, "user_died", user_died)
 
 
 def late_arrivals_escape_revocation(patch: pytest.MonkeyPatch) -> None:
