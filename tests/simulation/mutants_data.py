@@ -1,6 +1,7 @@
 """Bugs planted in records, deltas, the table, its sums, clocks and revocations. See mutants.py."""
 
 from collections.abc import Callable, Iterator
+from itertools import compress
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from gossipsess.model import subkeys
 from gossipsess.model import table as table_module
 from gossipsess.model.clock import HybridClock, Stamp
 from gossipsess.model.delta import Applied, Delta, apply, not_covered
-from gossipsess.model.digest import LeafSums
+from gossipsess.model.digest import SUM_MASK, LeafSums
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member
 from gossipsess.model.record import HASH_MASK, Record, covers, dead_record, empty_record
@@ -189,7 +190,11 @@ def sums_forget_a_change(patch: pytest.MonkeyPatch) -> None:
 
 def what_moves_counts_as_settled(patch: pytest.MonkeyPatch) -> None:
     """The digest is that of everything: where there are writes, no two nodes ever agree."""
-    patch.setattr(LeafSums, "settled", lambda self, now_s: self._total)
+
+    def settled(self: LeafSums, now_s: float, shared: bytes = b"") -> int:
+        return (sum(compress(self._sums, shared)) if shared else self._total) & SUM_MASK
+
+    patch.setattr(LeafSums, "settled", settled)
 
 
 def forgotten_claims_still_cover(patch: pytest.MonkeyPatch) -> None:

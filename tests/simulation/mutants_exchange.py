@@ -129,8 +129,8 @@ def a_repair_only_pulls(patch: pytest.MonkeyPatch) -> None:
     """What the smaller node id of a pair holds and the other lacks stays so: the one does not give, the other waits."""
     real_start, real_due = sync.Sync.start, Comparison.repair_due
 
-    def start(self: sync.Sync, table: Table, now_s: float, *, both_ways: bool = False) -> sync.Step:
-        return real_start(self, table, now_s)
+    def start(self: sync.Sync, table: Table, now_s: float, scope: int, *, both_ways: bool = False) -> sync.Step:
+        return real_start(self, table, now_s, scope)
 
     def repair_due(self: Comparison, equal: bool, now_s: float) -> bool:
         return real_due(self, equal, now_s) and self._first
