@@ -104,7 +104,7 @@ class Status:
     handed_over_bytes: int
     """Sizes of the sessions that this node gave to their new holders since the start, roughly."""
     members: tuple[MemberStatus, ...]
-    """Everyone else, live ones first, then by name."""
+    """Everyone else, live ones first, then by name; of one name the life that ended last before those of before."""
 
     @property
     def ready(self) -> bool:
@@ -127,7 +127,9 @@ def snapshot(node: Node) -> Status:
         progress = anti_entropy.gains.progress(now_s)
         primary, secondary = _roles(layout, myself.node)
         linked = replica.linked
-        known = sorted(replica.swim.view.all(), key=lambda member: (not member.is_live, member.name, member.node))
+        view = replica.swim.view
+        live = sorted(view.live(), key=lambda member: (member.name, member.node))
+        ended = sorted((member for member, _ in view.ended_last()), key=lambda member: member.name)
         return Status(
             node=short(myself.node),
             name=myself.name,
@@ -166,7 +168,7 @@ def snapshot(node: Node) -> Status:
                     member.zone,
                     member.leaving,
                 )
-                for member in known
+                for member in (*live, *ended)
             ),
         )
 

@@ -82,6 +82,8 @@ async def steps_on_any_loop(steps: Steps[T]) -> T:
 
 def steps_blocking(steps: Steps[T]) -> T:
     """Return what the steps come to; the calling thread waits."""
+    # The loop above once more. Only its `await` differs, which no function can be given as an argument; a helper for
+    # the rest would return a step or the result, and say which.
     answer: object = None
     with closing(steps):  # at once, where this is interrupted
         while True:

@@ -89,7 +89,7 @@ class AntiEntropy:
         Never so of what others hold. From any thread.
         """
         gains = self.gains  # each read asks; `held` first, since what is gained becomes unsynced before it is held
-        is_held = self.synced and gains.held >> partition & 1
+        is_held = gains.started and not self._cut_off and gains.held >> partition & 1
         return bool(is_held and not (gains.unsynced and gains.unsynced >> partition & 1))
 
     def vouches(self, sid: Sid, created_ms: int, time_ms: int) -> bool:

@@ -174,8 +174,8 @@ def save(
         SessionTooLarge: values have grown over a bound in place. Nothing is stored.
         MemoryFull: the session is new, and there is no room for it. The answer is 503. Nothing is stored.
     """
-    if session.is_untouched and not session.adopted and not session.asked_to_rotate:
-        return None  # most requests
+    if session.needs_no_save:
+        return None
     used = session.accessed  # by the application, and not by what follows
     if not (session.assigned or session.adopted or session.changes()):
         return None

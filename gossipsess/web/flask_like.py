@@ -74,7 +74,8 @@ class FlaskWebSession(WebSession):
     @property
     def permanent(self) -> bool:
         """Its cookie outlasts the browser. Kept in the session, but nothing that a stand-in would lose."""
-        return bool(self.get("_permanent", False))
+        self.accessed = True
+        return self._draft.get("_permanent") is not None and bool(self["_permanent"])  # get() costs an exception
 
     @permanent.setter
     def permanent(self, value: bool) -> None:
@@ -155,6 +156,8 @@ class FlaskLikeInterface(SessionInterface):
         """
         if session.assigned or not session.is_new:
             session.limit(idle_s=self._idle_s(app))
+        if session.needs_no_save:
+            return None  # before the cookie's lifetime is looked up
         try:
             return save(store, session, self.get_cookie_name(app), self._max_age_s(app, session), may_rotate=may_rotate)
         except (UnreplicableValue, SessionTooLarge):

@@ -76,6 +76,11 @@ class WebSession(Session):
             )
 
     @property
+    def needs_no_save(self) -> bool:
+        """A save would store nothing, without looking for changes inside values. So it is with most requests."""
+        return self.is_untouched and not self.adopted and not self.asked_to_rotate
+
+    @property
     def assigned(self) -> bool:
         """This request has assigned, deleted or limited something, or asked for a new id."""
         return self.asked_to_rotate or super().assigned

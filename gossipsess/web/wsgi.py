@@ -106,12 +106,11 @@ class SessionMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request. May block while other nodes are asked, or confirm; both are bounded."""
-        store = self._sessions.store
-        if store is None:
-            store = self._sessions.start()
+        store = self._sessions.store or self._sessions.start()
         session = self._open(store, environ)
         if session is None:
-            return _answer_unavailable(start_response)
+            _start_unavailable(start_response)
+            return (_UNAVAILABLE_BODY,)
         environ[SESSION], environ[_STORE] = session, store
         response = _Response(store, session, self._cookie, start_response)
         try:
@@ -229,7 +228,7 @@ class _Response:
         if self._write is not None or not of_ours:
             raise error
         self._refused = True
-        self._write = self._start_response("503 Service Unavailable", list(_UNAVAILABLE_HEADERS))
+        self._write = _start_unavailable(self._start_response)
         return self._write
 
     def _save(self) -> None:
@@ -286,6 +285,5 @@ def _close(body: Iterable[bytes]) -> None:
         close()
 
 
-def _answer_unavailable(start_response: StartResponse) -> Iterable[bytes]:
-    start_response("503 Service Unavailable", list(_UNAVAILABLE_HEADERS))
-    return (_UNAVAILABLE_BODY,)
+def _start_unavailable(start_response: StartResponse) -> Write:
+    return start_response("503 Service Unavailable", list(_UNAVAILABLE_HEADERS))

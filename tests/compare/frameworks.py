@@ -8,6 +8,7 @@ import json
 import logging
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -15,8 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.callers import Answer, AsgiCaller, Caller, Clock, WsgiCaller
 from bench.redis_server import WHY_MISSING, redis_server
-from bench.request import SECRET, Answer, AsgiCaller, Caller, WsgiCaller
+from bench.request_apps import SECRET
 from gossipsess.config import Config
 from gossipsess.service import NodeService, RunningNode, lone_node
 from gossipsess.session import Session
@@ -71,10 +73,10 @@ class ThreadCaller(Caller):
     def __init__(self, app: Any) -> None:
         self._app = app
 
-    def batch(self, path: str, cookies: list[str]) -> tuple[float, list[Answer]]:
+    def batch(self, path: str, cookies: list[str], clock: Clock = time.perf_counter) -> tuple[float, list[Answer]]:
         loop = asyncio.new_event_loop()
         try:
-            return AsgiCaller(self._app, loop).batch(path, cookies)
+            return AsgiCaller(self._app, loop).batch(path, cookies, clock)
         finally:
             loop.close()
 

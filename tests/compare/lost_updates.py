@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
-from bench.request import Answer
+from bench.callers import Answer
 
 from .frameworks import OURS, Backend, View, backends, here
 

@@ -28,6 +28,7 @@ from django.contrib.auth.models import User  # noqa: E402
 from gossipsess.config import Config  # noqa: E402
 from gossipsess.service import NodeService  # noqa: E402
 from gossipsess.web import django as engine  # noqa: E402
+from gossipsess.web import django_sessions  # noqa: E402
 from tests.unit.web_support import TestUser  # noqa: E402
 
 
@@ -183,12 +184,12 @@ urlpatterns = [
 @contextmanager
 def served_by(service, on_unavailable=None):
     """Have the sessions of this node, and of no other."""
-    before = engine._configured
+    before = django_sessions._configured
     engine.configure(node=service, on_unavailable=on_unavailable)
     try:
         yield service
     finally:
-        engine._configured = before
+        django_sessions._configured = before
 
 
 @contextmanager

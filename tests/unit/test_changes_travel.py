@@ -10,7 +10,7 @@ import pytest
 from gossipsess import Session, register_type
 from gossipsess.model.delta import changes_since
 from gossipsess.model.record import RESERVED
-from gossipsess.web.django import DjangoSession
+from gossipsess.web.django_sessions import DjangoSession
 from gossipsess.web.flask_like import FlaskWebSession
 from gossipsess.web.litestar import LitestarWebSession
 from gossipsess.web.session import WebSession

@@ -20,6 +20,7 @@ from gossipsess.errors import SessionUnavailable, UnreplicableValue
 from gossipsess.model.identity import is_session_id, sid_of
 from gossipsess.model.record import REGISTERS
 from gossipsess.service import lone_node
+from gossipsess.web.django_sessions import sessions
 from tests.unit import django_project
 from tests.unit.django_project import clocked, engine, live, served_by
 from tests.unit.web_support import UNKNOWN_ID, HeldBackNode, TestUser, fill, node_that_misses_a_peer
@@ -468,11 +469,11 @@ def test_with_save_every_request_use_prolongs_a_session_and_costs_no_write():
     with clocked() as goes_on, override_settings(SESSION_SAVE_EVERY_REQUEST=True, SESSION_COOKIE_AGE=DAY_S):
         client = Client()
         client.get("/put/user/kim")
-        [record] = live(engine.sessions().launch())
+        [record] = live(sessions().launch())
         for _ in range(5):
             goes_on(DAY_S - 60)
             assert names(client.get("/view")) == {"sessionid"}
-        assert live(engine.sessions().launch()) == [record]
+        assert live(sessions().launch()) == [record]
         goes_on(DAY_S + 120)
         assert client.get("/view").json() == {}
 
@@ -718,17 +719,19 @@ def test_a_management_command_starts_no_node():
         """
 from django.core.management import execute_from_command_line
 execute_from_command_line(["manage.py", "check"])
-from gossipsess.web import django as engine
-assert engine.SessionMiddleware and engine.sessions().store is None and "trio" not in sys.modules
+from gossipsess.web import django as engine, django_sessions
+assert engine.SessionMiddleware and django_sessions.sessions().store is None and "trio" not in sys.modules
 """
     )
 
 
+@pytest.mark.parametrize("middleware", ["gossipsess.web.django", "django.contrib.sessions.middleware"])
 @pytest.mark.parametrize("make", ["wsgi", "asgi"])
-def test_the_application_object_starts_the_node(make):
+def test_the_application_object_starts_the_node(make, middleware):
     """A replica must hold the sessions before anybody asks it."""
     python(
         f"""
+settings.MIDDLEWARE = ["{middleware}.SessionMiddleware"]
 from django.core.{make} import get_{make}_application
 get_{make}_application()
 from gossipsess.service import _of_process
@@ -737,8 +740,8 @@ assert [node.synced for node in _of_process.values()] == [True]
     )
 
 
-def test_with_the_engine_alone_the_first_session_starts_the_node():
-    """Django's own middleware tells nobody that it was made."""
+def test_without_an_application_object_the_first_session_starts_the_node():
+    """A script makes none, and nothing says beforehand that it will use a session."""
     python(
         """
 from gossipsess.service import _of_process

@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from gossipsess.model.member import Member, Told
+from gossipsess.model.member import Member, MemberState, Told
 from gossipsess.model.rules import Rules
 from gossipsess.protocol.events import Drain
 from gossipsess.status import GainStatus, Status, snapshot
 from gossipsess.wire.messages import Members
 from tests.unit.machines import ALICE, BOB, CAROL, Clocked, exchange, member
 
-DAVE = b"dave...."
+ADA, DAVE, EVE = b"ada.....", b"dave....", b"eve....."
 PRIMARY_SECONDARY = Rules(all_to_all_below=2)
 
 
@@ -142,6 +142,19 @@ def test_zones_and_leaving_of_members_are_shown():
     (said,) = status(here).members
     assert (said.zone, said.leaving) == ("eu-1a", True)
     assert (status(here).zone, status(here).leaving) == ("", False)
+
+
+def test_of_the_former_lives_of_one_name_the_last_comes_first():
+    """A node that was killed, came back and left has left: who shows one life of each name shows the last."""
+    here = Clocked().alone()
+    here.linked(BOB)
+    for name, killed, left in (("web-1", CAROL, DAVE), ("web-2", EVE, ADA)):  # in either order of their ids
+        hears_of(here, member(killed)._replace(name=name, state=MemberState.DEAD))
+        here.waits(0.1)
+        hears_of(here, member(left)._replace(name=name, state=MemberState.LEFT))
+    bob, *former = [(said.name, said.state) for said in status(here).members]
+    assert bob == (BOB.decode(), "alive")
+    assert former == [("web-1", "left"), ("web-1", "dead"), ("web-2", "left"), ("web-2", "dead")]
 
 
 def test_a_node_that_cannot_be_synced_is_ready_after_a_minute():

@@ -181,7 +181,7 @@ def peers() -> tuple[Peer, ...]:
     status = process_node().status()
     latest = {
         member.name: Peer(member.name, member.state, member.linked, f"{member.address[0]}:{member.address[1]}")
-        for member in reversed(status.members)  # live ones come first there, so the last one wins
+        for member in reversed(status.members)  # the present or last life comes first there, so the last one wins
         if member.name != status.name  # a former life of this replica
     }
     return tuple(latest[name] for name in sorted(latest))
