@@ -2,6 +2,8 @@
 #
 # After each event, for each record that it changed:  records.py; for one that is gone: ends.py.
 # For each write:    its stamp is above everything in the state it replaces, and its dot is new (records.py).
+# For each counter:  it shows what was added in sum, and not cleared by who had seen it (counters.py).
+# For each cookie of a framework's own that is shown: it is one session, once (adoptions.py).
 # For each outcome:  what requests are told is so, and in time (waits.py).
 # For each process:  what it owes is bounded, its timers rest, and it judges nobody it must not (bounds.py).
 # After the heal:    the holders of each session hold the same (`difference`), all see each other and nobody else
@@ -19,10 +21,11 @@ from typing import Final
 
 from gossipsess.model.identity import NodeId, Sid, short
 from gossipsess.model.record import Record
-from gossipsess.model.subkeys import Added
+from gossipsess.model.subkeys import COUNTER, Added
 from gossipsess.protocol.effects import Settle
 from gossipsess.protocol.events import (
     Accessed,
+    Adopt,
     Changes,
     Event,
     Fetch,
@@ -35,9 +38,12 @@ from gossipsess.protocol.events import (
 )
 from gossipsess.protocol.outcomes import Found, Gone
 from gossipsess.protocol.sessions import Written
+from gossipsess.session import Session
 from gossipsess.sim import marks, places
+from gossipsess.sim.adoptions import Adoptions
 from gossipsess.sim.bounds import Bounds
 from gossipsess.sim.cluster import Cluster
+from gossipsess.sim.counters import Counters
 from gossipsess.sim.ends import Ends
 from gossipsess.sim.history import Wrote, contains, must
 from gossipsess.sim.logins import Login, Logins
@@ -64,6 +70,8 @@ class Checker:
         self._records = Records(cluster, self._logins, self._times, self._ends)
         self._gained = places.Gained()
         self._waits = Waits(cluster, self._records, self._ends, self._gained)
+        self._counters = Counters(cluster)
+        self._adoptions = Adoptions(cluster, self._records, self._ends, self._waits)
         self._bounds = Bounds(cluster)
         self._met_at_s: dict[tuple[NodeId, NodeId], float] = {}  # when a message last came from one to the other
         self._repairs: dict[NodeId, tuple[int, int]] = {}  # begun, and found something to do
@@ -83,6 +91,8 @@ class Checker:
             case Write(sid, changes) if isinstance(answer, Written):
                 if not isinstance(answer.outcome, Gone):
                     self._wrote(process, sid, {}, changes, event, answer)
+            case Adopt() if isinstance(answer, Written):
+                self._adoptions.adopted(process, event, answer)
             case Revoke(sid) if isinstance(answer, Written):
                 held = [self._logins.of(one) for one in process.seen.values()]
                 ended = sum(1 for login in held if login is not None and login.user == sid)
@@ -96,9 +106,14 @@ class Checker:
                 self._killed(process, sid, answer, event)
             case Rotate(sid, new_sid, changes) if isinstance(answer, Written):
                 if not isinstance(answer.outcome, Gone):
-                    old = process.seen[sid].entries
-                    kept = {key: entry.value for key, entry in old.items() if entry.value is not None}
-                    login = self._logins.of(process.seen[sid])
+                    old = process.seen[sid]
+                    kept: dict[str, bytes | None] = {
+                        key: entry.value
+                        for key, entry in old.entries.items()
+                        if entry.value is not None and not key.startswith(COUNTER)
+                    }
+                    kept.update(self._counters.moved(process, old, process.records[new_sid]))
+                    login = self._logins.of(old)
                     steps = [
                         partial(self._wrote, process, new_sid, kept, changes, event, answer, login),
                         partial(self._killed, process, sid, answer),
@@ -117,6 +132,7 @@ class Checker:
             looked = self._records.look_at(process, elsewhere=isinstance(event, Received))
             for record in looked.changed:
                 self._bounds.held(process, record)
+                self._counters.check(process, record)
             for surplus in looked.dropped:
                 self._waits.handed_over(process, surplus)
         self._gained.look_at(process, self._cluster.now_s)
@@ -264,6 +280,18 @@ class Checker:
         same = same or self._ends.may_be_over(process, held)
         must(same, "{} reads {} as {}, and has not what its holders have", process, sid, found)
 
+    def cookie_must_be(self, sid: Sid) -> bool | None:
+        """Say what a cookie has to be when all is well: its session, or nothing; None where either is right."""
+        return self._adoptions.must_be(sid)
+
+    def check_shown(self, process: Process, sid: Sid, expected: bool | None, session: Session | None) -> None:
+        """Check what a cookie has come to, when all is well.
+
+        Raises:
+            Violation: it is not what it has to be.
+        """
+        self._adoptions.check_shown(process, sid, expected, session)
+
     # --- inside -------------------------------------------------------------------------------------------
 
     def _wrote(
@@ -276,9 +304,11 @@ class Checker:
         answer: Written,
         login: Login | None = None,
     ) -> None:
-        changed = {key: value for key, value in changes if not isinstance(value, Added)}  # no request counts
-        values = {**kept, **changed}
         before = process.seen.get(sid)
+        read = (event.base if isinstance(event, Write) else None) or before  # of what was rotated nobody has read yet
+        changed = {key: value for key, value in changes if not isinstance(value, Added)}
+        counted = self._counters.wrote(process, answer.record, changes, read.entries if read is not None else {})
+        values = {**kept, **changed, **counted}
         stamp = answer.record.entries[next(iter(values))].stamp
         wrote = Wrote(sid, process.node, stamp, values)
         self._logins.wrote(sid, (process.node, stamp), changed, login)

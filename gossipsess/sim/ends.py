@@ -164,6 +164,8 @@ class Ends:
         # Of a later write those may know nothing who stood still, or were apart, while all who knew of it have died.
         known = [self._newest.get((one.node, wrote.sid), 0) for one in self._cluster.live]
         last_ms = max(time_ms_of(stamp) for stamp in known)
-        absolutes = [one.values[ABSOLUTE] for one in writes if one.values is not None and ABSOLUTE in one.values]
-        absolute_ms = max(int.from_bytes(value or b"", "big") for value in absolutes)
-        return min(absolute_ms, last_ms + self._cluster.scenario.idle_ms) <= time_ms
+        begun = [one.values for one in writes if one.values is not None and ABSOLUTE in one.values]
+        absolute_ms, idle_ms = (
+            max(int.from_bytes(values[key] or b"", "big") for values in begun) for key in (ABSOLUTE, IDLE)
+        )
+        return min(absolute_ms, last_ms + idle_ms) <= time_ms

@@ -12,6 +12,12 @@ from gossipsess.sim.process import Process
 from gossipsess.wire.messages import LinkMessage, Members, Pull, PullAnswer, Push, PushAck, SyncPage, Touch
 
 MARKS: Final = {
+    "adopted": "a former cookie became a session",
+    "spent cookies": "a former cookie was nothing any more, since its session had ended",
+    "cookies unknown": "it could not be known whether a former cookie was adopted before",
+    "counted": "a request added to a counter",
+    "counters cleared": "a request cleared a counter",
+    "counters moved": "a rotation moved a counter that was not 0",
     "absorbed": "a write reached a node where its session was dead",
     "blackout": "all processes crashed at once",
     "broken links": "a link broke without a word",

@@ -74,6 +74,15 @@ class Records:
         self._origin_last[wrote.origin] = wrote.stamp
         self._writes.setdefault(wrote.sid, {})[(wrote.origin, wrote.stamp)] = wrote
 
+    def adopted(self, process: Process, wrote: Wrote) -> None:
+        """Note what a process has made of a cookie; others may have, too.
+
+        Raises:
+            Violation: it is another thing than they have made.
+        """
+        first = self._writes.setdefault(wrote.sid, {}).setdefault((wrote.origin, wrote.stamp), wrote)
+        must(first == wrote, "{}: one cookie becomes {}, and before another thing", process, wrote)
+
     def was_apart(self, process: Process, apart_s: float) -> None:
         """Note for how long a process had heard nothing of a peer that it meets again."""
         self._apart_s[process.node] = max(apart_s, self._apart_s.get(process.node, 0.0))

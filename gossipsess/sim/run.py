@@ -15,6 +15,7 @@ from traceback import format_exc
 from typing import Any, Final, NamedTuple
 
 from gossipsess.model import digest
+from gossipsess.model.adoption import is_mark_sid
 from gossipsess.model.identity import SID_BYTES, NodeId, Sid, short
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, Record
 from gossipsess.model.revocation import is_user_sid
@@ -24,9 +25,11 @@ from gossipsess.protocol.events import Fetch, Invalidate, Write
 from gossipsess.protocol.fetch import FETCH_TIMEOUT_S
 from gossipsess.protocol.outcomes import Confirmed, Found, Outcome
 from gossipsess.protocol.replication import RESEND_AFTER_MAX_S
+from gossipsess.session import Session
 from gossipsess.sim import places
 from gossipsess.sim.checkers import Checker
 from gossipsess.sim.cluster import Cluster
+from gossipsess.sim.cookies import Cookies
 from gossipsess.sim.history import Violation
 from gossipsess.sim.knobs import turned
 from gossipsess.sim.mishaps import Mishaps
@@ -35,6 +38,7 @@ from gossipsess.sim.process import EPOCH_MS, Process
 from gossipsess.sim.scenario import Scenario
 from gossipsess.sim.swarm import LOSS_MAX, draw
 from gossipsess.sim.workload import Workload
+from gossipsess.store import ABSENT_FOR_S
 
 LOOK_EVERY_S: Final = 0.25
 AGREE_S: Final = 15.0
@@ -130,6 +134,7 @@ class _Run:
         self._scenario = cluster.scenario
         self._checker = Checker(cluster)
         self._mishaps = Mishaps(cluster)
+        self._cookies = Cookies(cluster)
         self.settle_s = 0.0
         cluster.observer = self._checker
 
@@ -137,7 +142,7 @@ class _Run:
         cluster, scenario = self._cluster, self._scenario
         for slot in range(len(scenario.hosts)):
             cluster.after(0.3 * luck(scenario.seed, "start", slot)[0], partial(cluster.start, slot))
-        Workload(cluster)
+        Workload(cluster, self._cookies)
         cluster.run_until(scenario.hurt_s)
 
     def heal(self) -> None:
@@ -147,9 +152,11 @@ class _Run:
         self._checker.check_end()
         cluster.run_until(cluster.now_s + CALM_S)
         self._agree()
+        self._show_cookies()
         self._read()
         self._serve()
         self._rest()
+        self._show_cookies()
 
     def _end_faults(self) -> None:
         cluster, core = self._cluster, self._scenario.core
@@ -193,6 +200,33 @@ class _Run:
             cluster.run_until(cluster.now_s + LOOK_EVERY_S)
             found = look()
         return cluster.now_s - begun_s
+
+    def _show_cookies(self) -> None:
+        """Show every former cookie at every node: it is its session, or nothing once that has ended."""
+        cluster = self._cluster
+        numbers = sorted({request.client for request in self._scenario.requests if request.kind == "adopt"})
+        if not numbers:
+            return
+        # A node that was told that nobody has a mark takes its word for it for some seconds, and asks nobody.
+        cluster.run_until(cluster.now_s + ABSENT_FOR_S)
+        shown: dict[tuple[NodeId, int], Session | None] = {}
+
+        def told(process: Process, number: int, session: Session | None) -> None:
+            shown[process.node, number] = session
+
+        expected = {number: self._checker.cookie_must_be(self._cookies.sid(number)) for number in numbers}
+        live = cluster.live
+        for number in numbers:
+            for process in live:
+                self._cookies.show(process, number, partial(told, process, number))
+        cluster.run_until(cluster.now_s + SERVE_S)
+        for process in live:
+            for number in numbers:
+                if (process.node, number) not in shown:
+                    raise Violation(f"{process.label} does not know cookie {number}", "a cookie unknown when well")
+                session = shown[process.node, number]
+                self._checker.check_shown(process, self._cookies.sid(number), expected[number], session)
+        self._agree()
 
     def _read(self) -> None:
         """Read some sessions at every node, one of their holders or not."""
@@ -285,7 +319,9 @@ class _Run:
         self._checker.quiet_from(False)
         if sessions_end_s <= REST_S and cluster.now_s >= until_s:
             for process in cluster.live:
-                left = [record for record in process.records.values() if not record.tombstone]
+                left = [
+                    record for record in process.records.values() if not (record.tombstone or is_mark_sid(record.sid))
+                ]
                 if left:
                     raise Violation(f"{process.label} still holds {left[0].sid.hex()}", "a session never ended")
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 from gossipsess.protocol.events import Confirm
 from gossipsess.sim.network import Faults
 
-REQUEST_KINDS: Final = (
+PLAIN_KINDS: Final = (
     "read",
     "write",
     "read and write",
@@ -26,6 +26,9 @@ REQUEST_KINDS: Final = (
     "log in as",
     "revoke",
 )
+SUBKEY_KINDS: Final = ("count", "clear counter", "collect", "discard")
+"""What requests do with a counter or a set of their session; the key is its name."""
+REQUEST_KINDS: Final = (*PLAIN_KINDS, *SUBKEY_KINDS, "adopt")
 MISHAP_KINDS: Final = (
     "crash",
     "vanish",

@@ -13,7 +13,7 @@ from gossipsess.model.record import VALUE_BYTES_MAX
 from gossipsess.protocol.events import Confirm
 from gossipsess.sim.knobs import KNOBS, PLACES
 from gossipsess.sim.network import Faults
-from gossipsess.sim.scenario import REQUEST_KINDS, Mishap, Request, Scenario
+from gossipsess.sim.scenario import PLAIN_KINDS, SUBKEY_KINDS, Mishap, Request, Scenario
 
 NODES_MIN: Final = 2
 NODES_MAX: Final = 20
@@ -55,6 +55,17 @@ MOVING: Final = 0.4
 MOVING_NODES_MIN: Final = 4
 UNSAID: Final = 0.2
 """How often a write or two are told to nobody."""
+SUBKEYS: Final = 0.35
+"""How often a session has a counter and a set, and many requests use them at once."""
+SUBKEY_USES: Final = (*SUBKEY_KINDS, "rotate", "invalidate")
+SUBKEY_WEIGHTS: Final = (45, 18, 20, 12, 4, 1)
+SUBKEY_CLIENT: Final = 200
+FORMER: Final = 0.25
+"""How often clients have a cookie of their framework's own sessions."""
+FORMER_CLIENTS: Final = 100
+"""The first of those; what other clients do is as it would be without them."""
+FORMER_KINDS: Final = ("adopt", "read and write", "rotate", "invalidate", *SUBKEY_KINDS[:1])
+FORMER_WEIGHTS: Final = (60, 15, 4, 9, 12)
 
 
 def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX, crowd: bool = False) -> Scenario:
@@ -103,7 +114,10 @@ def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX, cro
         newer=tuple(sorted(rng.sample(range(nodes), rng.randint(1, nodes - 1)))) if rng.random() < 0.12 else (),
     )
     scenario = scenario._replace(knobs=(*scenario.knobs, *_moving(scenario)))
-    return _parted_for_long(rng, scenario) if rng.random() < LONG_SPLITS else scenario
+    scenario = _parted_for_long(rng, scenario) if rng.random() < LONG_SPLITS else scenario
+    for more in (_subkeys, _former):
+        scenario = scenario._replace(requests=(*scenario.requests, *more(scenario)))
+    return scenario
 
 
 def _crowded(rng: random.Random, scenario: Scenario) -> Scenario:
@@ -214,7 +228,7 @@ def _requests(rng: random.Random, nodes: int, hurt_s: float, weights: tuple[int,
                     at_s + rng.uniform(0, 0.03),
                     client % nodes if sticky else rng.randrange(nodes),
                     client,
-                    rng.choices(REQUEST_KINDS, weights)[0],
+                    rng.choices(PLAIN_KINDS, weights)[0],
                     rng.choice(confirms),
                     rng.choice(KEYS),
                 )
@@ -264,6 +278,55 @@ def _unsaid(seed: int, nodes: int, hurt_s: float) -> tuple[Mishap, ...]:
         return ()
     many = rng.choice((1, 1, 2))
     return tuple([Mishap(rng.uniform(0.5, hurt_s), "unsaid", (rng.randrange(nodes),), 0.0) for _ in range(many)])
+
+
+def _subkeys(scenario: Scenario) -> list[Request]:
+    # Drawn apart: what else is asked for in such a run is what would have been asked for without.
+    rng = random.Random(f"{scenario.seed} sub-keys")  # noqa: S311  # must repeat with the seed
+    if rng.random() >= SUBKEYS:
+        return []
+    moments = [(SUBKEY_CLIENT, rng.randint(2, 5)) for _ in range(rng.randint(3, 7))]
+    key = rng.choice(KEYS)
+    used = [request._replace(key=key) for request in _at_moments(rng, scenario, moments, SUBKEY_USES, SUBKEY_WEIGHTS)]
+    return [used[0]._replace(number=used[-1].number + 1, at_s=rng.uniform(0.3, 0.5), kind="write"), *used]
+
+
+def _former(scenario: Scenario) -> list[Request]:
+    # Drawn apart, as well.
+    rng = random.Random(f"{scenario.seed} former")  # noqa: S311  # must repeat with the seed
+    if rng.random() >= FORMER:
+        return []
+    clients = range(FORMER_CLIENTS, FORMER_CLIENTS + rng.randint(1, 2))
+    moments = [(rng.choice(clients), rng.randint(2, 4)) for _ in range(rng.randint(4, 8))]
+    return _at_moments(rng, scenario, moments, FORMER_KINDS, FORMER_WEIGHTS)
+
+
+def _at_moments(
+    rng: random.Random,
+    scenario: Scenario,
+    moments: list[tuple[int, int]],
+    kinds: tuple[str, ...],
+    weights: tuple[int, ...],
+) -> list[Request]:
+    """Return requests of clients, so many of one at once, at any nodes."""
+    confirms: tuple[Confirm, ...] = (0, 1, "all")
+    first = max((request.number + 1 for request in scenario.requests), default=0)
+    requests: list[Request] = []
+    for client, many in moments:
+        at_s = rng.uniform(0.5, scenario.hurt_s - 0.1)
+        for _ in range(many):
+            requests.append(
+                Request(
+                    first + len(requests),
+                    at_s + rng.uniform(0, 0.05),
+                    rng.randrange(len(scenario.hosts)),
+                    client,
+                    rng.choices(kinds, weights)[0],
+                    rng.choice(confirms),
+                    rng.choice(KEYS),
+                )
+            )
+    return requests
 
 
 def _mishap(rng: random.Random, kind: str, at_s: float, slot: int, nodes: int) -> Mishap:

@@ -3,7 +3,7 @@
 from gossipsess.model.delta import Delta
 from gossipsess.model.identity import short
 from gossipsess.model.record import Claims
-from gossipsess.protocol.events import Changes, Event, Fetch, Invalidate, LinkOpened, Revoke, Rotate, Write
+from gossipsess.protocol.events import Adopt, Changes, Event, Fetch, Invalidate, LinkOpened, Revoke, Rotate, Write
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.sessions import Written
 from gossipsess.wire.messages import Gap, LinkMessage, Push, PushAck, SyncList, SyncPage, SyncSums
@@ -15,6 +15,8 @@ STAMP_DIGITS = 10**7
 def event_text(event: Event) -> str:
     """Return what happens at a node, in one line."""
     match event:
+        case Adopt(delta, confirm):
+            return f"adopt {_delta(delta)} confirm={confirm}"
         case Write(sid, changes, confirm):
             return f"write {short(sid)} {_keys(changes)} confirm={confirm}"
         case Invalidate(sid, confirm):

@@ -16,12 +16,21 @@ from gossipsess.model.table import register_value
 from gossipsess.protocol.events import Accessed, Changes, Dot, Fetch, Invalidate, Revoke, Rotate, Write
 from gossipsess.protocol.outcomes import Found, Gone
 from gossipsess.protocol.sessions import Written
+from gossipsess.session import Session
 from gossipsess.sim.cluster import Cluster
+from gossipsess.sim.cookies import Cookies
+from gossipsess.sim.network import luck
 from gossipsess.sim.process import EPOCH_MS, Process
-from gossipsess.sim.scenario import Request
+from gossipsess.sim.scenario import SUBKEY_KINDS, Request
 
 USERS: Final = 2
 """People who log in; each may do so in several browsers."""
+MEMBERS: Final = 4
+"""What sets are made of: few, so that one member is added and discarded at the same moment."""
+THINKS_S: Final = 0.2
+"""How long a request is under way, at most, between what it reads of a counter or a set and what it writes."""
+ADDITIONS_MAX: Final = 60
+"""Additions of one client that are told apart by their amounts, within 64 bits."""
 
 
 class _Client:
@@ -32,6 +41,12 @@ class _Client:
         self._ids = 0
         self.sid = self.old_sid = self.new_sid()
         self.dots: tuple[Dot, ...] = ()
+        self.additions = 0
+
+    def next_amount(self) -> int:
+        """Return what it adds to a counter next: a power of two, so that a sum tells what is in it."""
+        self.additions += 1
+        return 1 << (self.additions - 1) % ADDITIONS_MAX
 
     def new_sid(self) -> Sid:
         self._ids += 1
@@ -45,8 +60,9 @@ class _Client:
 class Workload:
     """Sends a scenario's requests to a cluster."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, cookies: Cookies) -> None:
         self._cluster = cluster
+        self._cookies = cookies
         self._clients: dict[int, _Client] = {}
         for request in cluster.scenario.requests:
             cluster.after(request.at_s, partial(self._arrive, request))
@@ -72,6 +88,8 @@ class Workload:
                 self._cluster.submit(process, Invalidate(sid, request.confirm, Waiter()))
             case "access":
                 self._cluster.submit(process, Accessed(sid))
+            case "adopt":
+                self._cookies.show(process, request.client, partial(self._adopted, process, client, request))
             case "old cookie":
                 self._cluster.submit(process, Fetch(client.old_sid, (), Waiter()))
             case "write" if process.records.get(sid) is None and not dots:
@@ -89,6 +107,42 @@ class Workload:
             return
         self._cluster.submit(process, Accessed(sid))
         if request.kind == "read and write":
+            self._change(process, client, request, sid)
+        elif request.kind in SUBKEY_KINDS:
+            self._use(process, client, request, sid)
+
+    def _use(self, process: Process, client: _Client, request: Request, sid: Sid) -> None:
+        """Do what a request does with a counter or a set of the session that it has read; it commits a moment later."""
+        record = process.records.get(sid)
+        if record is None or record.tombstone:
+            return
+        session, member = Session("", record, self._cluster.now_s), request.number % MEMBERS
+        match request.kind:
+            case "count":
+                session.counter_of(request.key).add(client.next_amount())
+            case "clear counter":
+                session.counter_of(request.key).clear()
+            case "collect":
+                session.set_of(request.key).add(member)
+            case _:
+                session.set_of(request.key).discard(member)
+        changes = session.changes()
+        if changes:
+            write = Write(sid, changes, request.confirm, Waiter(), record)
+            after_s = THINKS_S * luck(self._cluster.seed, "thinks", request.number)[0] ** 2
+            self._cluster.after(after_s, partial(self._commit, process, client, write))
+
+    def _commit(self, process: Process, client: _Client, write: Write) -> None:
+        if process.serves:
+            self._told(process, client, write.sid, self._cluster.submit(process, write))
+
+    def _adopted(self, process: Process, client: _Client, request: Request, session: Session | None) -> None:
+        if session is None:
+            return
+        sid = session.record.sid
+        if sid != client.sid:
+            client.goes_on_as(sid)
+        if process.serves:
             self._change(process, client, request, sid)
 
     def _create(self, process: Process, client: _Client, request: Request, login: Changes = ()) -> None:

@@ -1,7 +1,8 @@
 """Bugs planted on purpose: what the checkers must catch. Each replaces one rule of the real machine for a while.
 
 There is no switch for them in gossipsess itself. A mutant that no seed catches means that the simulator would not
-catch the real bug either. They stand by part of the machine: data, exchange, members, placement, surplus.
+catch the real bug either. They stand by part of the machine: data, exchange, kept
+(counters, sets, former cookies), members, placement, surplus.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -9,11 +10,18 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.simulation import mutants_data, mutants_exchange, mutants_members, mutants_placement, mutants_surplus
+from tests.simulation import (
+    mutants_data,
+    mutants_exchange,
+    mutants_kept,
+    mutants_members,
+    mutants_placement,
+    mutants_surplus,
+)
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
-PARTS = (mutants_data, mutants_exchange, mutants_members, mutants_placement, mutants_surplus)
+PARTS = (mutants_data, mutants_exchange, mutants_kept, mutants_members, mutants_placement, mutants_surplus)
 MUTANTS: Mapping[str, Plant] = {plant.__name__: plant for part in PARTS for plant in part.PLANTS}
 
 HASH_SEEDS = ("a_set_decides",)

@@ -16,10 +16,10 @@ FLOORS = [
     ["wire"],
     ["protocol"],
     ["config", "discovery"],
-    ["sim", "node", "session", "subkeys", "draft", "status", "tokens"],
+    ["node", "session", "subkeys", "draft", "status", "tokens"],
     ["store", "runtime"],
     ["waiting", "subscription", "service"],
-    ["face", "aio", "sync", "inline", "web", "cli", "auto", "boot"],
+    ["face", "aio", "sync", "inline", "web", "cli", "auto", "boot", "sim"],
     ["__init__", "__main__"],
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
