@@ -34,7 +34,7 @@ from gossipsess.protocol.events import (
     Write,
 )
 from gossipsess.protocol.outcomes import Found, Gone
-from gossipsess.protocol.sessions import Written
+from gossipsess.protocol.writes import Written
 from gossipsess.sim import marks, places
 from gossipsess.sim.bounds import Bounds
 from gossipsess.sim.cluster import Cluster
