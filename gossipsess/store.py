@@ -35,7 +35,7 @@ from gossipsess.protocol.events import (
 )
 from gossipsess.protocol.outcomes import Confirmed, Found, Gone, Outcome, Revoked
 from gossipsess.protocol.placement import partition_of
-from gossipsess.protocol.sessions import Written
+from gossipsess.protocol.writes import Written
 from gossipsess.session import Session, check_user
 from gossipsess.tokens import Tokens, recent
 

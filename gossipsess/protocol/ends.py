@@ -4,7 +4,7 @@
 # Out:   the ends of waits, and what watchers hear, appended to the outbox.
 # Three ways to end: a tombstone of its own; that of its user, from which each node derives those of the sessions it
 #        holds, and sends them to nobody; and time, which leaves no tombstone, since every node finds so itself.
-# Not here: what a tombstone does to a record (table.py), to whom it is sent (sessions.py).
+# Not here: what a tombstone does to a record (table.py), to whom it is sent (writes.py).
 
 from gossipsess.model.clock import HybridClock
 from gossipsess.model.identity import Sid

@@ -47,9 +47,10 @@ from gossipsess.protocol.memory import MEMORY_LIMIT_MB, MIB
 from gossipsess.protocol.moves import Moves, Seen
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.placement import Placement
-from gossipsess.protocol.sessions import SessionProtocol, Written
+from gossipsess.protocol.sessions import SessionProtocol
 from gossipsess.protocol.swim import Swim, SwimTimings
 from gossipsess.protocol.views import Views
+from gossipsess.protocol.writes import Written
 from gossipsess.wire.messages import Beacon, Bye, Hello, LinkMessage, Members, Ping, ProbeAck
 
 ALONE_S = 2.0
@@ -134,7 +135,7 @@ class Replica:
         """
         match event:
             case Write():
-                return self.sessions.write(event, now_s)
+                return self.sessions.writes.write(event, now_s)
             case Received(link, message):
                 self._received(link, message, now_s)
             case Tick(wall_ms):
@@ -148,13 +149,13 @@ class Replica:
             case Accessed():
                 self.sessions.accessed(event, now_s)
             case Invalidate():
-                return self.sessions.invalidate(event, now_s)
+                return self.sessions.writes.invalidate(event, now_s)
             case Rotate():
-                return self.sessions.rotate(event, now_s)
+                return self.sessions.writes.rotate(event, now_s)
             case Revoke():
-                return self.sessions.revoke(event, now_s)
+                return self.sessions.writes.revoke(event, now_s)
             case Adopt():
-                return self.sessions.adopt(event, now_s)
+                return self.sessions.writes.adopt(event, now_s)
             case LinkOpened(link, node, dialed):
                 self._links.opened(link, node, dialed, now_s)
                 self.outbox.append(Send(link, self._hello(now_s)))

@@ -2,50 +2,33 @@
 #
 # In:    what requests do, and the messages of peers whose link is up.
 # Out:   effects, appended to the outbox that the replica shares with it.
-# Here:  what requests change, and who is sent it; which peers there are, as the replica says; what is due.
-# Not here: what a request reads (reads.py), what comes from elsewhere (intake.py), what ends with a session (ends.py),
-# what watchers hear (notices.py), who else is to hold it (placement.py), who comes to (antientropy.py).
+# Here:  the way of each event and message to its part, in what order parts hear of peers, and what is due.
+# Not here: what a request changes (writes.py) or reads (reads.py), what comes from elsewhere (intake.py), what ends
+# with a session (ends.py), what watchers hear (notices.py), who is to hold it (placement.py), who comes to
+# (antientropy.py).
 
-import math
 import random
-from typing import Final, NamedTuple
+from typing import Final
 
-from gossipsess.model.adoption import is_mark_sid
-from gossipsess.model.clock import HybridClock, Stamp
-from gossipsess.model.delta import not_covered
+from gossipsess.model.clock import HybridClock
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member, Told
-from gossipsess.model.record import CREATED, Record, empty_record
-from gossipsess.model.subkeys import rotated
 from gossipsess.model.table import Table
 from gossipsess.protocol.antientropy import INCOMPARABLE, AntiEntropy
-from gossipsess.protocol.confirmation import Confirmations, Ticket
+from gossipsess.protocol.confirmation import Confirmations
 from gossipsess.protocol.effects import Effect, Warn
 from gossipsess.protocol.ends import Ends
-from gossipsess.protocol.events import (
-    Accessed,
-    Adopt,
-    Confirm,
-    Fetch,
-    Inherit,
-    Invalidate,
-    Revoke,
-    Rotate,
-    Waiter,
-    Watch,
-    Write,
-)
+from gossipsess.protocol.events import Accessed, Fetch, Inherit, Watch
 from gossipsess.protocol.fence import Fence
 from gossipsess.protocol.intake import Intake
 from gossipsess.protocol.memory import MemoryLimit
 from gossipsess.protocol.notices import Notices
-from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
-from gossipsess.protocol.peers import Peer, Peers
+from gossipsess.protocol.outcomes import Found
+from gossipsess.protocol.peers import Peers
 from gossipsess.protocol.placement import Layout, Placement, partition_of
 from gossipsess.protocol.reads import Reads
-from gossipsess.protocol.recipients import Recipients
-from gossipsess.protocol.replication import FLUSH_DELAY_S
 from gossipsess.protocol.usage import Usage
+from gossipsess.protocol.writes import Writes
 from gossipsess.wire.messages import (
     Have,
     Held,
@@ -65,21 +48,6 @@ from gossipsess.wire.messages import (
 RECHECKED_AT_ONCE: Final = 8
 """Leaves of the table whose hashes and sums are computed anew each second: all of them within nine minutes. At 100,000
 sessions that is some 200 records, a few milliseconds."""
-
-_NOBODY: Final = Confirmed(0, 0)
-
-
-class Written(NamedTuple):
-    """What a write left."""
-
-    record: Record
-    """The new record; a dead or empty one where the outcome is `Gone`."""
-    outcome: Confirmed | Degraded | Gone | None
-    """None: `Settle` will tell."""
-    ended: int = 0
-    """How many sessions of a revoked user were held here."""
-    stamp: Stamp = 0
-    """The stamp of a write or a rotation, which with this node's id names it; the record need not claim it."""
 
 
 class SessionProtocol:
@@ -106,7 +74,6 @@ class SessionProtocol:
         self._myself = myself.node
         self._placement = placement
         self._outbox = outbox
-        self._recipients = Recipients(myself, placement, self.peers)
         self._confirmations = Confirmations(myself.host, confirm_timeout_s)
         self._usage = Usage(placement, self.peers, self.table, clock=clock, now_s=now_s)
         self._fence = Fence(clock.time_ms(now_s))
@@ -136,95 +103,21 @@ class SessionProtocol:
             self._notices,
             clock=clock,
         )
-        self._abandoned = False
+        self.writes = Writes(
+            myself,
+            placement,
+            self.peers,
+            self.table,
+            self._confirmations,
+            self.anti_entropy,
+            self._ends,
+            self._notices,
+            outbox,
+            clock=clock,
+            memory=self.memory,
+        )
 
     # --- from the application -----------------------------------------------------------------------------
-
-    def write(self, event: Write, now_s: float) -> Written:
-        """Change one session; its new record is visible at once.
-
-        Raises:
-            SessionTooLarge: the session would be over its bound. Nothing has changed.
-            MemoryFull: the session is new, and there is no room for it. Nothing has changed.
-        """
-        if event.changes[0][0] == CREATED and event.sid not in self.table.records:
-            self._admit(now_s)
-        return self._write(event, now_s)
-
-    def _write(self, event: Write, now_s: float) -> Written:
-        begins = event.changes[0][0] == CREATED
-        before = self.table.get(event.sid)
-        if event.base is not None and not begins and not (before.entries or before.tombstone):
-            before = self._held_again(event.base, now_s)
-        if before.tombstone or bool(before.entries) == begins:
-            # Invalidated or expired since the request read it; or an id that is to be used again, which no id ever is.
-            return Written(before, Gone())
-        stamp = self.clock.tick(now_s, before.newest)
-        record = self.table.write(event.sid, event.changes, stamp, self._myself, now_s)
-        self.anti_entropy.wrote(event.sid, now_s, created=begins)
-        outcome = self._replicate(before, event.confirm, event.waiter, now_s)
-        if self._notices.wanted:  # a call less for each request
-            self._notices.tell("changed" if before.entries else "created", event.sid, remote=False)
-        return Written(record, outcome, stamp=stamp)
-
-    def invalidate(self, event: Invalidate, now_s: float) -> Written:
-        """Put a tombstone on a session, known here or not."""
-        before = self.table.get(event.sid)
-        record = self.table.kill(event.sid, self.clock.tick(now_s, before.newest), now_s)
-        if not before.tombstone:
-            self._ends.died(event.sid)
-        outcome = self._end(before, event.confirm, event.waiter, now_s)
-        if not before.tombstone:
-            self._notices.tell("invalidated", event.sid, remote=False)
-        return Written(record, outcome)
-
-    def rotate(self, event: Rotate, now_s: float) -> Written:
-        """Move a session's data to a new sid. Both records leave in the same flush."""
-        before = self.table.get(event.sid)
-        if not before.entries:
-            return Written(before, Gone())
-        kept = rotated(before.entries, event.changes)
-        born = Write(event.new_sid, tuple(kept.items()), event.confirm, event.waiter)
-        died_at = self.clock.tick(now_s, before.newest)
-        written = self._write(born, now_s)  # before the old one ends: if it is refused, nothing happened
-        if isinstance(written.outcome, Gone):
-            return written
-        self.table.kill(event.sid, died_at, now_s)
-        self._ends.died(event.sid)
-        self._end(before, 0, event.waiter, now_s)  # only the new record is waited for
-        self._notices.tell("invalidated", event.sid, remote=False)
-        return written
-
-    def revoke(self, event: Revoke, now_s: float) -> Written:
-        """End a user's sessions: a tombstone of the user, from which each node derives those of the sessions it holds.
-
-        Its stamp is above everything this node has heard, and so above every login of which it knows.
-        """
-        before = self.table.get(event.sid)
-        record = self.table.kill(event.sid, self.clock.tick(now_s, before.newest), now_s)
-        ended = self._ends.user_died(event.sid, now_s, remote=False)
-        return Written(record, self._end(before, event.confirm, event.waiter, now_s), ended)
-
-    def adopt(self, event: Adopt, now_s: float) -> Written:
-        """Take in what a client has kept until now, as if a node had sent it that wrote it then.
-
-        `Gone`: it has ended, or would have by now, by time or since its user was revoked.
-
-        Raises:
-            MemoryFull: there is no room for it. Nothing has changed.
-        """
-        before = self.table.get(event.delta.sid)
-        if before.entries:
-            return Written(before, Confirmed(0, 0))  # whoever took it in here waits for the others
-        if not before.tombstone and not is_mark_sid(before.sid):  # a mark follows its session, which was let in
-            self._admit(now_s)
-        record = self.table.merge(event.delta, self.clock.time_ms(now_s), now_s).record
-        if not record.entries:
-            return Written(record, Gone())
-        self.anti_entropy.wrote(record.sid, now_s, created=True)
-        outcome = self._replicate(before, event.confirm, event.waiter, now_s)
-        self._notices.tell("created", record.sid, remote=False)
-        return Written(record, outcome)
 
     def fetch(self, event: Fetch, now_s: float) -> Found | None:
         """Ask the other holders for a session, or for writes to it that are missing here.
@@ -317,9 +210,8 @@ class SessionProtocol:
     def abandon(self, now_s: float) -> None:
         """End every wait, and owe nobody anything: no message comes or goes any more."""
         self.anti_entropy.cut_off()
-        self._abandoned = bool(self.peers) or self._abandoned
+        self.writes.abandon()
         self.peers.clear()
-        self._outbox += self._confirmations.timeout(math.inf)
         self._reads.end_all(now_s)
 
     def waited_long_enough(self, now_s: float) -> None:
@@ -339,7 +231,7 @@ class SessionProtocol:
             case Push():
                 self._intake.pushed(peer, message, now_s)
             case PushAck():
-                self._acknowledged(peer, message, now_s)
+                self.writes.acknowledged(peer, message, now_s)
             case Pull():
                 self._reads.pulled(peer, message, now_s)
             case PullAnswer():
@@ -397,10 +289,7 @@ class SessionProtocol:
                 self.anti_entropy.ask_again(peer, now_s)
         if self.flush_at_s is not None and self.flush_at_s <= now_s:
             self.peers.flush_all(now_s)
-        for ticket in self._confirmations.hedges(now_s):
-            more = self._recipients.hedge(ticket, self._confirmations.other_hosts)
-            self._owe(empty_record(ticket.sid), more, ticket, now_s)
-        self._outbox += self._confirmations.timeout(now_s)
+        self.writes.timeout(now_s)
         if self._usage.next_deadline() <= now_s:
             self.tell_accesses(now_s)
             self._ends.drop_ended(now_s)
@@ -468,75 +357,8 @@ class SessionProtocol:
 
     # --- inside -------------------------------------------------------------------------------------------
 
-    def _acknowledged(self, peer: Peer, message: PushAck, now_s: float) -> None:
-        """Confirm what a peer holds, and owe it what it lacks."""
-        had_collapsed = peer.outbound.collapsed
-        for sid, tickets in peer.outbound.acknowledged(message).items():
-            holders = self._others(sid)
-            for ticket in tickets:
-                self._outbox += self._confirmations.held_by(ticket, peer.member, holders)
-        if had_collapsed:
-            self.anti_entropy.resync(peer, now_s)
-        self.peers.flush(peer, now_s)
-
     def _others(self, sid: Sid) -> tuple[Member, ...]:
         return self._placement.others(partition_of(sid))
-
-    def _held_again(self, read: Record, now_s: float) -> Record:
-        """Hold the copy again that a request has read, where it was dropped since, because others hold the session.
-
-        Returns what is held then.
-
-        Else a request that lasts for longer than copies are kept, as a WebSocket does, would lose what it writes. The
-        holders have whatever came meanwhile, its end too: written to here, it becomes what they hold. Who holds all
-        that there is and not this one lacks it because it has ended.
-        """
-        if read.entries and not self.anti_entropy.is_synced(partition_of(read.sid)):
-            self.table.merge(not_covered(read, {}), self.clock.time_ms(now_s), now_s)
-        return self.table.get(read.sid)
-
-    def _admit(self, now_s: float) -> None:
-        if self.memory.is_met(self.table.bytes):
-            self._ends.drop_ended(now_s)  # else done once a second, and never again once the driver has ended
-            self._outbox += self.memory.looked_at(self.table.bytes)
-            self.memory.admit(self.table.bytes)
-
-    def _replicate(self, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Confirmed | Degraded | None:
-        if not self.peers:
-            return self._told_nobody(confirm)
-        members = self._recipients.of_write(before.sid, confirm, self._confirmations.other_hosts)
-        hedge = len(members) < len(self.peers) and confirm != 0
-        return self._send(before, members, confirm, waiter, now_s, hedge=hedge)
-
-    def _end(self, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Confirmed | Degraded | None:
-        """Send a tombstone to everybody: copies that were fetched for a read may be anywhere."""
-        return self._send(before, tuple([peer.member for peer in self.peers]), confirm, waiter, now_s, hedge=False)
-
-    def _send(
-        self,
-        before: Record,
-        members: tuple[Member, ...],
-        confirm: Confirm,
-        waiter: Waiter,
-        now_s: float,
-        *,
-        hedge: bool,
-    ) -> Confirmed | Degraded | None:
-        if not members:
-            return self._told_nobody(confirm)
-        if confirm == 0:
-            self.peers.owe(before, members, None, now_s + FLUSH_DELAY_S)
-            return Confirmed(0, 0)
-        ticket = self._confirmations.open(before.sid, waiter, confirm, now_s, hedge=hedge)
-        self._owe(before, members, ticket, now_s)
-        return None
-
-    def _told_nobody(self, confirm: Confirm) -> Confirmed | Degraded:
-        return Degraded(0, 0) if self._abandoned and confirm != 0 else _NOBODY
-
-    def _owe(self, before: Record, members: tuple[Member, ...], ticket: Ticket, now_s: float) -> None:
-        ticket.tried.update({member.node: member.host for member in members})
-        self.peers.owe(before, members, ticket, now_s)
 
     def _recheck(self, now_s: float) -> None:
         wrong = self.table.recheck(RECHECKED_AT_ONCE, now_s)

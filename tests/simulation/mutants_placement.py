@@ -19,8 +19,8 @@ from gossipsess.protocol.gains import Gains
 from gossipsess.protocol.intake import Intake
 from gossipsess.protocol.placement import Layout, Rules, partition_of
 from gossipsess.protocol.replica import Replica
-from gossipsess.protocol.sessions import SessionProtocol
 from gossipsess.protocol.usage import Usage
+from gossipsess.protocol.writes import Writes
 from gossipsess.wire.messages import Ping, ProbeAck, PullAnswer
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -165,10 +165,10 @@ def any_view_compares(patch: pytest.MonkeyPatch) -> None:
 def ends_are_told_to_holders(patch: pytest.MonkeyPatch) -> None:
     """A tombstone goes where writes go, and copies elsewhere live on."""
 
-    def end(self: SessionProtocol, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Any:
+    def end(self: Writes, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Any:
         return self._replicate(before, confirm, waiter, now_s)
 
-    patch.setattr(SessionProtocol, "_end", end)
+    patch.setattr(Writes, "_end", end)
 
 
 def new_holders_hear_of_no_access(patch: pytest.MonkeyPatch) -> None:
