@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from starlette.testclient import TestClient
 
 from gossipsess.config import Config
@@ -240,6 +241,33 @@ def test_a_request_that_fails_before_it_answers_stores_nothing(node):
     with pytest.raises(RuntimeError, match="view"):
         client_of(view, node).get("/")
     assert not node.node.records
+
+
+def test_a_response_that_is_never_sent_stores_nothing(node, backend):
+    """It is sent when it is awaited: a task may be cancelled before it comes to that."""
+
+    async def app(scope, receive, send):
+        append(scope["session"])
+        send({"type": "http.response.start", "status": 200, "headers": []}).close()
+        raise RuntimeError("cancelled")
+
+    client = TestClient(SessionMiddleware(app, node=node), base_url="https://testserver", backend=backend)
+    with pytest.raises(RuntimeError, match="cancelled"):
+        client.get("/")
+    assert not node.node.records
+
+
+def test_an_application_that_sends_from_a_thread_is_not_warned(node):
+    """asgiref's adapter of WSGI applications does, and warns of a `send` that is not marked as async."""
+
+    async def app(scope, receive, send):
+        append(scope["session"])
+        send_from_thread = sync_to_async(async_to_sync(send))
+        await send_from_thread({"type": "http.response.start", "status": 200, "headers": []})
+        await send_from_thread({"type": "http.response.body", "body": b"sent"})
+
+    answer = TestClient(SessionMiddleware(app, node=node), base_url="https://testserver").get("/")
+    assert (answer.text, set(set_cookies(answer))) == ("sent", {ID, TOKEN})
 
 
 def test_cookies_have_the_settings_of_the_middleware(node):
