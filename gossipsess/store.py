@@ -37,7 +37,7 @@ from gossipsess.protocol.outcomes import Confirmed, Found, Gone, Outcome, Revoke
 from gossipsess.protocol.placement import partition_of
 from gossipsess.protocol.sessions import Written
 from gossipsess.session import Session, check_user
-from gossipsess.tokens import Tokens, recent
+from gossipsess.tokens import TOKEN_CHARACTERS_MAX, Tokens, recent
 
 IDLE_TIMEOUT_S: Final = 30 * 60.0
 ABSOLUTE_TIMEOUT_S: Final = 12 * 3600.0
@@ -48,8 +48,8 @@ ABSENT_MAX: Final = 4096
 """Such ids remembered, some 500 KB. A client that sends made-up ids fills it; then the oldest are asked again."""
 
 NAMED_MAX: Final = 1024
-"""Ids, each with a token, of which is remembered what they come to, half a megabyte: most requests show the same as the
-visitor's last one."""
+"""Ids, each with a token, of which is remembered what they come to, a megabyte at most: most requests show the same as
+the visitor's last one."""
 
 
 class SessionStore:
@@ -99,10 +99,15 @@ class SessionStore:
         asked, for at most 150 ms; it may raise `SessionUnavailable`, or give a session that is `stale`.
         """
         name, _, token = cookie.partition(".")
-        return self.load_named(name, token) if is_session_id(name) else None
+        if not is_session_id(name):
+            return None
+        return self.load_named(name, token if len(token) <= TOKEN_CHARACTERS_MAX else "")
 
     def load_named(self, name: str, token: str) -> Session | Future[Session | None] | None:
-        """Return the same for an id of which the caller knows that it has the form of one, and a token or ""."""
+        """Return the same for an id of which the caller knows that it has the form of one, and a token or "".
+
+        Both are remembered for a while: the token must have no more than `TOKEN_CHARACTERS_MAX` characters.
+        """
         sid, dots = self._named(name, token)
         return self._load(name, sid, token, dots)
 

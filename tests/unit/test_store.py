@@ -1,5 +1,6 @@
 """The store on a lone node, with the clock in the test's hand; and what it remembers of ids nobody made."""
 
+import tracemalloc
 from concurrent.futures import Future
 
 import pytest
@@ -10,7 +11,8 @@ from gossipsess.model.identity import is_session_id, sid_of
 from gossipsess.model.member import Told
 from gossipsess.model.table import TOMBSTONE_MS
 from gossipsess.protocol.events import Abandon, Drain, Tick
-from gossipsess.store import ABSENT_FOR_S, ABSENT_MAX
+from gossipsess.store import ABSENT_FOR_S, ABSENT_MAX, NAMED_MAX
+from gossipsess.tokens import TOKEN_CHARACTERS_MAX
 from gossipsess.wire.messages import Members, Pull, PullAnswer
 from tests.unit.machines import ALICE, BOB, EPOCH_MS, Clocked, exchange, member
 
@@ -234,6 +236,20 @@ def test_ids_that_nobody_made_are_remembered_up_to_a_bound(lone):
         assert lone.store.load(f"{number:032d}") is None
     assert len(lone.store._absent) == ABSENT_MAX
     assert sid_of("0" * 32) not in lone.store._absent, "the oldest go first"
+
+
+def test_what_is_remembered_of_cookies_has_a_bound(lone):
+    """A client chooses what follows the id, and how much of it."""
+    session = stored(lone, user="kim")
+    tracemalloc.start()
+    try:
+        for number in range(2 * NAMED_MAX):
+            assert dict(lone.store.load(f"{session.id}.{number:020000}")) == {"user": "kim"}
+            assert dict(lone.store.load(f"{session.id}.{number:0{TOKEN_CHARACTERS_MAX}}")) == {"user": "kim"}
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1_000_000
 
 
 def test_a_load_that_misses_writes_nobody_can_find_is_stale_and_keeps_asking_for_them():
