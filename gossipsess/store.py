@@ -10,7 +10,7 @@
 import os
 import threading
 from concurrent.futures import Future
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 from gossipsess.errors import SessionUnavailable
@@ -73,7 +73,7 @@ class SessionStore:
         self._table, self._records, self._clock = sessions.table, node.records, sessions.clock
         self._is_synced, self._is_current = sessions.anti_entropy.is_synced, sessions.is_current
         self._now = node.now
-        self._named = lru_cache(maxsize=NAMED_MAX)(self._read_untrusted)
+        self._named = lru_cache(maxsize=NAMED_MAX)(partial(_named_untrusted, tokens))  # a method would be a cycle
         self._tokens = tokens
         self._confirm: Confirm = confirm
         self._idle_ms = round(idle_timeout_s * 1000)
@@ -240,10 +240,6 @@ class SessionStore:
 
     # --- inside -------------------------------------------------------------------------------------------
 
-    def _read_untrusted(self, name: str, token: str) -> tuple[Sid, tuple[Dot, ...]]:
-        sid = sid_of(name)
-        return sid, self._tokens.read_untrusted(sid, token)
-
     def _held(self, name: str, sid: Sid, token: str, dots: tuple[Dot, ...]) -> Session | None:
         now_s = self._now()
         time_ms = self._clock.time_ms(now_s)
@@ -367,6 +363,11 @@ class SessionStore:
             if len(self._absent) >= ABSENT_MAX:
                 del self._absent[next(iter(self._absent))]
             self._absent[sid] = self._node.now() + ABSENT_FOR_S
+
+
+def _named_untrusted(tokens: Tokens, name: str, token: str) -> tuple[Sid, tuple[Dot, ...]]:
+    sid = sid_of(name)
+    return sid, tokens.read_untrusted(sid, token)
 
 
 def _revoked(ended: int, outcome: Outcome) -> Revoked:

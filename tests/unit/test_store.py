@@ -1,7 +1,9 @@
 """The store on a lone node, with the clock in the test's hand; and what it remembers of ids nobody made."""
 
+import gc
 import tracemalloc
 from concurrent.futures import Future
+from weakref import ref
 
 import pytest
 
@@ -11,6 +13,7 @@ from gossipsess.model.identity import is_session_id, sid_of
 from gossipsess.model.member import Told
 from gossipsess.model.table import TOMBSTONE_MS
 from gossipsess.protocol.events import Abandon, Drain, Tick
+from gossipsess.service import lone_node
 from gossipsess.store import ABSENT_FOR_S, ABSENT_MAX, NAMED_MAX
 from gossipsess.tokens import TOKEN_CHARACTERS_MAX
 from gossipsess.wire.messages import Members, Pull, PullAnswer
@@ -250,6 +253,17 @@ def test_what_is_remembered_of_cookies_has_a_bound(lone):
     finally:
         tracemalloc.stop()
     assert held < 1_000_000
+
+
+def test_a_store_that_nobody_uses_is_freed_at_once():
+    """With it goes a whole node's memory, and a test suite may make one for each test."""
+    gc.collect()
+    gc.disable()
+    try:
+        store = ref(lone_node().store)
+        assert store() is None
+    finally:
+        gc.enable()
 
 
 def test_a_load_that_misses_writes_nobody_can_find_is_stale_and_keeps_asking_for_them():
