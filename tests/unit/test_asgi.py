@@ -83,6 +83,16 @@ def test_an_answer_that_sets_a_cookie_is_kept_out_of_shared_caches(node, before,
     assert response.headers.get_list("cache-control") == [after]
 
 
+def test_a_limit_that_a_request_only_sets_is_stored(node, backend):
+    """An application may end all that is older than something it learns of, and write nothing else."""
+    client = client_of(append, node, backend)
+    client.get("/")
+    limiter = client_of(lambda session: session.get("user") or session.limit(idle_s=0, ends_at=0), node, backend)
+    limiter.cookies = client.cookies
+    limiter.get("/")
+    assert node.store.load(client.cookies[ID]) is None
+
+
 def test_deleting_every_key_ends_the_session_and_removes_both_cookies(node, backend):
     """This is how applications log out; the id must be dead everywhere, not only in this browser."""
     client = client_of(append, node, backend)
@@ -282,6 +292,17 @@ def test_writes_renew_the_id_cookie_after_a_quarter_of_its_life(node):
         client = client_of(append, node, max_age_s=max_age_s)
         client.get("/")
         assert set(set_cookies(client.get("/"))) == renewed
+
+
+def test_where_it_rolls_reads_renew_the_id_cookie_too(node):
+    """Also those of a request that has nothing to store."""
+    node.node.replica.sessions.clock.offset_ms -= 100_000
+    for max_age_s, renewed in ((90, {ID}), (390, {ID}), (410, set())):
+        client = client_of(append, node, max_age_s=max_age_s, rolls=True)
+        client.get("/")
+        reader = client_of(lambda session: session.get("user"), node, max_age_s=max_age_s, rolls=True)
+        reader.cookies = client.cookies
+        assert set(set_cookies(reader.get("/"))) == renewed
 
 
 def test_a_session_does_not_outlive_its_cookie(node):
