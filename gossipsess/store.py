@@ -335,7 +335,8 @@ class SessionStore:
 
     def _token_after(self, session: Session, written: Written) -> str:
         wrote = (self._node.node_id, written.stamp)
-        return self._tokens.make(written.record.sid, (*session.unmet[:1], wrote))
+        unmet = session.unmet
+        return self._tokens.make(written.record.sid, (unmet[0], wrote) if unmet else (wrote,))
 
     def _new_wait(self) -> Future[Outcome]:
         """Return what `Settle` is to set. One that nothing was waited for with will do: making one costs some 5 us."""

@@ -23,6 +23,8 @@ from gossipsess.web.cookie import token_name
 from gossipsess.web.launch import launch_early as launch_early
 from gossipsess.web.session import WebSession
 
+UNAVAILABLE: Final = "The session is not available right now. Please try again."
+"""What a 503 says where the application has no page for it."""
 UNLIMITED_S: Final = 1e9
 """The age limit of frameworks that have none: some thirty years. Sessions that nobody uses end all the same."""
 LEAST_IDLE_S: Final = 1.0

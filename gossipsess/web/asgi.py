@@ -22,7 +22,7 @@ from gossipsess.service import NodeService, leave_at_sigterm
 from gossipsess.session import Session
 from gossipsess.store import SessionStore
 from gossipsess.waiting import in_thread, on_any_loop, steps_on_any_loop
-from gossipsess.web.adapter import NodeSessions, Saving, refreshes, save
+from gossipsess.web.adapter import UNAVAILABLE, NodeSessions, Saving, refreshes, save
 from gossipsess.web.adoption import TimedSerializer, adoption, former_of_untrusted
 from gossipsess.web.cookie import CookieSettings, SameSite, cookie_values_untrusted
 from gossipsess.web.session import WebSession
@@ -37,7 +37,7 @@ Headers = list[tuple[bytes, bytes]]
 TRY_AGAIN_LATER: Final = 1013
 """Close code of a websocket whose session is not available (RFC 6455's registry)."""
 _STORE: Final = "gossipsess.store"  # key in the scope of a request
-_UNAVAILABLE_BODY: Final = b"The session is not available right now. Please try again.\n"
+_UNAVAILABLE_BODY: Final = f"{UNAVAILABLE}\n".encode("ascii")
 
 
 class SessionMiddleware:

@@ -21,6 +21,7 @@ from django.utils.http import http_date
 
 from gossipsess.errors import SessionUnavailable
 from gossipsess.waiting import Steps, steps_blocking, steps_on_any_loop
+from gossipsess.web.adapter import UNAVAILABLE
 from gossipsess.web.cookie import token_name
 from gossipsess.web.django_engine import SessionStore
 from gossipsess.web.django_sessions import launch_with_application
@@ -182,7 +183,7 @@ def _delete_cookies(response: HttpResponseBase) -> None:
 def _unavailable() -> HttpResponse:
     headers = {"Retry-After": "1", "Cache-Control": "no-store"}
     return HttpResponse(
-        "The session is not available right now. Please try again.\n",
+        f"{UNAVAILABLE}\n",
         status=503,
         content_type="text/plain; charset=utf-8",
         headers=headers,

@@ -22,7 +22,7 @@ from gossipsess.protocol.outcomes import Outcome
 from gossipsess.session import LIMIT_S_MAX, Session
 from gossipsess.store import SessionStore
 from gossipsess.waiting import Steps
-from gossipsess.web.adapter import LEAST_IDLE_S, NodeSessions, Saving, refreshes, save
+from gossipsess.web.adapter import LEAST_IDLE_S, UNAVAILABLE, NodeSessions, Saving, refreshes, save
 from gossipsess.web.adoption import adoption, former_of_untrusted
 from gossipsess.web.cookie import session_in_untrusted
 from gossipsess.web.facade import NotingFacade
@@ -250,4 +250,4 @@ def _attributes(
 
 def unavailable() -> ServiceUnavailable:
     """Return the answer where a session is not available."""
-    return ServiceUnavailable("The session is not available right now. Please try again.", retry_after=1)
+    return ServiceUnavailable(UNAVAILABLE, retry_after=1)

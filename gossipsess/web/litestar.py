@@ -36,8 +36,8 @@ from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.web import asgi
-from gossipsess.web.adapter import UNLIMITED_S
-from gossipsess.web.starlette import DictFacade, DictWebSession
+from gossipsess.web.adapter import UNAVAILABLE, UNLIMITED_S
+from gossipsess.web.dict_facade import DictFacade, DictWebSession
 
 
 class Unavailable(SessionUnavailable, ServiceUnavailableException, WebSocketException):
@@ -47,9 +47,7 @@ class Unavailable(SessionUnavailable, ServiceUnavailableException, WebSocketExce
     """
 
     def __init__(self, why: str) -> None:
-        super().__init__(
-            why, detail="The session is not available right now. Please try again.", headers={"Retry-After": "1"}
-        )
+        super().__init__(why, detail=UNAVAILABLE, headers={"Retry-After": "1"})
         self.code = asgi.TRY_AGAIN_LATER
 
 

@@ -1,19 +1,14 @@
 # Starlette and FastAPI: a drop-in for starlette.middleware.sessions.SessionMiddleware.
 #
-# The arguments and the looks of the cookie are Starlette's own; only the import line changes. Applications use
-# `request.session` as the dict that Starlette says it is: they hand it to json.dumps or ask isinstance(..., dict).
-# So what they get is one, filled when the session is loaded, and kept like it. Starlette's own cookies, which hold the
-# data, become sessions.
+# The arguments and the looks of the cookie are Starlette's own; only the import line changes. `request.session` is a
+# dict, as Starlette says (dict_facade.py). Starlette's own cookies, which hold the data, become sessions.
 # Not here: all the rest (asgi.py). Starlette itself is not imported.
 
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Any, ClassVar, Final, Protocol
-from weakref import ref
+from typing import Final, Protocol
 
 from gossipsess.config import Config, OnUnavailable
-from gossipsess.model.record import Record
 from gossipsess.protocol.events import Confirm
 from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
@@ -21,19 +16,11 @@ from gossipsess.web import asgi
 from gossipsess.web.adapter import LEAST_IDLE_S, UNLIMITED_S
 from gossipsess.web.adoption import Base64Json
 from gossipsess.web.cookie import SameSite
-from gossipsess.web.facade import Facade, NotingFacade
-from gossipsess.web.session import NO_DEFAULT, WebSession
+from gossipsess.web.dict_facade import DictFacade, DictWebSession
+from gossipsess.web.facade import NotingFacade
 
 FOREVER_IDLE_S: Final = 31 * 24 * 3600
 """Where the cookie lasts as long as the browser is open: what nobody used for a month is not kept for ever."""
-
-
-class DictFacade(Facade, dict[str, Any]):  # type: ignore[misc]  # `|` gives a dict, as both say
-    """A facade that is a dict too; `DictWebSession` keeps what is in the dict."""
-
-    def __init__(self, session: "DictWebSession") -> None:
-        super().__init__(session)
-        dict.update(self, session._decoded())
 
 
 class StarletteSession(DictFacade, NotingFacade):  # type: ignore[misc]  # as above
@@ -46,47 +33,6 @@ class StarletteSession(DictFacade, NotingFacade):  # type: ignore[misc]  # as ab
     def mark_modified(self) -> None:
         """Starlette's own note a change by this; ours is noticed anyway."""
         self.accessed = True
-
-
-class DictWebSession(WebSession):
-    """A `WebSession` whose values the application has in a dict."""
-
-    facade_class: ClassVar[type[DictFacade]] = DictFacade
-    _shown: Callable[[], DictFacade | None] = staticmethod(lambda: None)  # weak: a cycle would be freed late
-
-    def for_application(self) -> DictFacade:
-        """Return the dict."""
-        shown = self.facade_class(self)
-        self._shown = ref(shown)
-        return shown
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, value)
-        shown = self._shown()
-        if shown is not None:
-            dict.__setitem__(shown, key, self[key])
-
-    def __delitem__(self, key: str) -> None:
-        super().__delitem__(key)
-        shown = self._shown()
-        if shown is not None:
-            dict.pop(shown, key, None)  # one that cannot be read is not in there
-
-    def pop(self, key: str, /, default: Any = NO_DEFAULT) -> Any:
-        """Remove a key and return its value, as a dict does. One that is not there leaves `accessed` as it is."""
-        used = self.accessed
-        used = key in self or used  # asking counts as use, too
-        try:
-            return super().pop(key, default)
-        finally:
-            self.accessed = used  # `request.session` has said already that the session is in use
-
-    def ended(self, record: Record) -> None:
-        """Become empty: the session is no more."""
-        super().ended(record)
-        shown = self._shown()
-        if shown is not None:
-            dict.clear(shown)
 
 
 class StarletteWebSession(DictWebSession):

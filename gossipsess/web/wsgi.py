@@ -20,7 +20,7 @@ from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.store import SessionStore
 from gossipsess.waiting import blocking
-from gossipsess.web.adapter import NodeSessions, save
+from gossipsess.web.adapter import UNAVAILABLE, NodeSessions, save
 from gossipsess.web.cookie import CookieSettings, SameSite
 from gossipsess.web.launch import launch_early
 from gossipsess.web.session import WebSession
@@ -35,7 +35,7 @@ WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 SESSION: Final = "gossipsess.session"
 """Key of the session in the environ."""
 _STORE: Final = "gossipsess.store"
-_UNAVAILABLE_BODY: Final = b"The session is not available right now. Please try again.\n"
+_UNAVAILABLE_BODY: Final = f"{UNAVAILABLE}\n".encode("ascii")
 _UNAVAILABLE_HEADERS: Final = (
     ("Content-Type", "text/plain; charset=utf-8"),
     ("Content-Length", str(len(_UNAVAILABLE_BODY))),

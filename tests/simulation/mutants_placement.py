@@ -16,6 +16,7 @@ from gossipsess.protocol.confirmation import Confirmations, Ticket
 from gossipsess.protocol.events import Confirm, Dot, ReceivedDatagram, Waiter
 from gossipsess.protocol.fetch import Candidates, Fetches
 from gossipsess.protocol.gains import Gains
+from gossipsess.protocol.intake import Intake
 from gossipsess.protocol.placement import Layout, Rules, partition_of
 from gossipsess.protocol.replica import Replica
 from gossipsess.protocol.sessions import SessionProtocol
@@ -86,16 +87,17 @@ def writers_are_not_asked(patch: pytest.MonkeyPatch) -> None:
 
 def only_holders_take_writes(patch: pytest.MonkeyPatch) -> None:
     """A pushed session is refused by who is no holder by its own layout, which may be the one that is behind."""
-    real = SessionProtocol._merge
+    real = Intake._merge
 
-    def merge(self: SessionProtocol, node: NodeId, delta: Delta, time_ms: int, now_s: float) -> Applied:
+    def merge(self: Intake, node: NodeId, delta: Delta, time_ms: int, now_s: float) -> Applied:
         sid = delta.sid
-        stray = not self._placement.layout.holds(self._myself, partition_of(sid)) and not delta.tombstone
-        if stray and sid not in self.table.records and not self._reads.asked(node, sid):
+        here = self._anti_entropy
+        stray = not here._placement.layout.holds(here._myself, partition_of(sid)) and not delta.tombstone
+        if stray and sid not in self._table.records and not self._reads.asked(node, sid):
             return Applied(empty_record(sid), gap=False)
         return real(self, node, delta, time_ms, now_s)
 
-    patch.setattr(SessionProtocol, "_merge", merge)
+    patch.setattr(Intake, "_merge", merge)
 
 
 def node_ids_are_placed(patch: pytest.MonkeyPatch) -> None:
