@@ -42,8 +42,8 @@ from gossipsess.protocol.events import Dot, Event, Fetch, ReceivedDatagram, Wait
 from gossipsess.protocol.fetch import satisfies
 from gossipsess.protocol.outcomes import Confirmed, Found
 from gossipsess.protocol.reads import TOKENED_S
-from gossipsess.protocol.sessions import Written
 from gossipsess.protocol.surplus import QUIET_S
+from gossipsess.protocol.writes import Written
 from gossipsess.sim.cluster import Cluster
 from gossipsess.sim.network import Faults
 from gossipsess.sim.process import EPOCH_MS, Process

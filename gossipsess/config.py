@@ -4,7 +4,7 @@
 # address to advertise, and KUBERNETES_SERVICE_HOST, which tells that this is Kubernetes.
 # A value that cannot work is refused here, with what to write instead, before a socket is opened; under the name by
 # which it was set, which is a variable's for what came from there.
-# Not here: how long a secret must be (keyring.py).
+# Not here: how `discovery` is read (discovery.py), how long a secret must be (keyring.py).
 
 import difflib
 import ipaddress
@@ -13,19 +13,16 @@ import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
-from importlib.util import find_spec
 from types import MappingProxyType, UnionType
 from typing import Any, Final, Literal, Self, get_args
 
+from gossipsess.discovery import Discovery, check_ip, parse
 from gossipsess.errors import ConfigError
-from gossipsess.model.member import Address, Name
 from gossipsess.model.rules import CountBy, Rules
 from gossipsess.protocol.memory import MEMORY_LIMIT_MB
 from gossipsess.wire.keyring import SECRET_CHARACTERS_MIN, Keyring
 from gossipsess.zero_code import AUTO, FOR, STRICT
 
-MULTICAST_GROUP: Final = ("239.255.79.50", 7949)
-"""Administratively scoped (RFC 2365), and below Linux's ephemeral ports."""
 PORT: Final = 7950
 PORT_RANGE: Final = 16
 SERVICE: Final = "gossipsess"
@@ -111,34 +108,8 @@ _SERVICE_LINK: Final = re.compile(
     r"GOSSIPSESS_(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=.*|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?=.*|PORT=\w+://.*)"
 )
 """What Kubernetes puts into each pod where a Service is called gossipsess, as for every Service. No settings."""
-_HOST: Final = re.compile(r"(?=.{1,253}\.?$)[A-Za-z0-9_]([-A-Za-z0-9_]{0,62})(\.[A-Za-z0-9_][-A-Za-z0-9_]{0,62})*\.?")
-"""A name as the resolver takes it (RFC 1123, and RFC 2782's underscores)."""
 _variables: Final[ContextVar[Mapping[str, str]]] = ContextVar("variables", default=_NO_VARIABLES)
 """While settings are made from the environment: the variable of each setting that came from there."""
-
-
-@dataclass(frozen=True)
-class Discovery:
-    """Where to look for other nodes."""
-
-    multicast: Address | None
-    """The group to say and hear beacons on; None for no multicast."""
-    seeds: tuple[Address, ...]
-    """Addresses that are dialed until somebody there answers."""
-    names: tuple[Name, ...] = ()
-    """What the name service is asked for."""
-    names_when_alone: bool = False
-    """Only while nobody was met otherwise."""
-
-    @property
-    def looks_for_others(self) -> bool:
-        """There is a way to find others."""
-        return self.multicast is not None or self.can_do_without_multicast
-
-    @property
-    def can_do_without_multicast(self) -> bool:
-        """There is another way to find others."""
-        return bool(self.seeds or self.names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,59 +282,16 @@ class Config:
         Raises:
             ConfigError: it cannot be read.
         """
-        multicast: Address | None = None
-        seeds: list[Address] = []
-        names: list[Name] = []
-        names_when_alone = False
-        scheme = ""
-        for item in self.discovery.split(","):
-            item = item.strip()
-            if "://" in item:
-                scheme, item = item.split("://", 1)
-            elif item in ("auto", "none"):
-                scheme = item
-            if scheme == "auto":
-                bound = ipaddress.ip_address(self.bind_address)
-                multicast = MULTICAST_GROUP if bound.version == 4 or bound.is_loopback else None
-                if not bound.is_loopback:  # from there nobody whom a name service tells of could be reached
-                    names.append(self._name("service", "dns", self.service))
-                    names_when_alone = _IN_KUBERNETES not in os.environ and multicast is not None
-            elif scheme == "multicast":
-                multicast = _address(self.discovery, item)
-                group = ipaddress.ip_address(multicast[0])
-                if group.version != 4 or not group.is_multicast:
-                    raise ConfigError(
-                        f"{_as_set('discovery', self.discovery)}: {group} is not a multicast address of IPv4. "
-                        "Take one of 239.0.0.0/8, as in multicast://239.255.79.50:7949."
-                    )
-            elif scheme == "static":
-                seeds.append(_address(self.discovery, item))
-            elif scheme == "dns":
-                names.append(self._name("discovery", "dns", item))
-            elif scheme == "srv":
-                names.append(self._name("discovery", "srv", item))
-            elif scheme != "none":
-                raise ConfigError(
-                    f"{_as_set('discovery', self.discovery)}: allowed are auto, none, multicast://GROUP:PORT, "
-                    "dns://NAME[:PORT], srv://NAME and static://IP:PORT[,IP:PORT...], joined by commas."
-                )
-        lazy = names_when_alone and len(names) == 1
-        return Discovery(multicast, tuple(seeds), tuple(dict.fromkeys(names)), lazy)
-
-    def _name(self, setting: str, scheme: Literal["dns", "srv"], item: str) -> Name:
-        host, colon, port = item.partition(":")
-        says = f"{_as_set(setting, getattr(self, setting))}: {item!r}"
-        if not _HOST.fullmatch(host):
-            raise ConfigError(f"{says} is not a name that can be looked up, as in {SERVICE} or shop.example.")
-        if scheme == "srv":
-            if colon:
-                raise ConfigError(f"{says} has a port, but SRV records tell theirs. Write srv://{host}.")
-            if find_spec("dns") is None:
-                raise ConfigError(f"{says} takes the extra dns: pip install 'gossipsess[dns]'; or write dns://{host}.")
-            return Name("srv", host, 0, 1)
-        if colon and (not port.isdecimal() or not 0 < int(port) <= 65535):
-            raise ConfigError(f"{says}: {port!r} is not a port, as in {host}:{PORT}.")
-        return Name("dns", host, int(port) if colon else self.port or PORT, self.port_range)
+        return parse(
+            self.discovery,
+            self.service,
+            text_as_set=_as_set("discovery", self.discovery),
+            service_as_set=_as_set("service", self.service),
+            bind_address=self.bind_address,
+            port=self.port or PORT,
+            port_range=self.port_range,
+            in_kubernetes=_IN_KUBERNETES in os.environ,
+        )
 
     def _check_types(self) -> None:
         for name, (kind, example) in _TYPES.items():
@@ -410,7 +338,7 @@ class Config:
         for name in ("bind", "advertise"):
             text = getattr(self, name)
             if text is not None:
-                _check_ip(_name(name), text)
+                check_ip(_name(name), text)
         if self.advertise is not None and ipaddress.ip_address(self.advertise).is_unspecified:
             raise ConfigError(
                 f"{_as_set('advertise', self.advertise)}: name the one address at which others reach this node, as in "
@@ -547,22 +475,3 @@ def _as_set(name: str, value: object) -> str:
 def _nearest(name: str, names: set[str]) -> str:
     near = difflib.get_close_matches(name, sorted(names), n=1)
     return f" Did you mean {_PREFIX}{near[0].upper()} ({near[0]})?" if near else ""
-
-
-def _address(setting: str, item: str) -> Address:
-    setting = _as_set("discovery", setting)
-    host, _, port = item.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) <= 65535:
-        raise ConfigError(f"{setting}: {item!r} is not IP:PORT, as in 10.0.0.1:{PORT}.")
-    host = host.removeprefix("[").removesuffix("]")
-    return (_check_ip(setting, host), int(port))
-
-
-def _check_ip(setting: str, text: str) -> str:
-    """Return an IP address as sockets write it: IPv6 has many ways, and addresses are compared."""
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        raise ConfigError(
-            f"{setting}: {text!r} is not an IP address, and names are not looked up. Write the address, as in 10.0.0.1."
-        ) from None

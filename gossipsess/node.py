@@ -17,7 +17,7 @@ from gossipsess.protocol.effects import Effect
 from gossipsess.protocol.events import Abandon, Adopt, Event, Fetch, Invalidate, Revoke, Rotate, Write
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.replica import Replica
-from gossipsess.protocol.sessions import Written
+from gossipsess.protocol.writes import Written
 
 
 class Node:

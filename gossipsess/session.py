@@ -377,7 +377,10 @@ class Session(MutableMapping[str, Any]):
         self.token = ""
 
     def _changing(self, how: str) -> None:
-        """Called before the application changes something, with the code that it wrote; a subclass may raise."""
+        """Called before the application changes something, with the code that it wrote; a subclass may raise.
+
+        An assignment to a key calls it only where the session is `unavailable`: each write would pay for it.
+        """
 
     def _used(self, how: str | None = None) -> None:
         """Called by the views where they are read or, with the code, changed."""

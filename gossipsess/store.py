@@ -10,7 +10,7 @@
 import os
 import threading
 from concurrent.futures import Future
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 from gossipsess.errors import SessionUnavailable
@@ -35,9 +35,9 @@ from gossipsess.protocol.events import (
 )
 from gossipsess.protocol.outcomes import Confirmed, Found, Gone, Outcome, Revoked
 from gossipsess.protocol.placement import partition_of
-from gossipsess.protocol.sessions import Written
+from gossipsess.protocol.writes import Written
 from gossipsess.session import Session, check_user
-from gossipsess.tokens import Tokens, recent
+from gossipsess.tokens import TOKEN_CHARACTERS_MAX, Tokens, recent
 
 IDLE_TIMEOUT_S: Final = 30 * 60.0
 ABSOLUTE_TIMEOUT_S: Final = 12 * 3600.0
@@ -48,8 +48,8 @@ ABSENT_MAX: Final = 4096
 """Such ids remembered, some 500 KB. A client that sends made-up ids fills it; then the oldest are asked again."""
 
 NAMED_MAX: Final = 1024
-"""Ids, each with a token, of which is remembered what they come to, half a megabyte: most requests show the same as the
-visitor's last one."""
+"""Ids, each with a token, of which is remembered what they come to, a megabyte at most: most requests show the same as
+the visitor's last one."""
 
 
 class SessionStore:
@@ -73,7 +73,7 @@ class SessionStore:
         self._table, self._records, self._clock = sessions.table, node.records, sessions.clock
         self._is_synced, self._is_current = sessions.anti_entropy.is_synced, sessions.is_current
         self._now = node.now
-        self._named = lru_cache(maxsize=NAMED_MAX)(self._read_untrusted)
+        self._named = lru_cache(maxsize=NAMED_MAX)(partial(_named_untrusted, tokens))  # a method would be a cycle
         self._tokens = tokens
         self._confirm: Confirm = confirm
         self._idle_ms = round(idle_timeout_s * 1000)
@@ -99,10 +99,15 @@ class SessionStore:
         asked, for at most 150 ms; it may raise `SessionUnavailable`, or give a session that is `stale`.
         """
         name, _, token = cookie.partition(".")
-        return self.load_named(name, token) if is_session_id(name) else None
+        if not is_session_id(name):
+            return None
+        return self.load_named(name, token if len(token) <= TOKEN_CHARACTERS_MAX else "")
 
     def load_named(self, name: str, token: str) -> Session | Future[Session | None] | None:
-        """Return the same for an id of which the caller knows that it has the form of one, and a token or ""."""
+        """Return the same for an id of which the caller knows that it has the form of one, and a token or "".
+
+        Both are remembered for a while: the token must have no more than `TOKEN_CHARACTERS_MAX` characters.
+        """
         sid, dots = self._named(name, token)
         return self._load(name, sid, token, dots)
 
@@ -235,10 +240,6 @@ class SessionStore:
 
     # --- inside -------------------------------------------------------------------------------------------
 
-    def _read_untrusted(self, name: str, token: str) -> tuple[Sid, tuple[Dot, ...]]:
-        sid = sid_of(name)
-        return sid, self._tokens.read_untrusted(sid, token)
-
     def _held(self, name: str, sid: Sid, token: str, dots: tuple[Dot, ...]) -> Session | None:
         now_s = self._now()
         time_ms = self._clock.time_ms(now_s)
@@ -363,6 +364,11 @@ class SessionStore:
             if len(self._absent) >= ABSENT_MAX:
                 del self._absent[next(iter(self._absent))]
             self._absent[sid] = self._node.now() + ABSENT_FOR_S
+
+
+def _named_untrusted(tokens: Tokens, name: str, token: str) -> tuple[Sid, tuple[Dot, ...]]:
+    sid = sid_of(name)
+    return sid, tokens.read_untrusted(sid, token)
 
 
 def _revoked(ended: int, outcome: Outcome) -> Revoked:

@@ -10,7 +10,7 @@
 # of several revocations, hold equal states without a message.
 # The login is when the register was assigned, and not the stamp of its entry: a rotation writes each entry anew, and
 # a session rotated by a node that had not heard of the revocation would look like a login after it.
-# Not here: applying the rule (table.py), saying so (protocol/sessions.py).
+# Not here: applying the rule (table.py), saying so (protocol/ends.py).
 
 from hashlib import blake2b
 from typing import Final, NamedTuple

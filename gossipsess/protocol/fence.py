@@ -15,7 +15,7 @@
 # Why refuse, and not ask the user's other copies: they are as old, and nobody remembers. A login too many is
 #        bearable, a logout undone is not.
 # All times are cluster time: a machine that was suspended has been apart for that long too.
-# Not here: the tombstone that answers what is refused (sessions.py).
+# Not here: the tombstone that answers what is refused (intake.py).
 
 from collections.abc import Iterable
 from typing import Final

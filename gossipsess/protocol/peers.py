@@ -2,7 +2,7 @@
 #
 # In:    what changed, and for whom.    Out: messages, appended to the outbox that the replica shares with it.
 # One deadline for all: a flush makes one Push a peer of everything it is owed.
-# Not here: what a Push is made of (replication.py), who is owed what (sessions.py), what a sync asks (antientropy.py).
+# Not here: what a Push is made of (replication.py), who is owed what (writes.py), what a sync asks (antientropy.py).
 
 import math
 from collections.abc import Iterator

@@ -4,7 +4,8 @@
 #   next_deadline()       ->  when it wants a Tick at the latest
 #
 # It routes between parts that know nothing of each other: swim.py (who is there), discovery.py (who might be),
-# links.py (which TCP link leads to whom) and sessions.py (everything about sessions).
+# links.py (which TCP link leads to whom), sessions.py (everything about sessions), and diagnoses.py (what is wrong with
+# others, in words).
 # Not thread-safe: node.py holds the lock.
 
 import random
@@ -16,6 +17,7 @@ from gossipsess.model.clock import AGREE_MS, ClockAhead, HybridClock, Stamp, sta
 from gossipsess.model.identity import NodeId, short
 from gossipsess.model.member import Address, Member, MemberState, Name, Told
 from gossipsess.model.rules import CountBy, Rules
+from gossipsess.protocol.diagnoses import Diagnoses
 from gossipsess.protocol.discovery import Discovery
 from gossipsess.protocol.effects import CloseLink, Dial, Effect, MemberChanged, Send, SendDatagram, Warn
 from gossipsess.protocol.events import (
@@ -45,29 +47,11 @@ from gossipsess.protocol.memory import MEMORY_LIMIT_MB, MIB
 from gossipsess.protocol.moves import Moves, Seen
 from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.placement import Placement
-from gossipsess.protocol.sessions import SessionProtocol, Written
+from gossipsess.protocol.sessions import SessionProtocol
 from gossipsess.protocol.swim import Swim, SwimTimings
 from gossipsess.protocol.views import Views
-from gossipsess.wire.messages import (
-    Beacon,
-    Bye,
-    Have,
-    Held,
-    Hello,
-    Members,
-    Ping,
-    ProbeAck,
-    Pull,
-    PullAnswer,
-    Push,
-    PushAck,
-    SyncAsk,
-    SyncList,
-    SyncPage,
-    SyncSums,
-    Touch,
-    TouchAck,
-)
+from gossipsess.protocol.writes import Written
+from gossipsess.wire.messages import Beacon, Bye, Hello, LinkMessage, Members, Ping, ProbeAck
 
 ALONE_S = 2.0
 """A node that has met nobody for this long takes itself for the first, and serves."""
@@ -75,9 +59,6 @@ SEARCH_S: Final = 10.0
 """The same where the name service has not answered yet, or names others that have not been tried: a cluster is there,
 probably, and a node that served without it would not know the sessions it is asked for."""
 SEARCH_LOOK_S: Final = 0.1
-
-WARNED_MAX: Final = 256
-"""Nodes that a warning of one kind was given for; each comes again and again, and is read of once."""
 
 
 class Settings(NamedTuple):
@@ -126,6 +107,7 @@ class Replica:
             rng=rng,
             now_s=now_s,
         )
+        self._diagnoses = Diagnoses()
         self._moves = Moves(self._rules)
         self._views = Views(rng=rng, now_s=now_s)
         self._links = Links(myself.node)
@@ -141,11 +123,6 @@ class Replica:
         )
         self._patient_until_s: float | None = now_s + settings.alone_s
         self._search_until_s = now_s + SEARCH_S
-        self._refused: dict[NodeId, None] = {}  # nodes warned of, oldest first
-        self._off: dict[NodeId, None] = {}  # nodes of whose clocks was warned, oldest first
-        self._linked_dead: dict[NodeId, None] = {}  # nodes that died while they were linked
-        self._silent: dict[NodeId, None] = {}  # those of them that turned out to live, and were warned of, oldest first
-        self._unlike: dict[NodeId, None] = {}  # nodes of whose rules of placement was warned, oldest first
         self._reached: dict[Address, NodeId] = {}  # addresses behind which a linked node was found
         self._leaving: list[NodeId] = []  # nodes that said Bye; their link's end proves nothing
 
@@ -158,7 +135,7 @@ class Replica:
         """
         match event:
             case Write():
-                return self.sessions.write(event, now_s)
+                return self.sessions.writes.write(event, now_s)
             case Received(link, message):
                 self._received(link, message, now_s)
             case Tick(wall_ms):
@@ -172,13 +149,13 @@ class Replica:
             case Accessed():
                 self.sessions.accessed(event, now_s)
             case Invalidate():
-                return self.sessions.invalidate(event, now_s)
+                return self.sessions.writes.invalidate(event, now_s)
             case Rotate():
-                return self.sessions.rotate(event, now_s)
+                return self.sessions.writes.rotate(event, now_s)
             case Revoke():
-                return self.sessions.revoke(event, now_s)
+                return self.sessions.writes.revoke(event, now_s)
             case Adopt():
-                return self.sessions.adopt(event, now_s)
+                return self.sessions.writes.adopt(event, now_s)
             case LinkOpened(link, node, dialed):
                 self._links.opened(link, node, dialed, now_s)
                 self.outbox.append(Send(link, self._hello(now_s)))
@@ -222,7 +199,7 @@ class Replica:
 
     # --- links and what comes over them -------------------------------------------------------------------
 
-    def _received(self, link: int, message: object, now_s: float) -> None:
+    def _received(self, link: int, message: LinkMessage, now_s: float) -> None:
         node = self._links.node_of(link)
         if node is None:
             return  # closed meanwhile
@@ -233,37 +210,15 @@ class Replica:
             if self._links.of(node) != link:
                 return  # not in use: before its Hello, or the one of two that goes
             match message:
-                case Push():
-                    self.sessions.push(node, message, now_s)
-                case PushAck():
-                    self.sessions.push_ack(node, message, now_s)
-                case Pull():
-                    self.sessions.pull(node, message, now_s)
-                case PullAnswer():
-                    self.sessions.pull_answer(node, message, now_s)
-                case SyncAsk():
-                    self.sessions.sync_ask(node, message, now_s)
-                case SyncSums():
-                    self.sessions.sync_sums(node, message, now_s)
-                case SyncList():
-                    self.sessions.sync_list(node, message, now_s)
-                case SyncPage():
-                    self.sessions.sync_page(node, message, now_s)
-                case Touch():
-                    self.sessions.touch(node, message, now_s)
                 case Members(members, reply):
                     self.sessions.heard_apart(node, members, now_s)
                     self._route(self.swim.heard_members(members, now_s), now_s)
                     if reply and self._views.exchange(node, now_s):
                         self._tell_members(node, now_s, reply=False)
-                case Have():
-                    self.sessions.have(node, message, now_s)
-                case Held():
-                    self.sessions.held(node, message, now_s)
-                case TouchAck():
-                    self.sessions.touch_ack(node, message, now_s)
                 case Bye(incarnation):
                     self._said_bye(node, incarnation, now_s)
+                case _:
+                    self.sessions.received(node, message, now_s)
         except ClockAhead as refused:
             self._refuse(link, node, f"{refused}. Set its machine's clock (NTP), and start it again")
         except WireError as refused:
@@ -278,14 +233,7 @@ class Replica:
 
     def _refuse(self, link: int, node: NodeId, why: str) -> None:
         self.outbox.append(CloseLink(link))
-        self._warn_once(self._refused, node, f"node {short(node)} is refused: {why}.")
-
-    def _warn_once(self, warned: dict[NodeId, None], node: NodeId, text: str) -> None:
-        if node not in warned:
-            if len(warned) >= WARNED_MAX:
-                del warned[next(iter(warned))]
-            warned[node] = None
-            self.outbox.append(Warn(text))
+        self.outbox += self._diagnoses.refused(node, why)
 
     def _hello(self, now_s: float) -> Hello:
         time_ms = self._clock.time_ms(now_s)
@@ -306,26 +254,16 @@ class Replica:
                 )
             )
         elif abs(off_ms) > AGREE_MS:
-            off = f"the clock of node {short(node)} differs by {off_ms / 1000:.1f} s"
-            self._warn_once(self._off, node, f"{off}: run NTP on both machines.")
-
-    def _hear_rules(self, hello: Hello) -> None:
-        differences = self._rules.differences(hello.rules)
-        if differences:
-            node = hello.member.node
-            self._warn_once(
-                self._unlike,
-                node,
-                f"{hello.member.name} ({short(node)}) places sessions by other rules: {differences}. Neither of the "
-                "two finds out what the other lacks, and copies may be too few: set the same on every node.",
-            )
+            self.outbox += self._diagnoses.clock_differs(node, off_ms)
 
     def _heard_hello(self, link: int, node: NodeId, hello: Hello, now_s: float) -> None:
         self._hear_clock(node, hello.clock, now_s)
         if hello.member.node != node:
             self.outbox.append(CloseLink(link))
             return
-        self._hear_rules(hello)
+        differences = self._rules.differences(hello.rules)
+        if differences:
+            self.outbox += self._diagnoses.rules_differ(hello.member, differences)
         for address in (hello.member.address, self._links.dialed_of(link)):
             if address is not None:
                 self._reached[address] = node
@@ -436,13 +374,8 @@ class Replica:
         self._moves.member_changed(member, before)
         live = (*self.swim.view.live(), self.swim.myself)
         if member.is_live:
-            if before is MemberState.DEAD and member.node in self._linked_dead:
-                self._warn_once(
-                    self._silent,
-                    member.node,
-                    f"{member.name} ({short(member.node)}) was taken for dead though a link to it stood, and lives: it "
-                    "was paused, or TCP gets through to it and UDP does not (a firewall, a NetworkPolicy).",
-                )
+            if before is MemberState.DEAD:
+                self.outbox += self._diagnoses.back(member)
             self.sessions.member_live(member, now_s)
             self._place(live, now_s)
             self._links.wanted(member.node, now_s)
@@ -453,8 +386,8 @@ class Replica:
         if link is not None:
             self.outbox.append(CloseLink(link))
         died = member.state is MemberState.DEAD
-        if died and link is not None and len(self._linked_dead) < WARNED_MAX:
-            self._linked_dead.setdefault(member.node)
+        if died and link is not None:
+            self._diagnoses.died_linked(member.node)
         self.sessions.member_gone(member.node, died=died, now_s=now_s)
         self._place(live, now_s)
 

@@ -2,56 +2,41 @@
 #
 # In:    what requests do, and the messages of peers whose link is up.
 # Out:   effects, appended to the outbox that the replica shares with it.
-# The parts it drives (recipients, confirmation, peers, reads, usage, anti-entropy) know nothing of each other but for
-# peers, to which all speak. Which peers there are it is told by the replica; which of them hold a session it asks of
-# placement.
+# Here:  the way of each event and message to its part, in what order parts hear of peers, and what is due.
+# Not here: what a request changes (writes.py) or reads (reads.py), what comes from elsewhere (intake.py), what ends
+# with a session (ends.py), what watchers hear (notices.py), who is to hold it (placement.py), who comes to
+# (antientropy.py).
 
-import math
 import random
-from typing import Final, NamedTuple
+from typing import Final
 
-from gossipsess.model.adoption import is_mark_sid
-from gossipsess.model.clock import HybridClock, Stamp
-from gossipsess.model.delta import Applied, Delta, not_covered
+from gossipsess.model.clock import HybridClock
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member, Told
-from gossipsess.model.record import CREATED, Record, empty_record
-from gossipsess.model.revocation import is_user_sid
-from gossipsess.model.subkeys import rotated
 from gossipsess.model.table import Table
 from gossipsess.protocol.antientropy import INCOMPARABLE, AntiEntropy
-from gossipsess.protocol.confirmation import Confirmations, Ticket
-from gossipsess.protocol.effects import ChangeKind, Effect, Notify, Warn
-from gossipsess.protocol.events import (
-    Accessed,
-    Adopt,
-    Confirm,
-    Fetch,
-    Inherit,
-    Invalidate,
-    Revoke,
-    Rotate,
-    Waiter,
-    Watch,
-    Write,
-)
-from gossipsess.protocol.fence import Fence, created_ms
+from gossipsess.protocol.confirmation import Confirmations
+from gossipsess.protocol.effects import Effect, Warn
+from gossipsess.protocol.ends import Ends
+from gossipsess.protocol.events import Accessed, Fetch, Inherit, Watch
+from gossipsess.protocol.fence import Fence
+from gossipsess.protocol.intake import Intake
 from gossipsess.protocol.memory import MemoryLimit
-from gossipsess.protocol.outcomes import Confirmed, Degraded, Found, Gone
+from gossipsess.protocol.notices import Notices
+from gossipsess.protocol.outcomes import Found
 from gossipsess.protocol.peers import Peers
 from gossipsess.protocol.placement import Layout, Placement, partition_of
 from gossipsess.protocol.reads import Reads
-from gossipsess.protocol.recipients import Recipients
-from gossipsess.protocol.replication import FLUSH_DELAY_S
 from gossipsess.protocol.usage import Usage
+from gossipsess.protocol.writes import Writes
 from gossipsess.wire.messages import (
-    Gap,
     Have,
     Held,
     Pull,
     PullAnswer,
     Push,
     PushAck,
+    SessionMessage,
     SyncAsk,
     SyncList,
     SyncPage,
@@ -63,21 +48,6 @@ from gossipsess.wire.messages import (
 RECHECKED_AT_ONCE: Final = 8
 """Leaves of the table whose hashes and sums are computed anew each second: all of them within nine minutes. At 100,000
 sessions that is some 200 records, a few milliseconds."""
-
-_NOBODY: Final = Confirmed(0, 0)
-
-
-class Written(NamedTuple):
-    """What a write left."""
-
-    record: Record
-    """The new record; a dead or empty one where the outcome is `Gone`."""
-    outcome: Confirmed | Degraded | Gone | None
-    """None: `Settle` will tell."""
-    ended: int = 0
-    """How many sessions of a revoked user were held here."""
-    stamp: Stamp = 0
-    """The stamp of a write or a rotation, which with this node's id names it; the record need not claim it."""
 
 
 class SessionProtocol:
@@ -101,12 +71,9 @@ class SessionProtocol:
         self.peers = Peers(self.table, outbox)
         self.put_right = 0
         """Hashes and sums that were found wrong when computed anew. A bug, or the machine's memory."""
-        self.fenced = 0
-        """Sessions that came from a peer apart for too long and were ended: a logout of theirs may be forgotten."""
         self._myself = myself.node
         self._placement = placement
         self._outbox = outbox
-        self._recipients = Recipients(myself, placement, self.peers)
         self._confirmations = Confirmations(myself.host, confirm_timeout_s)
         self._usage = Usage(placement, self.peers, self.table, clock=clock, now_s=now_s)
         self._fence = Fence(clock.time_ms(now_s))
@@ -114,105 +81,50 @@ class SessionProtocol:
             myself, placement, self.peers, self.table, self._fence, clock=clock, rng=rng, now_s=now_s
         )
         self._reads = Reads(self._myself, placement, self.peers, self.table, self.anti_entropy, outbox, clock=clock)
-        self._abandoned = False
-        self._watched = False
+        self._notices = Notices(self._myself, placement, outbox)
+        self._ends = Ends(
+            self.peers,
+            self.table,
+            self._confirmations,
+            self._reads,
+            self.anti_entropy,
+            self._notices,
+            outbox,
+            clock=clock,
+        )
+        self._intake = Intake(
+            self.peers,
+            self.table,
+            self._fence,
+            self._usage,
+            self._reads,
+            self.anti_entropy,
+            self._ends,
+            self._notices,
+            clock=clock,
+        )
+        self.writes = Writes(
+            myself,
+            placement,
+            self.peers,
+            self.table,
+            self._confirmations,
+            self.anti_entropy,
+            self._ends,
+            self._notices,
+            outbox,
+            clock=clock,
+            memory=self.memory,
+        )
 
     # --- from the application -----------------------------------------------------------------------------
-
-    def write(self, event: Write, now_s: float) -> Written:
-        """Change one session; its new record is visible at once.
-
-        Raises:
-            SessionTooLarge: the session would be over its bound. Nothing has changed.
-            MemoryFull: the session is new, and there is no room for it. Nothing has changed.
-        """
-        if event.changes[0][0] == CREATED and event.sid not in self.table.records:
-            self._admit(now_s)
-        return self._write(event, now_s)
-
-    def _write(self, event: Write, now_s: float) -> Written:
-        begins = event.changes[0][0] == CREATED
-        before = self.table.get(event.sid)
-        if event.base is not None and not begins and not (before.entries or before.tombstone):
-            before = self._held_again(event.base, now_s)
-        if before.tombstone or bool(before.entries) == begins:
-            # Invalidated or expired since the request read it; or an id that is to be used again, which no id ever is.
-            return Written(before, Gone())
-        stamp = self.clock.tick(now_s, before.newest)
-        record = self.table.write(event.sid, event.changes, stamp, self._myself, now_s)
-        self.anti_entropy.wrote(event.sid, now_s, created=begins)
-        outcome = self._replicate(before, event.confirm, event.waiter, now_s)
-        if self._watched:
-            self._notify("changed" if before.entries else "created", event.sid, remote=False)
-        return Written(record, outcome, stamp=stamp)
-
-    def invalidate(self, event: Invalidate, now_s: float) -> Written:
-        """Put a tombstone on a session, known here or not."""
-        before = self.table.get(event.sid)
-        record = self.table.kill(event.sid, self.clock.tick(now_s, before.newest), now_s)
-        if not before.tombstone:
-            self._died(event.sid)
-        outcome = self._end(before, event.confirm, event.waiter, now_s)
-        if self._watched and not before.tombstone:
-            self._notify("invalidated", event.sid, remote=False)
-        return Written(record, outcome)
-
-    def rotate(self, event: Rotate, now_s: float) -> Written:
-        """Move a session's data to a new sid. Both records leave in the same flush."""
-        before = self.table.get(event.sid)
-        if not before.entries:
-            return Written(before, Gone())
-        kept = rotated(before.entries, event.changes)
-        born = Write(event.new_sid, tuple(kept.items()), event.confirm, event.waiter)
-        died_at = self.clock.tick(now_s, before.newest)
-        written = self._write(born, now_s)  # before the old one ends: if it is refused, nothing happened
-        if isinstance(written.outcome, Gone):
-            return written
-        self.table.kill(event.sid, died_at, now_s)
-        self._died(event.sid)
-        self._end(before, 0, event.waiter, now_s)  # only the new record is waited for
-        if self._watched:
-            self._notify("invalidated", event.sid, remote=False)
-        return written
-
-    def revoke(self, event: Revoke, now_s: float) -> Written:
-        """End a user's sessions: a tombstone of the user, from which each node derives those of the sessions it holds.
-
-        Its stamp is above everything this node has heard, and so above every login of which it knows.
-        """
-        before = self.table.get(event.sid)
-        record = self.table.kill(event.sid, self.clock.tick(now_s, before.newest), now_s)
-        ended = self._end_sessions_of(event.sid, now_s, remote=False)
-        return Written(record, self._end(before, event.confirm, event.waiter, now_s), ended)
-
-    def adopt(self, event: Adopt, now_s: float) -> Written:
-        """Take in what a client has kept until now, as if a node had sent it that wrote it then.
-
-        `Gone`: it has ended, or would have by now, by time or since its user was revoked.
-
-        Raises:
-            MemoryFull: there is no room for it. Nothing has changed.
-        """
-        before = self.table.get(event.delta.sid)
-        if before.entries:
-            return Written(before, Confirmed(0, 0))  # whoever took it in here waits for the others
-        if not before.tombstone and not is_mark_sid(before.sid):  # a mark follows its session, which was let in
-            self._admit(now_s)
-        record = self.table.merge(event.delta, self.clock.time_ms(now_s), now_s).record
-        if not record.entries:
-            return Written(record, Gone())
-        self.anti_entropy.wrote(record.sid, now_s, created=True)
-        outcome = self._replicate(before, event.confirm, event.waiter, now_s)
-        if self._watched:
-            self._notify("created", record.sid, remote=False)
-        return Written(record, outcome)
 
     def fetch(self, event: Fetch, now_s: float) -> Found | None:
         """Ask the other holders for a session, or for writes to it that are missing here.
 
         Returns what is known at once; None where `Settle` will tell.
         """
-        self._drop_ended(now_s)  # what is over by this node's time may be in use elsewhere
+        self._ends.drop_ended(now_s)  # what is over by this node's time may be in use elsewhere
         return self._reads.fetch(event, now_s, since_ms=self.since_ms(now_s))
 
     def is_current(self, sid: Sid, *, tokened: bool, now_s: float) -> bool:
@@ -227,7 +139,7 @@ class SessionProtocol:
 
     def watch(self, event: Watch, now_s: float) -> None:
         """Start or stop telling of changes."""
-        self._watched = event.on
+        self._notices.wanted = event.on
 
     def inherit(self, event: Inherit, now_s: float) -> None:
         """Take over what nobody has outlived, by the merge by which everything comes; there are no peers yet.
@@ -235,13 +147,7 @@ class SessionProtocol:
         Raises:
             ClockAhead, RecordTooLarge: no node that keeps to the rules has left that.
         """
-        assert not self.peers, "inherited before anybody is met"
-        self._hear_stamps(event.deltas, now_s)
-        self._fence.inherit(event.since_ms)
-        time_ms = self.clock.time_ms(now_s)
-        for delta in event.deltas:
-            if self.table.merge(delta, time_ms, now_s).record.tombstone:
-                self._end_sessions_of(delta.sid, now_s, remote=True)
+        self._intake.inherit(event.deltas, event.since_ms, now_s)
         if event.alone:
             self.waited_long_enough(now_s)
 
@@ -304,9 +210,8 @@ class SessionProtocol:
     def abandon(self, now_s: float) -> None:
         """End every wait, and owe nobody anything: no message comes or goes any more."""
         self.anti_entropy.cut_off()
-        self._abandoned = bool(self.peers) or self._abandoned
+        self.writes.abandon()
         self.peers.clear()
-        self._outbox += self._confirmations.timeout(math.inf)
         self._reads.end_all(now_s)
 
     def waited_long_enough(self, now_s: float) -> None:
@@ -315,94 +220,41 @@ class SessionProtocol:
 
     # --- what peers say -----------------------------------------------------------------------------------
 
-    def push(self, node: NodeId, message: Push, now_s: float) -> None:
-        """Merge a peer's deltas and acknowledge them.
+    def received(self, node: NodeId, message: SessionMessage, now_s: float) -> None:
+        """Take a message that came over the link in use with a peer.
 
         Raises:
-            ClockAhead: a stamp lies too far in the future. Nothing of the push was taken in.
+            ClockAhead, WireError: the peer does not keep to the rules. What a `Push` holds was not taken in.
         """
         peer = self.peers[node]
-        self._hear_stamps(message.deltas, now_s)
-        time_ms = self.clock.time_ms(now_s)
-        records = self.table.records
-        gaps: list[Gap] = []
-        over: list[Sid] = []
-        for delta in message.deltas:
-            sid = delta.sid
-            before = records.get(sid)
-            record, gap, absorbed, _ = self._merge(node, delta, time_ms, now_s)
-            if gap:
-                # Once everything was sent and still something differs, only the whole record can tell.
-                claims = None if record.claims == delta.after else record.claims
-                gaps.append(Gap(sid, claims, record.state_hash))
-            elif sid not in records:
-                over.append(sid)  # a clock far ahead refuses what others hold: that is no copy to count on
-            else:
-                asked, news = self._reads.asked(node, sid), record is not before
-                self.anti_entropy.received(node, record, now_s, news=news, asked=asked)
-                if absorbed:
-                    peer.outbound.lacks(sid, None)
-            if records.get(sid) is not before:  # what was refused, or is not held yet, is no news
-                if record.tombstone:
-                    # Of two ends the later has come: whoever waits for the earlier one still does.
-                    if before is None or not before.tombstone:
-                        self._died(sid)
-                    self._end_sessions_of(sid, now_s, remote=True)
-                self._reads.merged(record)
-                if self._watched:
-                    self._notify_merged(before, record)
-            self.anti_entropy.merged(peer, delta, now_s)
-        self.anti_entropy.look_whether_done(peer, now_s)
-        # A tombstone that the peer lacks goes before the acknowledgement, so that its commit hears of it first.
-        self.peers.flush(peer, now_s)
-        self.peers.send(peer, PushAck(message.sequence, tuple(gaps), tuple(over)))
-
-    def push_ack(self, node: NodeId, message: PushAck, now_s: float) -> None:
-        """Confirm what a peer holds, and owe it what it lacks."""
-        peer = self.peers[node]
-        had_collapsed = peer.outbound.collapsed
-        for sid, tickets in peer.outbound.acknowledged(message).items():
-            holders = self._others(sid)
-            for ticket in tickets:
-                self._outbox += self._confirmations.held_by(ticket, peer.member, holders)
-        if had_collapsed:
-            self.anti_entropy.resync(peer, now_s)
-        self.peers.flush(peer, now_s)
-
-    def pull(self, node: NodeId, message: Pull, now_s: float) -> None:
-        """Send what a peer wants; its request's verdict goes after the records."""
-        self._reads.pulled(self.peers[node], message, now_s)
-
-    def pull_answer(self, node: NodeId, message: PullAnswer, now_s: float) -> None:
-        """Take one holder's verdict on a session that a request waits for."""
-        self._reads.answered(node, message, now_s)
-
-    def sync_ask(self, node: NodeId, message: SyncAsk, now_s: float) -> None:
-        """Show a peer where its sessions and this node's differ."""
-        self._drop_ended(now_s)
-        self.anti_entropy.show_sums(self.peers[node], message, now_s)
-
-    def sync_list(self, node: NodeId, message: SyncList, now_s: float) -> None:
-        """Show a peer what it may lack."""
-        self.anti_entropy.show_page(self.peers[node], message, now_s)
-
-    def sync_sums(self, node: NodeId, message: SyncSums, now_s: float) -> None:
-        """Ask for what differs."""
-        self.anti_entropy.sums(self.peers[node], message, now_s)
-
-    def sync_page(self, node: NodeId, message: SyncPage, now_s: float) -> None:
-        """Pull what a page shows missing here; of what is over nothing is offered."""
-        self._drop_ended(now_s)
-        self.anti_entropy.page(self.peers[node], message, now_s)
-
-    def have(self, node: NodeId, message: Have, now_s: float) -> None:
-        """Say what is held here of the sessions that a peer offers."""
-        self._drop_ended(now_s)
-        self.anti_entropy.have(self.peers[node], message, now_s)
-
-    def held(self, node: NodeId, message: Held, now_s: float) -> None:
-        """Take a holder's answer about sessions that were offered to it."""
-        self.anti_entropy.held(self.peers[node], message, now_s)
+        match message:
+            case Push():
+                self._intake.pushed(peer, message, now_s)
+            case PushAck():
+                self.writes.acknowledged(peer, message, now_s)
+            case Pull():
+                self._reads.pulled(peer, message, now_s)
+            case PullAnswer():
+                self._reads.answered(node, message, now_s)
+            case SyncAsk():
+                self._ends.drop_ended(now_s)
+                self.anti_entropy.show_sums(peer, message, now_s)
+            case SyncSums():
+                self.anti_entropy.sums(peer, message, now_s)
+            case SyncList():
+                self.anti_entropy.show_page(peer, message, now_s)
+            case SyncPage():
+                self._ends.drop_ended(now_s)  # of what is over nothing is offered
+                self.anti_entropy.page(peer, message, now_s)
+            case Have():
+                self._ends.drop_ended(now_s)
+                self.anti_entropy.have(peer, message, now_s)
+            case Held():
+                self.anti_entropy.held(peer, message, now_s)
+            case Touch():
+                self._usage.touched(peer, message, now_s)
+            case TouchAck():
+                self._usage.acknowledged(peer, message, now_s)
 
     def heard_digest(self, node: NodeId, digest: int, now_s: float) -> None:
         """Compare a peer's settled digest with this node's, and repair a difference that stands."""
@@ -413,14 +265,6 @@ class SessionProtocol:
             mine = self.digest(node, now_s)
             if mine != INCOMPARABLE:
                 self.anti_entropy.compared(peer, equal=digest == mine, now_s=now_s)
-
-    def touch(self, node: NodeId, message: Touch, now_s: float) -> None:
-        """Take over when sessions were last used elsewhere."""
-        self._usage.touched(self.peers[node], message, now_s)
-
-    def touch_ack(self, node: NodeId, message: TouchAck, now_s: float) -> None:
-        """Tell a peer of the next accesses, if more have gathered than one message holds."""
-        self._usage.acknowledged(self.peers[node], message, now_s)
 
     # --- time ---------------------------------------------------------------------------------------------
 
@@ -445,13 +289,10 @@ class SessionProtocol:
                 self.anti_entropy.ask_again(peer, now_s)
         if self.flush_at_s is not None and self.flush_at_s <= now_s:
             self.peers.flush_all(now_s)
-        for ticket in self._confirmations.hedges(now_s):
-            more = self._recipients.hedge(ticket, self._confirmations.other_hosts)
-            self._owe(empty_record(ticket.sid), more, ticket, now_s)
-        self._outbox += self._confirmations.timeout(now_s)
+        self.writes.timeout(now_s)
         if self._usage.next_deadline() <= now_s:
             self.tell_accesses(now_s)
-            self._drop_ended(now_s)
+            self._ends.drop_ended(now_s)
             self._recheck(now_s)
             self._outbox += self.memory.looked_at(self.table.bytes)
         # Last: what has just ended is not held any more, and a wait for it must not end with "stale".
@@ -467,7 +308,7 @@ class SessionProtocol:
 
     def digest(self, node: NodeId | None, now_s: float) -> int:
         """Return what a node is shown in probes of the sessions that both hold; what has ended is dropped before."""
-        self._drop_ended(now_s)
+        self._ends.drop_ended(now_s)
         return self.anti_entropy.digest(node, now_s)
 
     # --- for Hello and status -----------------------------------------------------------------------------
@@ -495,6 +336,11 @@ class SessionProtocol:
         return self.anti_entropy.synced
 
     @property
+    def fenced(self) -> int:
+        """Sessions that came from a peer apart for too long and were ended: a logout of theirs may be forgotten."""
+        return self._intake.fenced
+
+    @property
     def securing(self) -> int:
         """How many partitions have sessions here that their holders are not known to hold."""
         return self.anti_entropy.surplus.securing
@@ -514,114 +360,6 @@ class SessionProtocol:
     def _others(self, sid: Sid) -> tuple[Member, ...]:
         return self._placement.others(partition_of(sid))
 
-    def _held_again(self, read: Record, now_s: float) -> Record:
-        """Hold the copy again that a request has read, where it was dropped since, because others hold the session.
-
-        Returns what is held then.
-
-        Else a request that lasts for longer than copies are kept, as a WebSocket does, would lose what it writes. The
-        holders have whatever came meanwhile, its end too: written to here, it becomes what they hold. Who holds all
-        that there is and not this one lacks it because it has ended.
-        """
-        if read.entries and not self.anti_entropy.is_synced(partition_of(read.sid)):
-            self.table.merge(not_covered(read, {}), self.clock.time_ms(now_s), now_s)
-        return self.table.get(read.sid)
-
-    def _holds(self, sid: Sid) -> bool:
-        return self._placement.layout.holds(self._myself, partition_of(sid))
-
-    def _admit(self, now_s: float) -> None:
-        if self.memory.is_met(self.table.bytes):
-            self._drop_ended(now_s)  # else done once a second, and never again once the driver has ended
-            self._outbox += self.memory.looked_at(self.table.bytes)
-            self.memory.admit(self.table.bytes)
-
-    def _replicate(self, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Confirmed | Degraded | None:
-        if not self.peers:
-            return self._told_nobody(confirm)
-        members = self._recipients.of_write(before.sid, confirm, self._confirmations.other_hosts)
-        hedge = len(members) < len(self.peers) and confirm != 0
-        return self._send(before, members, confirm, waiter, now_s, hedge=hedge)
-
-    def _end(self, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Confirmed | Degraded | None:
-        """Send a tombstone to everybody: copies that were fetched for a read may be anywhere."""
-        return self._send(before, tuple([peer.member for peer in self.peers]), confirm, waiter, now_s, hedge=False)
-
-    def _send(
-        self,
-        before: Record,
-        members: tuple[Member, ...],
-        confirm: Confirm,
-        waiter: Waiter,
-        now_s: float,
-        *,
-        hedge: bool,
-    ) -> Confirmed | Degraded | None:
-        if not members:
-            return self._told_nobody(confirm)
-        if confirm == 0:
-            self.peers.owe(before, members, None, now_s + FLUSH_DELAY_S)
-            return Confirmed(0, 0)
-        ticket = self._confirmations.open(before.sid, waiter, confirm, now_s, hedge=hedge)
-        self._owe(before, members, ticket, now_s)
-        return None
-
-    def _told_nobody(self, confirm: Confirm) -> Confirmed | Degraded:
-        return Degraded(0, 0) if self._abandoned and confirm != 0 else _NOBODY
-
-    def _owe(self, before: Record, members: tuple[Member, ...], ticket: Ticket, now_s: float) -> None:
-        ticket.tried.update({member.node: member.host for member in members})
-        self.peers.owe(before, members, ticket, now_s)
-
-    def _merge(self, node: NodeId, delta: Delta, time_ms: int, now_s: float) -> Applied:
-        sid = delta.sid
-        delta = self._usage.with_access(delta)
-        if sid in self.table.records or not self._fence.refuses(node, delta, time_ms):
-            return self.table.merge(delta, time_ms, now_s)
-        if not self.anti_entropy.vouches(sid, created_ms(delta), time_ms):
-            return Applied(empty_record(sid), gap=False)  # others must say whether it has ended; it is not taken in
-        self.fenced += 1
-        record = self.table.kill(sid, self.clock.tick(now_s, max(delta.after.values(), default=0)), now_s)
-        self.peers.owe(empty_record(sid), tuple([peer.member for peer in self.peers]), None, now_s)
-        return Applied(record, gap=False)
-
-    def _hear_stamps(self, deltas: tuple[Delta, ...], now_s: float) -> None:
-        highest: Stamp = 0
-        for delta in deltas:
-            for stamp in delta.after.values():
-                if stamp > highest:
-                    highest = stamp
-            for entry in delta.entries:
-                if entry[1] > highest:
-                    highest = entry[1]
-            if delta.tombstone > highest:
-                highest = delta.tombstone
-        self.clock.hear(highest, now_s)
-
-    def _end_sessions_of(self, user: Sid, now_s: float, *, remote: bool) -> int:
-        """Do what the tombstone just put on this sid asks for, should it be a user's; return how many sessions ended.
-
-        Nobody is sent their tombstones: who holds such a session derives the same.
-        """
-        ended = self.table.end_sessions_of(user, now_s)
-        for record in ended:
-            self._died(record.sid)
-            self._reads.merged(record)
-            if self._watched:
-                self._notify("invalidated", record.sid, remote=remote)
-        return len(ended)
-
-    def _died(self, sid: Sid) -> None:
-        self._outbox += self._confirmations.gone(sid)
-
-    def _drop_ended(self, now_s: float) -> None:
-        for record in self.table.expired(self.clock.time_ms(now_s), now_s):
-            self.peers.forget(record.sid)
-            self.anti_entropy.forget(record.sid)
-            if self._watched and not record.tombstone and self._holds(record.sid):
-                announcer = self._placement.layout.announcer(partition_of(record.sid))
-                self._notify("expired", record.sid, remote=announcer.node != self._myself)
-
     def _recheck(self, now_s: float) -> None:
         wrong = self.table.recheck(RECHECKED_AT_ONCE, now_s)
         if wrong and not self.put_right:
@@ -632,17 +370,3 @@ class SessionProtocol:
                 )
             )
         self.put_right += wrong
-
-    def _notify(self, kind: ChangeKind, sid: Sid, *, remote: bool) -> None:
-        if not is_mark_sid(sid):
-            self._outbox.append(Notify(kind, sid, remote))
-
-    def _notify_merged(self, before: Record | None, record: Record) -> None:
-        if is_user_sid(record.sid):
-            return
-        if not self._holds(record.sid) and not (record.tombstone and before is not None):
-            return  # a copy, fetched for a read: its holders tell of what happens to it
-        if before is None and not record.tombstone:
-            self._notify("created", record.sid, remote=True)
-        elif before is None or before.state_hash != record.state_hash:  # else only claims have advanced
-            self._notify("invalidated" if record.tombstone else "changed", record.sid, remote=True)

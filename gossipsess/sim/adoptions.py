@@ -17,7 +17,7 @@ from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import ABSOLUTE, Record
 from gossipsess.protocol.events import Adopt
 from gossipsess.protocol.outcomes import Gone
-from gossipsess.protocol.sessions import Written
+from gossipsess.protocol.writes import Written
 from gossipsess.session import Session
 from gossipsess.sim import places
 from gossipsess.sim.cluster import Cluster

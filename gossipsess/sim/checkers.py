@@ -37,7 +37,7 @@ from gossipsess.protocol.events import (
     Write,
 )
 from gossipsess.protocol.outcomes import Found, Gone
-from gossipsess.protocol.sessions import Written
+from gossipsess.protocol.writes import Written
 from gossipsess.session import Session
 from gossipsess.sim import marks, places
 from gossipsess.sim.adoptions import Adoptions

@@ -45,7 +45,7 @@ from gossipsess.protocol.events import (
     Write,
 )
 from gossipsess.protocol.outcomes import Found
-from gossipsess.protocol.sessions import Written
+from gossipsess.protocol.writes import Written
 from gossipsess.sim import places
 from gossipsess.sim.network import Faults
 from gossipsess.sim.newer import NEWER_KIND, newer_form

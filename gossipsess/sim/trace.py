@@ -5,7 +5,7 @@ from gossipsess.model.identity import short
 from gossipsess.model.record import Claims
 from gossipsess.protocol.events import Adopt, Changes, Event, Fetch, Invalidate, LinkOpened, Revoke, Rotate, Write
 from gossipsess.protocol.outcomes import Found
-from gossipsess.protocol.sessions import Written
+from gossipsess.protocol.writes import Written
 from gossipsess.wire.messages import Gap, LinkMessage, Push, PushAck, SyncList, SyncPage, SyncSums
 
 STAMP_DIGITS = 10**7

@@ -15,7 +15,7 @@ from gossipsess.model.revocation import user_sid, user_value
 from gossipsess.model.table import register_value
 from gossipsess.protocol.events import Accessed, Changes, Dot, Fetch, Invalidate, Revoke, Rotate, Write
 from gossipsess.protocol.outcomes import Found, Gone
-from gossipsess.protocol.sessions import Written
+from gossipsess.protocol.writes import Written
 from gossipsess.session import Session
 from gossipsess.sim.cluster import Cluster
 from gossipsess.sim.cookies import Cookies

@@ -156,29 +156,24 @@ class SessionMiddleware:
         scope["session"], scope[_STORE] = session.for_application(), store
         refused = answered = False
 
-        def send_with_session(message: Message) -> Awaitable[None]:
+        # Async, and no function that returns what `send` does: asgiref asks for that, and a response that the
+        # application has made and then never sends, its task being cancelled, say, stores nothing.
+        async def send_with_session(message: Message) -> None:
             nonlocal refused, answered
             if refused:
-                return _dropped()  # the error page of a layer that caught what was raised here
+                return  # the error page of a layer that caught what was raised here
             if message["type"] == "http.response.start" and session.accessed:
                 headers: Headers = list(message.get("headers", ()))
                 _vary_by_cookie(headers)
-                message = {**message, "headers": headers}
                 try:
                     saving = self._save(store, session, headers)
-                except MemoryFull as error:
+                except MemoryFull:
                     refused = True
-                    return _refused(send, error)
+                    await _answer_unavailable(send)
+                    raise
                 if saving is not None:
-                    if isinstance(saving.outcome, Future):
-                        return send_when_saved(message, saving, headers)
-                    self._set_cookies(saving.cookies_after(saving.outcome), headers)
-            answered = True
-            return send(message)
-
-        async def send_when_saved(message: Message, saving: Saving, headers: Headers) -> None:
-            nonlocal answered
-            await self._saved(saving, headers)
+                    await self._saved(saving, headers)
+                message = {**message, "headers": headers}
             answered = True
             await send(message)
 
@@ -359,16 +354,6 @@ async def revoke(scope: Scope, user: object, confirm: Confirm | None = None) -> 
     if not isinstance(store, SessionStore):
         raise RuntimeError("no sessions to revoke: this request did not come through gossipsess's SessionMiddleware.")
     return await on_any_loop(store.revoke(str(user), confirm))
-
-
-async def _dropped() -> None:
-    """Send nothing."""
-
-
-async def _refused(send: Send, error: MemoryFull) -> None:
-    """Answer in place of the application, whose sending ends by what was raised."""
-    await _answer_unavailable(send)
-    raise error
 
 
 def _age_s(session: Session) -> float:

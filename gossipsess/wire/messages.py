@@ -220,23 +220,10 @@ class Bye(NamedTuple):
 
 
 Datagram = Ping | ProbeAck | PingRequest | Nack | WrongId | Gossip | Beacon
-LinkMessage = (
-    Hello
-    | Push
-    | PushAck
-    | Pull
-    | PullAnswer
-    | SyncAsk
-    | SyncSums
-    | SyncList
-    | SyncPage
-    | Have
-    | Held
-    | Touch
-    | TouchAck
-    | Members
-    | Bye
+SessionMessage = (
+    Push | PushAck | Pull | PullAnswer | SyncAsk | SyncSums | SyncList | SyncPage | Have | Held | Touch | TouchAck
 )
+LinkMessage = Hello | SessionMessage | Members | Bye
 Message = Datagram | LinkMessage
 
 

@@ -1,6 +1,7 @@
 """Bugs planted in records, deltas, the table, its sums, clocks and revocations. See mutants.py."""
 
 from collections.abc import Callable, Iterator
+from itertools import compress
 from typing import Any
 
 import pytest
@@ -11,13 +12,14 @@ from gossipsess.model import subkeys
 from gossipsess.model import table as table_module
 from gossipsess.model.clock import HybridClock, Stamp
 from gossipsess.model.delta import Applied, Delta, apply, not_covered
-from gossipsess.model.digest import LeafSums
+from gossipsess.model.digest import SUM_MASK, LeafSums
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member
 from gossipsess.model.record import HASH_MASK, Record, covers, dead_record, empty_record
 from gossipsess.model.revocation import login_of, user_entry
 from gossipsess.model.table import Life, Table
 from gossipsess.protocol import replication
+from gossipsess.protocol.ends import Ends
 from gossipsess.protocol.peers import Peers
 from gossipsess.protocol.replication import Debt
 from gossipsess.protocol.sessions import SessionProtocol
@@ -188,7 +190,11 @@ def sums_forget_a_change(patch: pytest.MonkeyPatch) -> None:
 
 def what_moves_counts_as_settled(patch: pytest.MonkeyPatch) -> None:
     """The digest is that of everything: where there are writes, no two nodes ever agree."""
-    patch.setattr(LeafSums, "settled", lambda self, now_s: self._total)
+
+    def settled(self: LeafSums, now_s: float, shared: bytes = b"") -> int:
+        return (sum(compress(self._sums, shared)) if shared else self._total) & SUM_MASK
+
+    patch.setattr(LeafSums, "settled", settled)
 
 
 def forgotten_claims_still_cover(patch: pytest.MonkeyPatch) -> None:
@@ -199,12 +205,12 @@ def forgotten_claims_still_cover(patch: pytest.MonkeyPatch) -> None:
 
 def revocations_stay_at_home(patch: pytest.MonkeyPatch) -> None:
     """A revocation ends the sessions of the node that was asked for it, and no others."""
-    real = SessionProtocol._end_sessions_of
+    real = Ends.user_died
 
-    def end_sessions_of(self: SessionProtocol, user: Sid, now_s: float, *, remote: bool) -> int:
+    def user_died(self: Ends, user: Sid, now_s: float, *, remote: bool) -> int:
         return 0 if remote else real(self, user, now_s, remote=remote)
 
-    patch.setattr(SessionProtocol, "_end_sessions_of", end_sessions_of)
+    patch.setattr(Ends, "user_died", user_died)
 
 
 def late_arrivals_escape_revocation(patch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,11 @@ from gossipsess.protocol.confirmation import Confirmations, Ticket
 from gossipsess.protocol.expiry import Accesses, Expiry
 from gossipsess.protocol.fence import Fence
 from gossipsess.protocol.fetch import Fetches
+from gossipsess.protocol.intake import Intake
 from gossipsess.protocol.outcomes import Found
+from gossipsess.protocol.peers import Peer
 from gossipsess.protocol.repair import Comparison
 from gossipsess.protocol.replication import Outbound
-from gossipsess.protocol.sessions import SessionProtocol
 from gossipsess.wire.messages import PullAnswer, Push, PushAck
 from tests.unit.machines import tickets_of
 
@@ -76,19 +77,19 @@ def no_fence(patch: pytest.MonkeyPatch) -> None:
 
 def what_was_received_is_pushed_on(patch: pytest.MonkeyPatch) -> None:
     """Every change is sent on by everybody who hears it."""
-    real_push = SessionProtocol.push
+    real = Intake.pushed
 
-    def push(self: SessionProtocol, node: NodeId, message: Push, now_s: float) -> None:
-        before = {delta.sid: self.table.get(delta.sid) for delta in message.deltas}
-        real_push(self, node, message, now_s)
+    def pushed(self: Intake, peer: Peer, message: Push, now_s: float) -> None:
+        before = {delta.sid: self._table.get(delta.sid) for delta in message.deltas}
+        real(self, peer, message, now_s)
         for sid, old in before.items():
-            if self.table.get(sid).state_hash != old.state_hash:
-                for other, peer in self._peers.items():
-                    if other != node:
-                        peer.outbound.wrote(old, None, now_s)
-        self.flush(now_s)
+            if self._table.get(sid).state_hash != old.state_hash:
+                for other in self._peers:
+                    if other is not peer:
+                        other.outbound.wrote(old, None, now_s)
+        self._peers.flush_all(now_s)
 
-    patch.setattr(SessionProtocol, "push", push)
+    patch.setattr(Intake, "pushed", pushed)
 
 
 def accesses_are_not_told(patch: pytest.MonkeyPatch) -> None:
@@ -128,8 +129,8 @@ def a_repair_only_pulls(patch: pytest.MonkeyPatch) -> None:
     """What the smaller node id of a pair holds and the other lacks stays so: the one does not give, the other waits."""
     real_start, real_due = sync.Sync.start, Comparison.repair_due
 
-    def start(self: sync.Sync, table: Table, now_s: float, *, both_ways: bool = False) -> sync.Step:
-        return real_start(self, table, now_s)
+    def start(self: sync.Sync, table: Table, now_s: float, scope: int, *, both_ways: bool = False) -> sync.Step:
+        return real_start(self, table, now_s, scope)
 
     def repair_due(self: Comparison, equal: bool, now_s: float) -> bool:
         return real_due(self, equal, now_s) and self._first

@@ -15,7 +15,7 @@ from gossipsess.model.delta import Delta
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.record import Entry
 from gossipsess.model.subkeys import COUNTER, MEMBER, Added, Change, Taken
-from gossipsess.protocol import sessions
+from gossipsess.protocol import writes
 from gossipsess.store import SessionStore
 from gossipsess.tokens import Tokens
 
@@ -76,7 +76,7 @@ def rotation_copies_slots(patch: pytest.MonkeyPatch) -> None:
         return kept
 
     real = subkeys.rotated
-    patch.setattr(sessions, "rotated", rotated)
+    patch.setattr(writes, "rotated", rotated)
 
 
 def rotation_leaves_members_behind(patch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ def rotation_leaves_members_behind(patch: pytest.MonkeyPatch) -> None:
         return {key: value for key, value in real(entries, changes).items() if not key.startswith(MEMBER)}
 
     real = subkeys.rotated
-    patch.setattr(sessions, "rotated", rotated)
+    patch.setattr(writes, "rotated", rotated)
 
 
 def cookies_become_random_ids(patch: pytest.MonkeyPatch) -> None:

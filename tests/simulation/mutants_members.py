@@ -62,7 +62,7 @@ def a_set_decides(patch: pytest.MonkeyPatch) -> None:
 
 def byes_are_dropped(patch: pytest.MonkeyPatch) -> None:
     """A node that leaves is not heard, and is looked for until it is declared dead."""
-    patch.setattr(Replica, "_said_bye", lambda self, node, now_s: None)
+    patch.setattr(Replica, "_said_bye", lambda self, node, incarnation, now_s: None)
 
 
 def each_side_keeps_the_link_it_dialed(patch: pytest.MonkeyPatch) -> None:

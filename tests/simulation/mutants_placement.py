@@ -16,10 +16,11 @@ from gossipsess.protocol.confirmation import Confirmations, Ticket
 from gossipsess.protocol.events import Confirm, Dot, ReceivedDatagram, Waiter
 from gossipsess.protocol.fetch import Candidates, Fetches
 from gossipsess.protocol.gains import Gains
+from gossipsess.protocol.intake import Intake
 from gossipsess.protocol.placement import Layout, Rules, partition_of
 from gossipsess.protocol.replica import Replica
-from gossipsess.protocol.sessions import SessionProtocol
 from gossipsess.protocol.usage import Usage
+from gossipsess.protocol.writes import Writes
 from gossipsess.wire.messages import Ping, ProbeAck, PullAnswer
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -86,16 +87,17 @@ def writers_are_not_asked(patch: pytest.MonkeyPatch) -> None:
 
 def only_holders_take_writes(patch: pytest.MonkeyPatch) -> None:
     """A pushed session is refused by who is no holder by its own layout, which may be the one that is behind."""
-    real = SessionProtocol._merge
+    real = Intake._merge
 
-    def merge(self: SessionProtocol, node: NodeId, delta: Delta, time_ms: int, now_s: float) -> Applied:
+    def merge(self: Intake, node: NodeId, delta: Delta, time_ms: int, now_s: float) -> Applied:
         sid = delta.sid
-        stray = not self._placement.layout.holds(self._myself, partition_of(sid)) and not delta.tombstone
-        if stray and sid not in self.table.records and not self._reads.asked(node, sid):
+        here = self._anti_entropy
+        stray = not here._placement.layout.holds(here._myself, partition_of(sid)) and not delta.tombstone
+        if stray and sid not in self._table.records and not self._reads.asked(node, sid):
             return Applied(empty_record(sid), gap=False)
         return real(self, node, delta, time_ms, now_s)
 
-    patch.setattr(SessionProtocol, "_merge", merge)
+    patch.setattr(Intake, "_merge", merge)
 
 
 def node_ids_are_placed(patch: pytest.MonkeyPatch) -> None:
@@ -163,10 +165,10 @@ def any_view_compares(patch: pytest.MonkeyPatch) -> None:
 def ends_are_told_to_holders(patch: pytest.MonkeyPatch) -> None:
     """A tombstone goes where writes go, and copies elsewhere live on."""
 
-    def end(self: SessionProtocol, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Any:
+    def end(self: Writes, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Any:
         return self._replicate(before, confirm, waiter, now_s)
 
-    patch.setattr(SessionProtocol, "_end", end)
+    patch.setattr(Writes, "_end", end)
 
 
 def new_holders_hear_of_no_access(patch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from starlette.testclient import TestClient
 
 from gossipsess.config import Config
@@ -80,6 +81,16 @@ def test_caches_are_told_that_the_answer_depends_on_the_cookie(node, before, aft
 def test_an_answer_that_sets_a_cookie_is_kept_out_of_shared_caches(node, before, after):
     response = client_of(append, node, headers=before).get("/")
     assert response.headers.get_list("cache-control") == [after]
+
+
+def test_a_limit_that_a_request_only_sets_is_stored(node, backend):
+    """An application may end all that is older than something it learns of, and write nothing else."""
+    client = client_of(append, node, backend)
+    client.get("/")
+    limiter = client_of(lambda session: session.get("user") or session.limit(idle_s=0, ends_at=0), node, backend)
+    limiter.cookies = client.cookies
+    limiter.get("/")
+    assert node.store.load(client.cookies[ID]) is None
 
 
 def test_deleting_every_key_ends_the_session_and_removes_both_cookies(node, backend):
@@ -242,6 +253,33 @@ def test_a_request_that_fails_before_it_answers_stores_nothing(node):
     assert not node.node.records
 
 
+def test_a_response_that_is_never_sent_stores_nothing(node, backend):
+    """It is sent when it is awaited: a task may be cancelled before it comes to that."""
+
+    async def app(scope, receive, send):
+        append(scope["session"])
+        send({"type": "http.response.start", "status": 200, "headers": []}).close()
+        raise RuntimeError("cancelled")
+
+    client = TestClient(SessionMiddleware(app, node=node), base_url="https://testserver", backend=backend)
+    with pytest.raises(RuntimeError, match="cancelled"):
+        client.get("/")
+    assert not node.node.records
+
+
+def test_an_application_that_sends_from_a_thread_is_not_warned(node):
+    """asgiref's adapter of WSGI applications does, and warns of a `send` that is not marked as async."""
+
+    async def app(scope, receive, send):
+        append(scope["session"])
+        send_from_thread = sync_to_async(async_to_sync(send))
+        await send_from_thread({"type": "http.response.start", "status": 200, "headers": []})
+        await send_from_thread({"type": "http.response.body", "body": b"sent"})
+
+    answer = TestClient(SessionMiddleware(app, node=node), base_url="https://testserver").get("/")
+    assert (answer.text, set(set_cookies(answer))) == ("sent", {ID, TOKEN})
+
+
 def test_cookies_have_the_settings_of_the_middleware(node):
     client = client_of(append, node, cookie_name="s", max_age_s=60, path="/shop", same_site="strict", secure=False)
     assert set_cookies(client.get("/"))["s"].endswith("; path=/shop; Max-Age=60; httponly; samesite=strict")
@@ -254,6 +292,17 @@ def test_writes_renew_the_id_cookie_after_a_quarter_of_its_life(node):
         client = client_of(append, node, max_age_s=max_age_s)
         client.get("/")
         assert set(set_cookies(client.get("/"))) == renewed
+
+
+def test_where_it_rolls_reads_renew_the_id_cookie_too(node):
+    """Also those of a request that has nothing to store."""
+    node.node.replica.sessions.clock.offset_ms -= 100_000
+    for max_age_s, renewed in ((90, {ID}), (390, {ID}), (410, set())):
+        client = client_of(append, node, max_age_s=max_age_s, rolls=True)
+        client.get("/")
+        reader = client_of(lambda session: session.get("user"), node, max_age_s=max_age_s, rolls=True)
+        reader.cookies = client.cookies
+        assert set(set_cookies(reader.get("/"))) == renewed
 
 
 def test_a_session_does_not_outlive_its_cookie(node):

@@ -4,7 +4,8 @@ from dataclasses import fields
 
 import pytest
 
-from gossipsess.config import MULTICAST_GROUP, Config, Discovery
+from gossipsess.config import Config
+from gossipsess.discovery import MULTICAST_GROUP, Discovery
 from gossipsess.errors import ConfigError
 from gossipsess.model.member import Name
 
@@ -392,7 +393,7 @@ def test_a_name_that_cannot_be_looked_up_is_refused(changes, says):
 
 def test_srv_without_its_package_is_refused_with_what_to_install(monkeypatch):
     """The lookup would fail every few seconds, for ever, in the log of a server."""
-    monkeypatch.setattr("gossipsess.config.find_spec", lambda _: None)
+    monkeypatch.setattr("gossipsess.discovery.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"pip install 'gossipsess\[dns\]'"):
         Config(secret=SECRET, discovery="srv://shop")
 

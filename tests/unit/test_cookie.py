@@ -1,9 +1,11 @@
 """Cookies: what a client sends is not to be trusted, what we set is to be accepted."""
 
+import tracemalloc
+
 import pytest
 
 from gossipsess.errors import ConfigError
-from gossipsess.web.cookie import CookieSettings, session_of_untrusted
+from gossipsess.web.cookie import REMEMBERED_MAX, CookieSettings, session_of_untrusted
 
 A = "a" * 32
 B = "b" * 32
@@ -45,6 +47,19 @@ def test_other_headers_and_their_case_do_not_matter():
     assert SETTINGS.session_untrusted(
         iter([(b"x-cookie", b"gsid=" + b"b" * 32), (b"Cookie", f"gsid={A}".encode())])
     ) == (A, "")
+
+
+def test_what_is_remembered_of_headers_has_a_bound():
+    """A client chooses what else it sends, and how much of it."""
+    tracemalloc.start()
+    try:
+        for number in range(2 * REMEMBERED_MAX):
+            for length in (900, 20_000):
+                assert SETTINGS.session_untrusted([(b"cookie", f"gsid={A}; x={number:0{length}}".encode())]) == (A, "")
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2_000_000
 
 
 def test_values_of_a_framework_may_hold_any_text():

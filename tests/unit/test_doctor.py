@@ -12,7 +12,8 @@ from gossipsess.cli.doctor.names import Answer, check_name
 from gossipsess.cli.doctor.outpost import Ears, Heard, Visit
 from gossipsess.cli.doctor.report import Report, print_report
 from gossipsess.cli.doctor.visits import check_clocks, check_visit
-from gossipsess.config import MULTICAST_GROUP, Config
+from gossipsess.config import Config
+from gossipsess.discovery import MULTICAST_GROUP
 from gossipsess.model.member import Member, MemberState, Name
 from gossipsess.wire.messages import Hello
 

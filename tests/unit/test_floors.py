@@ -15,7 +15,7 @@ FLOORS = [
     ["model"],
     ["wire"],
     ["protocol"],
-    ["config"],
+    ["config", "discovery"],
     ["node", "session", "subkeys", "draft", "status", "tokens"],
     ["store", "runtime"],
     ["waiting", "subscription", "service"],

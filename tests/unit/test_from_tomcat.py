@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from gossipsess.config import MULTICAST_GROUP, Config
+from gossipsess.config import Config
+from gossipsess.discovery import MULTICAST_GROUP
 
 DOC = Path(__file__).parents[2] / "docs" / "FROM_TOMCAT.md"
 DEFAULTS = {

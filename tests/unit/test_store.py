@@ -1,6 +1,9 @@
 """The store on a lone node, with the clock in the test's hand; and what it remembers of ids nobody made."""
 
+import gc
+import tracemalloc
 from concurrent.futures import Future
+from weakref import ref
 
 import pytest
 
@@ -10,9 +13,11 @@ from gossipsess.model.identity import is_session_id, sid_of
 from gossipsess.model.member import Told
 from gossipsess.model.table import TOMBSTONE_MS
 from gossipsess.protocol.events import Abandon, Drain, Tick
-from gossipsess.store import ABSENT_FOR_S, ABSENT_MAX
+from gossipsess.service import lone_node
+from gossipsess.store import ABSENT_FOR_S, ABSENT_MAX, NAMED_MAX
+from gossipsess.tokens import TOKEN_AGE_MS, TOKEN_CHARACTERS_MAX
 from gossipsess.wire.messages import Members, Pull, PullAnswer
-from tests.unit.machines import ALICE, BOB, EPOCH_MS, Clocked, exchange, member
+from tests.unit.machines import ALICE, BOB, EPOCH_MS, Clocked, exchange, member, stamp
 
 FOREIGN = "f" * 32
 TICK = Tick()
@@ -95,10 +100,10 @@ def test_the_rotation_of_a_session_that_was_never_stored_only_changes_its_id(lon
 
 def test_an_invalidated_session_is_gone_for_loads_and_for_late_writes(lone):
     """Logged out stays logged out, also for the request that was still running."""
-    session = stored(lone, user="kim")
-    slow = lone.store.load(session.cookie)
+    cookie = stored(lone, user="kim").cookie
+    session, slow = lone.store.load(cookie), lone.store.load(cookie)
     assert lone.store.invalidate(session) == Confirmed(0, 0)
-    assert dict(session) == {}
+    assert (dict(session), session.created_at) == ({}, EPOCH_MS / 1000)
     assert lone.store.load(slow.cookie) is None
     slow["cart"] = ["book"]
     assert lone.store.commit(slow) == Gone()
@@ -236,6 +241,31 @@ def test_ids_that_nobody_made_are_remembered_up_to_a_bound(lone):
     assert sid_of("0" * 32) not in lone.store._absent, "the oldest go first"
 
 
+def test_what_is_remembered_of_cookies_has_a_bound(lone):
+    """A client chooses what follows the id, and how much of it."""
+    session = stored(lone, user="kim")
+    tracemalloc.start()
+    try:
+        for number in range(2 * NAMED_MAX):
+            assert dict(lone.store.load(f"{session.id}.{number:020000}")) == {"user": "kim"}
+            assert dict(lone.store.load(f"{session.id}.{number:0{TOKEN_CHARACTERS_MAX}}")) == {"user": "kim"}
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1_000_000
+
+
+def test_a_store_that_nobody_uses_is_freed_at_once():
+    """With it goes a whole node's memory, and a test suite may make one for each test."""
+    gc.collect()
+    gc.disable()
+    try:
+        store = ref(lone_node().store)
+        assert store() is None
+    finally:
+        gc.enable()
+
+
 def test_a_load_that_misses_writes_nobody_can_find_is_stale_and_keeps_asking_for_them():
     """The client is served, with what there is; its next request still names what it has seen."""
     here, there = Clocked().alone(), Clocked(BOB).alone()
@@ -253,6 +283,21 @@ def test_a_load_that_misses_writes_nobody_can_find_is_stale_and_keeps_asking_for
     here.store.commit(again)
     assert here.store.load(again.cookie).stale, "the token still names the write that was missed"
     assert there.store._tokens.read_untrusted(session.record.sid, again.token)[0][0] == BOB
+
+
+def test_a_token_that_is_remembered_grows_too_old_all_the_same():
+    """Who comes back after minutes to a session that is over is to begin another, and not to be told to try again."""
+    here = Clocked().alone()
+    session = stored(here, user="kim")
+    sids = session.record.sid, sid_of(FOREIGN)
+    of_held, of_none = [here.store._tokens.make(sid, ((BOB, stamp(0)),)) for sid in sids]  # nobody can find that write
+    assert here.store.held(session.id, of_held) is None
+    with pytest.raises(SessionUnavailable):
+        here.store.load_named(FOREIGN, of_none)
+    here.now_s += TOKEN_AGE_MS / 1000
+    found = here.store.held(session.id, of_held)
+    assert (found.token, found.stale) == ("", False)
+    assert here.store.load_named(FOREIGN, of_none) is None
 
 
 def test_a_commit_that_nobody_confirms_in_time_is_degraded_and_stands():

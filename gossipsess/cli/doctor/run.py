@@ -28,7 +28,8 @@ from gossipsess.cli.doctor.ports import TAKEN_MAX, check_ports, own_address, tak
 from gossipsess.cli.doctor.report import Report, print_report
 from gossipsess.cli.doctor.settings import check_settings
 from gossipsess.cli.doctor.visits import check_clocks, check_links, check_visit
-from gossipsess.config import Config, Discovery
+from gossipsess.config import Config
+from gossipsess.discovery import Discovery
 from gossipsess.errors import ConfigError
 from gossipsess.model.member import Address, Name
 from gossipsess.runtime import localkey, resolver
