@@ -178,8 +178,13 @@ class SessionStore:
         return [session_id(derived) for derived in self._tokens.derived(name)[1:]]
 
     def mark(self, name: bytes) -> Session | Future[Session | None] | None:
-        """Return what says that the cookie of this name was adopted; None where it was not. Waits as `load` does."""
-        return self._load("", mark_sid(name), "", ())
+        """Return what says that the cookie of this name was adopted; None where it was not. Waits as `load` does.
+
+        Others are asked each time: since they last had no mark it may have been adopted, and its session have ended.
+        """
+        sid = mark_sid(name)
+        mark = self._held("", sid, "", ())
+        return mark if mark is not None else self._fetched("", sid, "", ())
 
     def adopt(
         self, session: Session, name: bytes, signed_at: float, created_at: float | None = None

@@ -38,7 +38,6 @@ from gossipsess.sim.process import EPOCH_MS, Process
 from gossipsess.sim.scenario import Scenario
 from gossipsess.sim.swarm import LOSS_MAX, draw
 from gossipsess.sim.workload import Workload
-from gossipsess.store import ABSENT_FOR_S
 
 LOOK_EVERY_S: Final = 0.25
 AGREE_S: Final = 15.0
@@ -207,8 +206,6 @@ class _Run:
         numbers = sorted({request.client for request in self._scenario.requests if request.kind == "adopt"})
         if not numbers:
             return
-        # A node that was told that nobody has a mark takes its word for it for some seconds, and asks nobody.
-        cluster.run_until(cluster.now_s + ABSENT_FOR_S)
         shown: dict[tuple[NodeId, int], Session | None] = {}
 
         def told(process: Process, number: int, session: Session | None) -> None:

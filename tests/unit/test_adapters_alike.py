@@ -75,9 +75,11 @@ def stored(node: NodeService, session_id: str) -> dict | None:
 def until(what: Callable[[], bool]) -> bool:
     """Wait for what a further node learns a moment later; without a version token nobody has promised it earlier."""
     until_s = time.monotonic() + 5
-    while not what() and time.monotonic() < until_s:
+    while not what():  # asked once more it might be false again: the next answer is another node's
+        if time.monotonic() > until_s:
+            return False
         time.sleep(0.01)
-    return what()
+    return True
 
 
 def test_what_was_written_is_read_by_the_next_request_also_inside_a_list(browser):
