@@ -182,9 +182,14 @@ class SessionStore:
 
         Others are asked each time: since they last had no mark it may have been adopted, and its session have ended.
         """
-        sid = mark_sid(name)
-        mark = self._held("", sid, "", ())
-        return mark if mark is not None else self._fetched("", sid, "", ())
+        return self._load("", mark_sid(name), "", (), anew=True)
+
+    def load_adopted(self, session_id: str) -> Session | Future[Session | None] | None:
+        """Return what `load` does for an id that `create(name)` or `former_ids` gave.
+
+        Others are asked each time: unlike an id that was drawn, it may have come to be since nobody knew it.
+        """
+        return self._load(session_id, sid_of(session_id), "", (), anew=True)
 
     def adopt(
         self, session: Session, name: bytes, signed_at: float, created_at: float | None = None
@@ -262,7 +267,9 @@ class SessionStore:
             return None
         return self._opened(name, record, life, token if dots else "", time_ms)
 
-    def _load(self, name: str, sid: Sid, token: str, dots: tuple[Dot, ...]) -> Session | Future[Session | None] | None:
+    def _load(
+        self, name: str, sid: Sid, token: str, dots: tuple[Dot, ...], *, anew: bool = False
+    ) -> Session | Future[Session | None] | None:
         session = self._held(name, sid, token, dots)
         if session is not None:
             return session
@@ -270,7 +277,7 @@ class SessionStore:
         if record is not None and record.tombstone:
             return None  # for good: no holder could say otherwise
         dots = recent(dots, self._node.time_ms())
-        if record is None and not dots and self._known_absent(sid):
+        if record is None and not dots and not anew and self._known_absent(sid):
             return None
         return self._fetched(name, sid, token if dots else "", dots)
 

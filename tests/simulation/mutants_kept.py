@@ -1,7 +1,8 @@
 """Bugs planted in counters, sets and the adoption of former cookies. See mutants.py."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
+from itertools import count
 from typing import Any
 
 import pytest
@@ -90,8 +91,9 @@ def rotation_leaves_members_behind(patch: pytest.MonkeyPatch) -> None:
 
 
 def cookies_become_random_ids(patch: pytest.MonkeyPatch) -> None:
-    """Each node makes an id of its own for a cookie that it is shown."""
-    patch.setattr(Tokens, "derived", lambda self, name: (os.urandom(32),))
+    """Each time that a cookie is shown it gets another id."""
+    times = count()
+    patch.setattr(Tokens, "derived", lambda self, name: (sha256(name + next(times).to_bytes(8, "big")).digest(),))
 
 
 def marks_are_not_looked_at(patch: pytest.MonkeyPatch) -> None:
