@@ -263,6 +263,7 @@ class SessionStore:
         for origin, stamp in dots:
             if not record.contains(origin, stamp):
                 return None
+        # The first of the two is what the second asks first: most reads need no more.
         if not (self._is_synced(partition_of(sid)) or self._is_current(sid, tokened=bool(dots), now_s=now_s)):
             return None
         return self._opened(name, record, life, token if dots else "", time_ms)

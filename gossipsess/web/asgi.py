@@ -320,8 +320,6 @@ class SessionMiddleware:
             headers[:] = [header for header in headers if header[0].lower() != b"cache-control"]
             headers.append((b"cache-control", b"no-store"))
             return None
-        if session.needs_no_save and not self._rolls:
-            return None
         saving = save(store, session, self._cookie.name, self._cookie.max_age_s, may_rotate=may_rotate)
         if saving is None and self._rolls and may_rotate and refreshes(store, session, self._cookie.max_age_s):
             self._set_cookies(((self._cookie.name, session.id),), headers)
