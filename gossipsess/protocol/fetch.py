@@ -62,6 +62,7 @@ class _Waiting:
         "origins",
         "orphaned",
         "others",
+        "over",
         "queue",
         "sid",
         "spread",
@@ -81,6 +82,8 @@ class _Waiting:
         """Not asked yet, in the order of their turns."""
         self.answers: dict[NodeId, PullAnswer | None] = {}
         """Of all who were asked; None while there is no answer."""
+        self.over: set[NodeId] = set()
+        """Of whom a state came that is over by this node's time."""
         self.complete = False
         self.doubtful = False
         self.validate = False
@@ -187,6 +190,8 @@ class Fetches:
         waiting = self._waiting.get(answer.request)
         if waiting is None or not waiting.awaits(peer):
             return Step()
+        if peer in waiting.over:
+            answer = answer._replace(held=False)
         waiting.answers[peer] = answer
         waiting.held = waiting.held or answer.held
         validated = answer.held and peer in waiting.holders and waiting.sid in held_here
@@ -195,6 +200,11 @@ class Fetches:
         if found is not None:
             return Step((), (self._end(answer.request, found),), sids)
         return Step(tuple(self._go_on(answer.request, held_here, now_s)), (), sids)
+
+    def refused(self, peer: NodeId, sid: Sid) -> None:
+        """What a peer sent of this session is over by this node's time: that it is held there is no reason to wait."""
+        for request in self._of_sid.get(sid, ()):
+            self._waiting[request].over.add(peer)
 
     def asked(self, peer: NodeId, sid: Sid) -> bool:
         """Say whether a peer was asked for a session, and has not answered yet."""

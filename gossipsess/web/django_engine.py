@@ -383,9 +383,10 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types
     def _limits(self, expiry: Any, created_at: float) -> tuple[float, float]:
         """Return after how many seconds without use a session ends, and when in any case, if it is saved now."""
         # By the cluster's clock and not by this thread's: tests stop the latter.
-        idle_s: float = max(0, self.get_expiry_age(expiry=expiry))
-        ends_at = store().time() + idle_s
-        if settings.SESSION_SAVE_EVERY_REQUEST and not isinstance(expiry, str):
+        age_s: float = self.get_expiry_age(expiry=expiry)
+        # Where it is over already it is so by as much: another node's clock may be some milliseconds behind this one's.
+        idle_s, ends_at = max(0, age_s), max(0, store().time() + age_s)
+        if settings.SESSION_SAVE_EVERY_REQUEST and not isinstance(expiry, str) and age_s > 0:
             ends_at = LIMIT_S_MAX  # each use prolongs it, and is noted without a write
         config = sessions().config
         if config.idle_timeout_s is not None:

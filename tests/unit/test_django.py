@@ -18,7 +18,8 @@ from django.utils.module_loading import import_string
 from gossipsess.config import Config
 from gossipsess.errors import SessionUnavailable, UnreplicableValue
 from gossipsess.model.identity import is_session_id, sid_of
-from gossipsess.model.record import REGISTERS
+from gossipsess.model.record import ABSOLUTE, REGISTERS
+from gossipsess.model.table import register
 from gossipsess.service import lone_node
 from gossipsess.web.django_sessions import sessions
 from tests.unit import django_project
@@ -512,6 +513,20 @@ def test_a_session_ends_when_set_expiry_says(expiry, lives_s):
         goes_on(lives_s - 20)
         assert "user" in engine.SessionStore(session.session_key)
         goes_on(40)
+        assert "user" not in engine.SessionStore(session.session_key)
+
+
+@pytest.mark.parametrize("every_request", [False, True])
+@pytest.mark.parametrize("expiry", [-10, datetime.timedelta(seconds=-10), -1e12])
+def test_a_session_that_is_over_when_it_is_saved_is_over_on_nodes_whose_clocks_lag(expiry, every_request):
+    """Clocks of several nodes differ by milliseconds; by ten seconds here, so the tenth of them must be kept."""
+    with clocked() as goes_on, override_settings(SESSION_SAVE_EVERY_REQUEST=every_request):
+        goes_on(1000)
+        session = engine.SessionStore()
+        session["user"] = "kim"
+        session.set_expiry(expiry)
+        session.save()
+        assert register(session._session_cache.record, ABSOLUTE) / 1000 <= sessions().store.time() - 10
         assert "user" not in engine.SessionStore(session.session_key)
 
 

@@ -356,6 +356,22 @@ def test_held_elsewhere_and_not_come_is_never_absent():
     assert asking.found is Found.UNKNOWN
 
 
+def test_a_holder_of_what_is_over_here_holds_nothing():
+    """It looks for what is over once a second, or its clock lags. The next one may know of a later use."""
+    asking = Asking()
+    asking.fetches.refused(BOB, SID)
+    assert asking.hears(BOB, YES) == [CAROL]
+    asking.hears(CAROL, NO)
+    assert asking.found is Found.ABSENT
+    asking = Asking()
+    asking.fetches.refused(BOB, SID)
+    asking.hears(BOB, YES)
+    asking.hears(CAROL, YES)
+    assert asking.found is None, "what is in use there is on the way"
+    asking.gets(LIVE)
+    assert asking.found is Found.FRESH
+
+
 def test_when_all_have_answered_what_is_here_is_the_best_there_is():
     """Stale, and said so, long before the timeout."""
     asking = Asking(here=HERE, dots=((CAROL, stamp(9)),))

@@ -136,6 +136,21 @@ def test_what_no_holder_has_is_absent_after_one_question_to_each():
     assert [one.message.synced for one in of(said, PullAnswer)] == [True, True]
 
 
+@pytest.mark.parametrize("behind_s", [0, 5], ids=["before the holders have looked", "holders whose clocks lag"])
+def test_what_has_just_ended_by_time_is_absent_at_once(behind_s):
+    """A visitor who comes back then is to see the login page, and not an error."""
+    cluster = Cluster()
+    cookie, sid = stored(cluster, ONE, elsewhere=FIFTH)
+    holder = cluster[cluster.ranking(sid)[0]]
+    left_ms = holder.replica.sessions.table.life(holder.node.records[sid]).ends_ms - holder.node.time_ms()
+    for node, here in cluster.nodes.items():
+        here.now_s += left_ms / 1000 + 0.01 - (behind_s if node != FIFTH else 0)
+    assert sid in holder.node.records
+    session, said = reads(cluster, FIFTH, bare(cookie))
+    assert session is None
+    assert kinds(said).count("Pull") == 2, "the other one may know of a later use"
+
+
 def test_a_logout_that_only_a_non_holder_heard_of_outlives_who_was_asked_for_it():
     """Its node died before a holder had it. Nobody else looks for it there, and the login would live on."""
     cluster = Cluster()
