@@ -59,6 +59,7 @@ class _Waiting:
         "doubtful",
         "held",
         "holders",
+        "named",
         "origins",
         "orphaned",
         "others",
@@ -82,6 +83,8 @@ class _Waiting:
         """Not asked yet, in the order of their turns."""
         self.answers: dict[NodeId, PullAnswer | None] = {}
         """Of all who were asked; None while there is no answer."""
+        self.named: dict[NodeId, None] = {}
+        """Who was asked for what the copy here lacks: one that holds the same sends nothing."""
         self.over: set[NodeId] = set()
         """Of whom a state came that is over by this node's time."""
         self.complete = False
@@ -110,9 +113,22 @@ class _Waiting:
     def forget(self, node: NodeId) -> bool:
         """Strike out a node that is no more; say whether it was one of the candidates."""
         known = node in self.holders or node in self.origins or node in self.others
-        for group in (self.holders, self.origins, self.others, self.queue, self.answers):
+        for group in (self.holders, self.origins, self.others, self.queue, self.answers, self.named):
             group.pop(node, None)
         return known
+
+    def copy_ended(self) -> None:
+        """Ask on as for a session that was never here: its writers, too, and once more who holds it as it was here."""
+        self.validate = False
+        for origin, _ in self.dots:
+            if origin in self.others:
+                del self.others[origin]
+                self.origins[origin] = self.queue[origin] = None
+        again = {node: None for node in self.named if (answer := self.answers.get(node)) is not None and answer.held}
+        for node in again:
+            del self.answers[node], self.named[node]
+        self.queue = {**again, **self.queue}
+        self.held = any(answer is not None and answer.held for answer in self.answers.values())
 
 
 def satisfies(record: Record | None, dots: Iterable[Dot]) -> bool:
@@ -160,13 +176,12 @@ class Fetches:
         """
         waiting = _Waiting(sid, dots, waiter, now_s + FETCH_TIMEOUT_S)
         waiting.validate = validate
-        # A copy that is to be confirmed and ends meanwhile was asked for of holders only: that proves nothing.
-        waiting.doubtful = doubtful or validate
+        waiting.doubtful = doubtful
         waiting.complete = candidates.complete
         waiting.holders = dict.fromkeys(candidates.holders)
-        if not validate:
-            waiting.origins = dict.fromkeys(candidates.origins)
-            waiting.others = dict.fromkeys(candidates.others)
+        # A copy is confirmed by holders only; the others are asked should it end meanwhile.
+        waiting.origins = {} if validate else dict.fromkeys(candidates.origins)
+        waiting.others = dict.fromkeys((*candidates.origins, *candidates.others) if validate else candidates.others)
         here = held_here.get(sid)
         wrote = [origin for origin, stamp in dots if here is None or not here.contains(origin, stamp)]
         ranked = sorted(waiting.holders, key=lambda node: node not in wrote)  # the order is kept where that is equal
@@ -194,6 +209,8 @@ class Fetches:
             answer = answer._replace(held=False)
         waiting.answers[peer] = answer
         waiting.held = waiting.held or answer.held
+        if waiting.named and waiting.sid not in held_here:
+            waiting.copy_ended()
         validated = answer.held and peer in waiting.holders and waiting.sid in held_here
         found = Found.FRESH if validated and waiting.validate else self._verdict(waiting, held_here)
         sids = (waiting.sid,) if validated else ()
@@ -232,7 +249,7 @@ class Fetches:
         asks: list[tuple[NodeId, Pull]] = []
         for request, waiting in self._waiting.items():
             if waiting.awaits(peer):
-                asks.append((peer, self._pull(request, held_here)))
+                asks.append((peer, self._pull(request, peer, held_here)))
             elif peer in waiting.queue and request not in self._hedges:
                 asks += self._go_on(request, held_here, now_s)
         return Step(tuple(asks))
@@ -262,6 +279,8 @@ class Fetches:
                 continue
             if died and any(origin == peer for origin, _ in waiting.dots):
                 waiting.doubtful = True
+            if waiting.named and waiting.sid not in held_here:
+                waiting.copy_ended()
             found = self._verdict(waiting, held_here)
             if found is not None:
                 settled.append(self._end(request, found))
@@ -307,10 +326,13 @@ class Fetches:
         for node in turn:
             del waiting.queue[node]
             waiting.answers[node] = None
-        return [(node, self._pull(request, held_here)) for node in turn]
+        return [(node, self._pull(request, node, held_here)) for node in turn]
 
-    def _pull(self, request: int, held_here: dict[Sid, Record]) -> Pull:
-        sid = self._waiting[request].sid
+    def _pull(self, request: int, node: NodeId, held_here: dict[Sid, Record]) -> Pull:
+        waiting = self._waiting[request]
+        sid = waiting.sid
+        if sid in held_here:
+            waiting.named[node] = None
         record = held_here.get(sid) or empty_record(sid)  # as it is now: what came meanwhile need not come again
         return Pull(request, (Gap(sid, record.claims, record.state_hash),))
 

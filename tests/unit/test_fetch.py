@@ -506,12 +506,33 @@ def test_a_copy_that_nobody_confirms_in_time_is_stale():
     assert asking.found is Found.STALE
 
 
-def test_a_copy_that_ends_while_it_is_to_be_confirmed_is_unknown():
-    """Only holders were asked for it, and not those who wrote what its token names."""
-    asking = Asking((BOB,), here=dict(HERE), dots=((DAVE, stamp(0)),), validate=True)
+@pytest.mark.parametrize("writer_says", [NO, None], ids=["no", "nothing"])
+@pytest.mark.parametrize("validate", [True, False], ids=["to be confirmed", "behind"])
+def test_a_copy_that_ends_while_others_are_asked_is_asked_for_as_if_it_had_not_been_here(validate, writer_says):
+    """Only holders were asked for it, and not those who wrote what its token names; and who holds the same as was here
+    has sent nothing. A visitor who comes at the end of a session must see the login page, and no error."""
+    dots = ((DAVE, stamp(0)), *(() if validate else ((CAROL, stamp(9)),)))
+    asking = Asking((BOB,), others=(DAVE,), here={SID: AHEAD if validate else LIVE}, dots=dots, validate=validate)
     del asking.here[SID]
-    asking.hears(BOB, NO)
-    assert asking.found is Found.UNKNOWN
+    assert asking.hears(BOB, YES) == [BOB], "once more: it has sent nothing that was here"
+    assert asking.pulls[-1] == Pull(1, (Gap(SID, {}, 0),))
+    assert asking.hears(BOB, NO) == [DAVE]
+    assert asking.found is None
+    if writer_says is not None:
+        asking.hears(DAVE, writer_says)
+        assert asking.found is Found.ABSENT
+    else:
+        asking.at(FETCH_TIMEOUT_S)
+        assert asking.found is Found.UNKNOWN
+
+
+def test_a_copy_that_has_ended_here_and_is_in_use_elsewhere_is_found():
+    """A later use of which this node had not heard comes with the record."""
+    asking = Asking((BOB,), here=dict(HERE), validate=True)
+    del asking.here[SID]
+    asking.hears(BOB, YES)
+    asking.gets(LIVE)
+    assert asking.found is Found.FRESH
 
 
 def test_a_holder_that_answers_a_read_has_confirmed_the_copy_it_left():
