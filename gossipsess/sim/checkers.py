@@ -4,7 +4,8 @@
 # For each write:    its stamp is above everything in the state it replaces, and its dot is new (records.py).
 # For each counter:  it shows what was added in sum, and not cleared by who had seen it (counters.py).
 # For each cookie of a framework's own that is shown: it is one session, once (adoptions.py).
-# For each outcome:  what requests are told is so, and in time (waits.py).
+# For each outcome:  what requests are told is so, and in time (waits.py); of reads it is sure where nothing is wrong
+#                    (calm.py).
 # For each process:  what it owes is bounded, its timers rest, and it judges nobody it must not (bounds.py).
 # After the heal:    the holders of each session hold the same (`difference`), all see each other and nobody else
 #                    (`unsettled`), and every confirmed write and invalidation of which one witness survived is there
@@ -42,6 +43,7 @@ from gossipsess.session import Session
 from gossipsess.sim import marks, places
 from gossipsess.sim.adoptions import Adoptions
 from gossipsess.sim.bounds import Bounds
+from gossipsess.sim.calm import Calm
 from gossipsess.sim.cluster import Cluster
 from gossipsess.sim.counters import Counters
 from gossipsess.sim.ends import Ends
@@ -69,7 +71,8 @@ class Checker:
         self._ends = Ends(cluster, self._times)
         self._records = Records(cluster, self._logins, self._times, self._ends)
         self._gained = places.Gained()
-        self._waits = Waits(cluster, self._records, self._ends, self._gained)
+        self._calm = Calm(cluster, self._times)
+        self._waits = Waits(cluster, self._records, self._ends, self._gained, self._calm)
         self._counters = Counters(cluster)
         self._adoptions = Adoptions(cluster, self._records, self._ends, self._waits)
         self._bounds = Bounds(cluster)
@@ -123,7 +126,7 @@ class Checker:
                         step()
             case Fetch(sid, dots, waiter):
                 if isinstance(answer, Found):
-                    self._waits.found(process, sid, dots, answer, self._cluster.now_s)
+                    self._waits.found_at_once(process, sid, dots, answer)
                 else:
                     self._waits.for_session(process, sid, dots, waiter)
             case Accessed(sid) if sid in process.records:
@@ -136,6 +139,7 @@ class Checker:
             for surplus in looked.dropped:
                 self._waits.handed_over(process, surplus)
         self._gained.look_at(process, self._cluster.now_s)
+        self._calm.handled(process, event)
         self._bounds.handled(process, event)
         self._count_repairs(process)
         if self._cluster.events % SUMS_EVERY == 0:

@@ -49,10 +49,13 @@ class Ends:
         self._given: dict[tuple[NodeId, Sid], Record] = {}  # what a process held of one that it left to the holders
         self._ended: dict[tuple[NodeId, Sid], Record] = {}  # what a process held last of a session that ended there
         self._accesses: dict[Sid, dict[NodeId, float]] = {}
+        self._accessed_ms: dict[tuple[NodeId, Sid], int] = {}  # the same, by the process's clock at the least
 
     def accessed(self, process: Process, sid: Sid) -> None:
         """Note that a request has used a session at a process that holds it."""
-        self._accesses.setdefault(sid, {})[process.node] = self._cluster.now_s
+        now_s = self._cluster.now_s
+        self._accesses.setdefault(sid, {})[process.node] = now_s
+        self._accessed_ms[process.node, sid] = int(process.clock(now_s) * 1000) + process.offset_ms
 
     def held(self, process: Process, record: Record) -> None:
         """Note a record that a process holds now."""
@@ -75,6 +78,7 @@ class Ends:
             Violation: it was dropped too early.
         """
         holder, over = places.is_holder(process, record.sid), self._is_over(process, record)
+        self._accessed_ms.pop((process.node, record.sid), None)
         if not holder and not over:
             self._given[process.node, record.sid] = record
             return self._handed_over(process, record)
@@ -89,6 +93,13 @@ class Ends:
     def may_be_over(self, process: Process, record: Record) -> bool:
         """Say whether a session is over, or another node's clock may say so."""
         return self._is_over(process, record, within_ms=APART_MS)
+
+    def is_over_for(self, process: Process, other: Process, sid: Sid) -> bool:
+        """Say whether what another process holds is over by a process's time, which has heard from it of all uses."""
+        record, time_ms = other.records[sid], self._times.cluster_ms(process)
+        used_until_ms = self._accessed_ms.get((other.node, sid), 0) + table_module.register(record, IDLE)
+        in_use = time_ms < min(used_until_ms, table_module.register(record, ABSOLUTE))
+        return self._is_over(process, record) and (record.tombstone > 0 or not in_use)
 
     def _is_over(self, process: Process, record: Record, *, within_ms: int = 0) -> bool:
         # A clock that has caught up was moved by a difference of two rounded times.

@@ -47,6 +47,7 @@ MARKS: Final = {
     "heard expired": "a subscriber heard of an expiry at the one node that announces it",
     "heard expired elsewhere": "a subscriber heard of an expiry at another node",
     "heard invalidated elsewhere": "a subscriber heard of a logout elsewhere",
+    "held elsewhere yet": "a fetch proved that a session is over, and another node had not dropped it yet",
     "hot sessions rested": "a session that was sent too often waited",
     "in flight enough": "a peer was owed more, and was not sent it before it had acknowledged some",
     "leaves": "a node left in good order",

@@ -15,6 +15,8 @@ TAIL: Final = 0.05
 """Share of messages that are late."""
 TAIL_TIMES: Final = 15
 """How many times later than others."""
+RESENT_S: Final = 0.2
+"""How much later a lost segment comes over a link that loses nothing."""
 
 _FRACTIONS = Struct(">8Q").unpack
 
@@ -37,6 +39,11 @@ class Faults(NamedTuple):
     """Share of dials that come to nothing, 0 .. 1."""
     beacon_loss: float = 0.0
     """Share of beacons that a receiver never hears, beyond `loss`: some switches are bad at multicast. 0 .. 1."""
+
+
+def latest_s(faults: Faults) -> float:
+    """Return how long a message is under way at most, over a link that loses nothing."""
+    return faults.delay_s * 1.5 * TAIL_TIMES + (RESENT_S if faults.loss else 0.0)
 
 
 def luck(*key: object) -> tuple[float, ...]:
@@ -74,7 +81,7 @@ class Network:
         """Return the delay of the next message on a link that loses nothing: a lost segment is only late."""
         loss, late, tail, *_ = self.draw(channel, a, b)
         delay_s = self._delay_s(late, tail)
-        return delay_s + (0.2 if loss < self.faults.loss else 0.0)
+        return delay_s + (RESENT_S if loss < self.faults.loss else 0.0)
 
     def _delay_s(self, late: float, tail: float) -> float:
         return self.faults.delay_s * (0.5 + late) * (TAIL_TIMES if tail < TAIL else 1)

@@ -99,6 +99,10 @@ class Records:
         """Return all writes and invalidations of a session."""
         return self._writes[sid].values()
 
+    def stamps_by(self, process: Process, sid: Sid) -> list[Stamp]:
+        """Return the stamps of what a process itself wrote to a session."""
+        return [stamp for origin, stamp in self._writes.get(sid, {}) if origin == process.node]
+
     def held_since_s(self, process: Process, sid: Sid) -> float:
         """Return since when a process has held something of a session; infinity while it does not."""
         return self._held_since.get((process.node, sid), inf)

@@ -5,6 +5,7 @@
 #   agree   all that run must come to hold the same within a bound
 #   serve   with all well, what is there is read at every node, and what is dead is served at none; then a write at
 #           each node is confirmed by all, with few messages
+#   lapse   in some runs sessions end by time while they are read at every node
 #   rest    nobody says anything about sessions; then what ends by time ends, and stays ended
 # Not here: the rules themselves (checkers.py).
 
@@ -32,6 +33,7 @@ from gossipsess.sim.cluster import Cluster
 from gossipsess.sim.cookies import Cookies
 from gossipsess.sim.history import Violation
 from gossipsess.sim.knobs import turned
+from gossipsess.sim.lapses import Lapses
 from gossipsess.sim.mishaps import Mishaps
 from gossipsess.sim.network import luck
 from gossipsess.sim.process import EPOCH_MS, Process
@@ -134,6 +136,7 @@ class _Run:
         self._checker = Checker(cluster)
         self._mishaps = Mishaps(cluster)
         self._cookies = Cookies(cluster)
+        self._lapses = Lapses(cluster)
         self.settle_s = 0.0
         cluster.observer = self._checker
 
@@ -154,6 +157,8 @@ class _Run:
         self._show_cookies()
         self._read()
         self._serve()
+        if self._scenario.lapses:
+            self._lapses.run()
         self._rest()
         self._show_cookies()
 

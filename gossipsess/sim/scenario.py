@@ -144,6 +144,8 @@ class Scenario(NamedTuple):
     """Copies of a session beside the primary's, from there on."""
     count_by: Literal["node", "host"] = "node"
     """What is counted against that number."""
+    lapses: int = 0
+    """How many sessions end by time once all is well, while they are read at every node."""
     newer: tuple[int, ...] = ()
     """Slots whose processes are of a newer version: what they say goes through bytes, with more in them than this
     version knows, and now and then a message of a kind that it does not know."""

@@ -151,6 +151,7 @@ def _plainer(scenario: Scenario) -> Iterator[Scenario]:
     for field in (
         "core",
         "newer",
+        "lapses",
         "zones",
         "all_to_all_below",
         "secondaries",

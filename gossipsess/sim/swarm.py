@@ -66,6 +66,9 @@ FORMER_CLIENTS: Final = 100
 """The first of those; what other clients do is as it would be without them."""
 FORMER_KINDS: Final = ("adopt", "read and write", "rotate", "invalidate", *SUBKEY_KINDS[:1])
 FORMER_WEIGHTS: Final = (60, 15, 4, 9, 12)
+LAPSES: Final = 0.25
+"""How often sessions end by time while they are read, once all is well."""
+LAPSES_MAX: Final = 3
 
 
 def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX, crowd: bool = False) -> Scenario:
@@ -117,7 +120,7 @@ def draw(seed: int, *, nodes: int | None = None, loss_max: float = LOSS_MAX, cro
     scenario = _parted_for_long(rng, scenario) if rng.random() < LONG_SPLITS else scenario
     for more in (_subkeys, _former):
         scenario = scenario._replace(requests=(*scenario.requests, *more(scenario)))
-    return scenario
+    return scenario._replace(lapses=_lapses(seed))
 
 
 def _crowded(rng: random.Random, scenario: Scenario) -> Scenario:
@@ -299,6 +302,12 @@ def _former(scenario: Scenario) -> list[Request]:
     clients = range(FORMER_CLIENTS, FORMER_CLIENTS + rng.randint(1, 2))
     moments = [(rng.choice(clients), rng.randint(2, 4)) for _ in range(rng.randint(4, 8))]
     return _at_moments(rng, scenario, moments, FORMER_KINDS, FORMER_WEIGHTS)
+
+
+def _lapses(seed: int) -> int:
+    # Drawn apart, and at the end: up to there the run is what it would be without.
+    rng = random.Random(f"{seed} lapses")  # noqa: S311  # must repeat with the seed
+    return rng.randint(1, LAPSES_MAX) if rng.random() < LAPSES else 0
 
 
 def _at_moments(

@@ -3,8 +3,9 @@
 #   confirmed   held by that many others, as many as were asked for, and not dead here; what was confirmed is at all
 #               its holders after the heal, if one survived of those who held it then or were handed it since
 #   fresh       the dots that were asked for are there
+#   sure        not told that nobody knows, where a read begins and ends in calm (calm.py)
 #   absent      not said while a node that was asked holds the session: one of its holders, or who wrote what the
-#               request names
+#               request names; unless it is over by the time of who asks
 #   bounded     no wait outlasts its bound, and none ends twice
 #
 # In:    the waits that requests begin, and their outcomes.    Out: `Violation`.
@@ -19,6 +20,7 @@ from gossipsess.protocol.fetch import FETCH_TIMEOUT_S
 from gossipsess.protocol.outcomes import Confirmed, Degraded, Found
 from gossipsess.protocol.replica import Settings
 from gossipsess.sim import places
+from gossipsess.sim.calm import Calm
 from gossipsess.sim.cluster import Cluster
 from gossipsess.sim.ends import Ends, Surplus
 from gossipsess.sim.history import Wrote, holds, must
@@ -42,6 +44,8 @@ class _Wait(NamedTuple):
     """The other members that were live for the process when the wait began."""
     holders: tuple[NodeId, ...] = ()
     """Who held the session by its layout."""
+    sure: bool = False
+    """It began in calm, and asks for nothing that may be lost."""
 
 
 class _Promise(NamedTuple):
@@ -53,8 +57,9 @@ class _Promise(NamedTuple):
 class Waits:
     """The waits of one cluster's requests, and what was promised to them."""
 
-    def __init__(self, cluster: Cluster, records: Records, ends: Ends, gained: places.Gained) -> None:
+    def __init__(self, cluster: Cluster, records: Records, ends: Ends, gained: places.Gained, calm: Calm) -> None:
         self._cluster = cluster
+        self._calm = calm
         self._gained = gained
         self._records = records
         self._ends = ends
@@ -71,7 +76,8 @@ class Waits:
 
     def for_session(self, process: Process, sid: Sid, dots: tuple[Dot, ...], waiter: Waiter) -> None:
         """Note that a request waits for a session to be found."""
-        self._waits[waiter] = _Wait(process, self._cluster.now_s + FETCH_TIMEOUT_S, None, sid, dots)
+        until_s = self._cluster.now_s + FETCH_TIMEOUT_S
+        self._waits[waiter] = _Wait(process, until_s, None, sid, dots, sure=self._must_be_sure(process, sid, dots))
 
     def settled(self, process: Process, effect: Settle) -> None:
         """Check the outcome of a wait.
@@ -86,7 +92,9 @@ class Waits:
         must(self._cluster.now_s <= until_s, "{}: a request waited past its bound", process)
         outcome = effect.outcome
         if isinstance(outcome, Found):
-            self.found(process, wait.sid, wait.dots, outcome, wait.until_s - FETCH_TIMEOUT_S)
+            self._found(process, wait.sid, wait.dots, outcome, wait.until_s - FETCH_TIMEOUT_S)
+            sure = outcome is not Found.UNKNOWN or not (wait.sure and self._calm.is_now())
+            must(sure, "{} cannot tell whether there is {}, though all is well", process, wait.sid)
             return
         assert wait.wrote is not None
         self._cluster.counts[type(outcome).__name__.lower()] += 1
@@ -107,12 +115,17 @@ class Waits:
                 stay = [one for one in witnesses if one is not process]
                 self._promises[place] = _Promise(wrote, tuple(dict.fromkeys((*stay, *surplus.kept_by))))
 
-    def found(self, process: Process, sid: Sid, dots: tuple[Dot, ...], found: Found, asked_s: float) -> None:
-        """Check what a request was told of a session that it asked for at a moment of the world.
+    def found_at_once(self, process: Process, sid: Sid, dots: tuple[Dot, ...], found: Found) -> None:
+        """Check what a request that asks for a session was told at once.
 
         Raises:
             Violation: it is not so.
         """
+        self._found(process, sid, dots, found, self._cluster.now_s)
+        sure = found is not Found.UNKNOWN or not self._must_be_sure(process, sid, dots)
+        must(sure, "{} cannot tell whether there is {}, though all is well", process, sid)
+
+    def _found(self, process: Process, sid: Sid, dots: tuple[Dot, ...], found: Found, asked_s: float) -> None:
         self._cluster.counts[f"found {found.value}"] += 1
         record = process.records.get(sid)
         if found is Found.FRESH:
@@ -126,12 +139,14 @@ class Waits:
             must(known, "{} calls {} absent, having asked nobody", process, sid)
             asked_nodes = (*places.holders(process, sid), *(origin for origin, _ in dots))
             for other in self._cluster.live:
-                if other.node not in asked_nodes:
+                if other.node not in asked_nodes or sid not in other.records:
                     continue
                 held = self._records.held_since_s(other, sid) < asked_s
+                held = held and not self._ends.is_over_for(process, other, sid)
                 asked = asked_s - linked_since_s(process, other) >= LINKED_FOR_S
                 must(not (held and asked), "{} calls {} absent, but its peer {} holds it", process, sid, other)
             self._check_filled_up(process, sid, asked_s)
+            self._cluster.counts["held elsewhere yet"] += any(sid in other.records for other in self._cluster.live)
 
     def check_end(self) -> None:
         """Check what must hold once there is no difference.
@@ -155,6 +170,9 @@ class Waits:
                 if wrote.values is None:
                     self._records.buried(wrote.sid)
 
+    def _must_be_sure(self, process: Process, sid: Sid, dots: tuple[Dot, ...]) -> bool:
+        return self._calm.must_be_sure(process, sid, dots, self._records.stamps_by(process, sid))
+
     def _check_filled_up(self, process: Process, sid: Sid, asked_s: float) -> None:
         """Check that nobody was believed who had only begun to pull what it gained.
 
@@ -165,7 +183,9 @@ class Waits:
         for other in self._cluster.live:
             since_s = self._records.held_since_s(other, sid)
             asked = asked_s - linked_since_s(process, other) >= LINKED_FOR_S
-            if not asked or since_s >= asked_s or self._ends.may_be_over(other, other.records[sid]):
+            if not asked or since_s >= asked_s or sid not in other.records:
+                continue
+            if self._ends.may_be_over(other, other.records[sid]):
                 continue
             for holder in holders:
                 known = asked_s - linked_since_s(holder, other) >= LINKED_FOR_S

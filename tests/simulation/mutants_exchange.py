@@ -183,6 +183,16 @@ def one_no_makes_a_session_absent(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Fetches, "answered", answered)
 
 
+def what_is_over_here_is_waited_for(patch: pytest.MonkeyPatch) -> None:
+    """A holder's yes is believed although what it sent is over by the time here: the wait is for what never comes."""
+    patch.setattr(reads.Reads, "refused", lambda self, node, sid: None)
+
+
+def copies_that_end_are_waited_for(patch: pytest.MonkeyPatch) -> None:
+    """Of a copy that ends while others are asked for it nobody is asked anew, and what was said proves nothing."""
+    patch.setattr(fetch._Waiting, "copy_ended", lambda self: setattr(self, "doubtful", True))
+
+
 def the_bound_in_flight_is_forgotten(patch: pytest.MonkeyPatch) -> None:
     """A slow peer is sent everything at once, and its sender's memory fills."""
     real_flush = Outbound.flush
@@ -213,5 +223,7 @@ PLANTS: tuple[Plant, ...] = (
     waits_have_no_end,
     an_old_acknowledgement_confirms_the_newest_write,
     one_no_makes_a_session_absent,
+    what_is_over_here_is_waited_for,
+    copies_that_end_are_waited_for,
     the_bound_in_flight_is_forgotten,
 )
