@@ -72,7 +72,8 @@ class Reads:
         contained = satisfies(records.get(event.sid), event.dots)
         holders = tuple([member.node for member in self._placement.others(partition_of(event.sid))])
         if contained and (not holders or self.is_current(event.sid, tokened=tokened, now_s=now_s)):
-            return Found.FRESH
+            # After the driver's end nobody can be asked whether it has changed, or ended.
+            return Found.STALE if self._anti_entropy.is_cut_off else Found.FRESH
         doubted = any(self._is_doubted(origin, stamp, since_ms) for origin, stamp in event.dots)
         begun = self._fetches.start(
             event.sid,

@@ -396,7 +396,9 @@ def test_after_the_drivers_end_nothing_is_confirmed_and_nothing_absent():
     assert here.store.commit(held, 0) == Confirmed(0, 0), "nothing changed"
     held["cart"] = ["book"]
     assert here.store.commit(held) == Degraded(0, 0)
-    assert dict(here.store.load(held.cookie)) == {"user": "kim", "cart": ["book"]}
+    again = here.store.load(held.cookie)
+    assert dict(again) == {"user": "kim", "cart": ["book"]}
+    assert again.stale, "who has ended it since cannot tell"
     with pytest.raises(SessionUnavailable):
         here.store.load(FOREIGN)
     assert stored_alone_and_abandoned() == Confirmed(0, 0)
