@@ -189,7 +189,7 @@ class SessionStore:
         """
         return self._load("", mark_sid(name), "", (), anew=True)
 
-    def load_adopted(self, session_id: str) -> Session | Future[Session | None] | None:
+    def load_derived(self, session_id: str) -> Session | Future[Session | None] | None:
         """Return what `load` does for an id that `create(name)` or `former_ids` gave.
 
         Others are asked each time: unlike an id that was drawn, it may have come to be since nobody knew it.

@@ -179,7 +179,7 @@ class Table:
         if new is not old and (new.entries or new.tombstone):
             if old is None and self.life(new).ends_ms <= time_ms:
                 self._accesses.pop(sid, None)
-                return Applied(empty_record(sid), gap=False, over=True)
+                return Applied(empty_record(sid), gap=False, over=new)
             self._replace(old, new, now_s)
         self.overwrites += applied.overwrites
         return applied

@@ -154,9 +154,9 @@ class Reads:
         """Say whether a peer was asked for a session, and has not answered yet."""
         return self._fetches.asked(node, sid)
 
-    def refused(self, node: NodeId, sid: Sid) -> None:
+    def refused(self, node: NodeId, record: Record) -> None:
         """What a peer sent of a session is over by this node's time, and was not taken in."""
-        self._fetches.refused(node, sid)
+        self._fetches.refused(node, record)
 
     def merged(self, record: Record) -> None:
         """A state of a session came in, or it has ended: end the waits that it satisfies."""
