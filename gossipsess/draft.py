@@ -81,7 +81,14 @@ class Draft:
 
     def growth(self, key: str, encoded: bytes) -> int:
         """Return by how many bytes the session would grow with this value under a key."""
-        return entry_bytes(key, encoded) - self._size_of(key)
+        if key in self.assigned:
+            before = self.assigned[key]
+        else:
+            entry = self.record.entries.get(key)
+            if entry is None:
+                return entry_bytes(key, encoded)
+            before = entry.value
+        return len(encoded) - (len(before) if before else 0)
 
     def check_growth(self, grows_by: int, path: str) -> None:
         """Refuse a session over its bound.
@@ -154,9 +161,6 @@ class Draft:
             stored = self.record.size or _REGISTERS_BYTES  # a new session gets its registers with the first commit
             self._bytes = stored + sum(changed) - sum(replaced)
         return self._bytes
-
-    def _size_of(self, key: str) -> int:
-        return entry_bytes(key, self.assigned[key]) if key in self.assigned else self._stored_size(key)
 
     def _stored_size(self, key: str) -> int:
         entry = self.record.entries.get(key)

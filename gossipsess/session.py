@@ -87,7 +87,7 @@ class Session(MutableMapping[str, Any]):
     @property
     def is_new(self) -> bool:
         """Nothing of it has been stored yet."""
-        return not self.record.entries
+        return not self._draft.record.entries
 
     @property
     def stale(self) -> bool:
@@ -122,6 +122,7 @@ class Session(MutableMapping[str, Any]):
         Raises:
             ValueError: not a number, negative, or over 10**10: some centuries.
         """
+        self._changing("session.limit(...)")
         for key, seconds in ((IDLE, idle_s), (ABSOLUTE, ends_at)):
             if seconds is not None:
                 if not 0 <= seconds <= LIMIT_S_MAX:
@@ -129,6 +130,7 @@ class Session(MutableMapping[str, Any]):
                 number = register_value(round(seconds * 1000))
                 stored = self.record.entries.get(key)
                 if stored is None or stored.value != number:
+                    self.accessed = True  # what is not accessed is not saved
                     self._limits[key] = number
                 else:
                     self._limits.pop(key, None)

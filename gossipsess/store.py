@@ -49,7 +49,10 @@ ABSENT_MAX: Final = 4096
 
 NAMED_MAX: Final = 1024
 """Ids, each with a token, of which is remembered what they come to, a megabyte at most: most requests show the same as
-the visitor's last one."""
+the visitor's last one. As many again that were made here and not shown yet."""
+
+Named = tuple[Sid, tuple[Dot, ...]]
+"""What an id comes to, and a token: the session, and the writes that the client has seen."""
 
 
 class SessionStore:
@@ -73,7 +76,9 @@ class SessionStore:
         self._table, self._records, self._clock = sessions.table, node.records, sessions.clock
         self._is_synced, self._is_current = sessions.anti_entropy.is_synced, sessions.is_current
         self._now = node.now
-        self._named = lru_cache(maxsize=NAMED_MAX)(partial(_named_untrusted, tokens))  # a method would be a cycle
+        self._made: dict[tuple[str, str], Named] = {}  # what tokens made here come to, until they are shown first
+        # A method would be a cycle.
+        self._named = lru_cache(maxsize=NAMED_MAX)(partial(_named_untrusted, tokens, self._made))
         self._tokens = tokens
         self._confirm: Confirm = confirm
         self._idle_ms = round(idle_timeout_s * 1000)
@@ -184,7 +189,7 @@ class SessionStore:
         """
         return self._load("", mark_sid(name), "", (), anew=True)
 
-    def load_adopted(self, session_id: str) -> Session | Future[Session | None] | None:
+    def load_derived(self, session_id: str) -> Session | Future[Session | None] | None:
         """Return what `load` does for an id that `create(name)` or `former_ids` gave.
 
         Others are asked each time: unlike an id that was drawn, it may have come to be since nobody knew it.
@@ -348,8 +353,14 @@ class SessionStore:
 
     def _token_after(self, session: Session, written: Written) -> str:
         wrote = (self._node.node_id, written.stamp)
-        unmet = session.unmet
-        return self._tokens.make(written.record.sid, (unmet[0], wrote) if unmet else (wrote,))
+        sid, unmet = written.record.sid, session.unmet
+        dots = (unmet[0], wrote) if unmet else (wrote,)
+        token = self._tokens.make(sid, dots)
+        # A visitor's next request shows it, most often to this node.
+        if len(self._made) >= NAMED_MAX:
+            self._made.clear()
+        self._made[session.id, token] = sid, dots
+        return token
 
     def _new_wait(self) -> Future[Outcome]:
         """Return what `Settle` is to set. One that nothing was waited for with will do: making one costs some 5 us."""
@@ -379,7 +390,10 @@ class SessionStore:
             self._absent[sid] = self._node.now() + ABSENT_FOR_S
 
 
-def _named_untrusted(tokens: Tokens, name: str, token: str) -> tuple[Sid, tuple[Dot, ...]]:
+def _named_untrusted(tokens: Tokens, made: dict[tuple[str, str], Named], name: str, token: str) -> Named:
+    known = made.pop((name, token), None)
+    if known is not None:
+        return known
     sid = sid_of(name)
     return sid, tokens.read_untrusted(sid, token)
 

@@ -64,8 +64,8 @@ class Applied(NamedTuple):
     """The session is dead here, and the sender does not know."""
     overwrites: int = 0
     """How many keys two nodes had written without knowing of each other; one of the two writes is gone."""
-    over: bool = False
-    """Nothing was taken in: by the time here the session has ended."""
+    over: Record | None = None
+    """What was not taken in, since by the time here the session has ended."""
 
 
 def changes_since(record: Record, base: Record) -> Delta:

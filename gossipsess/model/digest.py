@@ -17,7 +17,7 @@ from itertools import compress
 from typing import Final
 
 from gossipsess.model.identity import Sid
-from gossipsess.model.revocation import is_user_sid
+from gossipsess.model.revocation import USER_SID_END
 
 GROUP_LEAVES: Final = 64
 USERS: Final = 64 * GROUP_LEAVES
@@ -45,7 +45,7 @@ SHARED_MAX: Final = 256
 
 def leaf_of(sid: Sid) -> int:
     """Return the leaf of a session, 0 .. `LEAVES` - 1."""
-    return USERS if is_user_sid(sid) else sid[0] << 4 | sid[1] >> 4
+    return USERS if sid.endswith(USER_SID_END) else sid[0] << 4 | sid[1] >> 4
 
 
 def leaves_in(group: int) -> int:

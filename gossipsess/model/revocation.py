@@ -22,7 +22,8 @@ from gossipsess.model.record import USER, Entry, Record
 USER_CHARACTERS_MAX: Final = 256
 
 _PERSON: Final = b"gossipsess user"
-_MARK: Final = b"user"
+USER_SID_END: Final = b"user"
+"""How the sid of a user ends; see `is_user_sid`."""
 _STAMP_BYTES: Final = 8
 
 
@@ -45,7 +46,7 @@ def user_sid(user: str) -> Sid:
 def is_user_sid(sid: Sid) -> bool:
     """Say whether a sid is a user's. True for one session in four billion too, which then is not counted or told of;
     whether a session lives never depends on it."""
-    return sid.endswith(_MARK)
+    return sid.endswith(USER_SID_END)
 
 
 def user_value(user: str) -> bytes:
@@ -77,7 +78,7 @@ def rotated_value(key: str, entry: Entry) -> bytes | None:
 
 
 def _sid_of_text(text: bytes) -> Sid:
-    return blake2b(text, digest_size=SID_BYTES - len(_MARK), person=_PERSON).digest() + _MARK
+    return blake2b(text, digest_size=SID_BYTES - len(USER_SID_END), person=_PERSON).digest() + USER_SID_END
 
 
 class Owners:

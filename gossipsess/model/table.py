@@ -24,7 +24,6 @@ from gossipsess.model.record import (
     IDLE,
     RECORD_BYTES_MAX,
     SESSION_BYTES_MAX,
-    Entry,
     Record,
     dead_record,
     empty_record,
@@ -63,10 +62,6 @@ def touch_grain_ms(idle_ms: int) -> int:
     twenty seconds, as tests have them, take a quarter.
     """
     return min(60_000, max(idle_ms // 20, min(5_000, idle_ms // 4)))
-
-
-def _limits(record: Record) -> tuple[Entry | None, Entry | None]:
-    return record.entries.get(IDLE), record.entries.get(ABSOLUTE)
 
 
 def held_bytes(record: Record) -> int:
@@ -184,7 +179,7 @@ class Table:
         if new is not old and (new.entries or new.tombstone):
             if old is None and self.life(new).ends_ms <= time_ms:
                 self._accesses.pop(sid, None)
-                return Applied(empty_record(sid), gap=False, over=True)
+                return Applied(empty_record(sid), gap=False, over=new)
             self._replace(old, new, now_s)
         self.overwrites += applied.overwrites
         return applied
@@ -318,7 +313,9 @@ class Table:
             self._accesses.pop(sid, None)
             # It may end before the session would have, and must do so here when it does elsewhere.
             self._look_at(sid, self.life(new).ends_ms)
-        elif not new.tombstone and _limits(old) != _limits(new):
+        elif not new.tombstone and (
+            old.entries.get(IDLE) != new.entries.get(IDLE) or old.entries.get(ABSOLUTE) != new.entries.get(ABSOLUTE)
+        ):
             # Its own limits have changed, and it may end sooner than it was to be looked at. Only this check counts.
             self._check_at[sid] = 0
             self._look_at(sid, self.life(new).ends_ms)

@@ -74,14 +74,15 @@ class AntiEntropy:
         self._clock = clock
         self._rng = rng
         self._sync_all_at_s: float | None = None
-        self._cut_off = False
+        self.is_cut_off = False
+        """There were others, and no message comes or goes any more."""
         self._vouched: list[tuple[int, int]] = []  # (when, scope): partitions that were held whole here until then
         self._heard_end_from: dict[Sid, NodeId] = {}  # tombstones of sessions that others hold, and who told of them
 
     @property
     def synced(self) -> bool:
         """Everything that live members held when this node met them, and that it is to hold, is held here."""
-        return self.gains.started and not self._cut_off
+        return self.gains.started and not self.is_cut_off
 
     def is_synced(self, partition: int) -> bool:
         """Say whether everything that there is of a partition is held here, so that what is not here does not exist.
@@ -89,7 +90,7 @@ class AntiEntropy:
         Never so of what others hold. From any thread.
         """
         gains = self.gains  # each read asks; `held` first, since what is gained becomes unsynced before it is held
-        is_held = gains.started and not self._cut_off and gains.held >> partition & 1
+        is_held = gains.started and not self.is_cut_off and gains.held >> partition & 1
         return bool(is_held and not (gains.unsynced and gains.unsynced >> partition & 1))
 
     def vouches(self, sid: Sid, created_ms: int, time_ms: int) -> bool:
@@ -173,7 +174,7 @@ class AntiEntropy:
 
     def cut_off(self) -> None:
         """No message comes or goes any more; what others hold can be asked of nobody."""
-        self._cut_off = bool(self._peers) or self._cut_off
+        self.is_cut_off = bool(self._peers) or self.is_cut_off
 
     # --- copies of what others hold -----------------------------------------------------------------------
 

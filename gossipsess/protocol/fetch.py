@@ -218,10 +218,14 @@ class Fetches:
             return Step((), (self._end(answer.request, found),), sids)
         return Step(tuple(self._go_on(answer.request, held_here, now_s)), (), sids)
 
-    def refused(self, peer: NodeId, sid: Sid) -> None:
-        """What a peer sent of this session is over by this node's time: that it is held there is no reason to wait."""
-        for request in self._of_sid.get(sid, ()):
-            self._waiting[request].over.add(peer)
+    def refused(self, peer: NodeId, record: Record) -> None:
+        """What a peer sent of this session is over by this node's time: that it is held there is no reason to wait.
+
+        Unless it lacks what the client has seen: then it was on its way before, and the peer's answer is about more.
+        """
+        for request in self._of_sid.get(record.sid, ()):
+            if satisfies(record, self._waiting[request].dots):
+                self._waiting[request].over.add(peer)
 
     def asked(self, peer: NodeId, sid: Sid) -> bool:
         """Say whether a peer was asked for a session, and has not answered yet."""

@@ -64,15 +64,15 @@ class Intake:
         for delta in message.deltas:
             sid = delta.sid
             before = records.get(sid)
-            record, gap, absorbed, _, is_over = self._merge(node, delta, time_ms, now_s)
+            record, gap, absorbed, _, ended = self._merge(node, delta, time_ms, now_s)
             if gap:
                 # Once everything was sent and still something differs, only the whole record can tell.
                 claims = None if record.claims == delta.after else record.claims
                 gaps.append(Gap(sid, claims, record.state_hash))
             elif sid not in records:
                 over.append(sid)  # a clock far ahead refuses what others hold: that is no copy to count on
-                if is_over:
-                    self._reads.refused(node, sid)
+                if ended is not None:
+                    self._reads.refused(node, ended)
             else:
                 asked, news = self._reads.asked(node, sid), record is not before
                 self._anti_entropy.received(node, record, now_s, news=news, asked=asked)

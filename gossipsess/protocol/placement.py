@@ -26,7 +26,7 @@ from typing import Final
 from gossipsess.model.digest import USERS, leaf_flags
 from gossipsess.model.identity import NodeId, Sid
 from gossipsess.model.member import Member, MemberState
-from gossipsess.model.revocation import is_user_sid
+from gossipsess.model.revocation import USER_SID_END
 from gossipsess.model.rules import Rules
 
 LINGER_S: Final = 30.0
@@ -40,7 +40,7 @@ _TAG_BYTES: Final = 4
 
 def partition_of(sid: Sid) -> int:
     """Return the partition of a session: four leaves of the table's sums. That of a user's sid is `EVERYWHERE`."""
-    return EVERYWHERE if is_user_sid(sid) else sid[0] << 2 | sid[1] >> 6
+    return EVERYWHERE if sid.endswith(USER_SID_END) else sid[0] << 2 | sid[1] >> 6
 
 
 class Layout:

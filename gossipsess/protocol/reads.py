@@ -72,7 +72,8 @@ class Reads:
         contained = satisfies(records.get(event.sid), event.dots)
         holders = tuple([member.node for member in self._placement.others(partition_of(event.sid))])
         if contained and (not holders or self.is_current(event.sid, tokened=tokened, now_s=now_s)):
-            return Found.FRESH
+            # After the driver's end nobody can be asked whether it has changed, or ended.
+            return Found.STALE if self._anti_entropy.is_cut_off else Found.FRESH
         doubted = any(self._is_doubted(origin, stamp, since_ms) for origin, stamp in event.dots)
         begun = self._fetches.start(
             event.sid,
@@ -153,9 +154,9 @@ class Reads:
         """Say whether a peer was asked for a session, and has not answered yet."""
         return self._fetches.asked(node, sid)
 
-    def refused(self, node: NodeId, sid: Sid) -> None:
+    def refused(self, node: NodeId, record: Record) -> None:
         """What a peer sent of a session is over by this node's time, and was not taken in."""
-        self._fetches.refused(node, sid)
+        self._fetches.refused(node, record)
 
     def merged(self, record: Record) -> None:
         """A state of a session came in, or it has ended: end the waits that it satisfies."""

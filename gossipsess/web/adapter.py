@@ -181,11 +181,11 @@ def save(
     used = session.accessed  # by the application, and not by what follows
     if not (session.assigned or session.adopted or session.changes()):
         return None
-    if not session.is_new and session.is_empty and any(key not in REGISTERS for key, _ in session.changes()):
+    before, is_new = session.record, session.is_new
+    if not is_new and session.is_empty and any(key not in REGISTERS for key, _ in session.changes()):
         return Saving(store.invalidate(session), ((name, ""), (token_name(name), "")), ended=True)
     rotates = may_rotate and session.rotates
-    sets_id = session.is_new or rotates or session.adopted or wants_refresh(session, max_age_s)
-    before = session.record
+    sets_id = is_new or rotates or session.adopted or wants_refresh(session, max_age_s)
     outcome = store.rotate(session) if rotates else store.commit(session)
     if session.record is not before:
         token = (token_name(name), session.token)

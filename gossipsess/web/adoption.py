@@ -144,7 +144,7 @@ def adoption(
 def adopted_before(store: SessionStore, name: bytes, fresh: Session) -> Steps[Session | None]:
     """Return the steps to the session that a cookie has become, `fresh` being a new one; None: there is none."""
     for session_id in (fresh.id, *store.former_ids(name)):
-        session: Session | None = yield store.load_adopted(session_id)
+        session: Session | None = yield store.load_derived(session_id)
         if session is not None:
             return session
     return None

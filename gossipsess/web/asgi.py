@@ -283,10 +283,12 @@ class SessionMiddleware:
     def _held(self, store: SessionStore, scope: Scope) -> WebSession | None:
         """Return the session of a request where it is at hand, as most are; else `_open` says what it is."""
         cookie = self._cookie.session_untrusted(scope["headers"])
-        session = None if cookie is None else store.held(*cookie)
+        if cookie is None:
+            return None
+        session: WebSession | None = store.held(*cookie)  # type: ignore[assignment]  # the store was made for it
         if session is None or (self._outlives_s is not None and _age_s(session) > self._outlives_s):
             return None
-        return cast(WebSession, session)  # the store was made for this class
+        return session
 
     async def _open(self, store: SessionStore, scope: Scope) -> WebSession | None:
         """Return the session of a request, or its stand-in; None where the request is to be refused."""
@@ -314,22 +316,24 @@ class SessionMiddleware:
     def _save(
         self, store: SessionStore, session: WebSession, headers: Headers, *, may_rotate: bool = True
     ) -> Saving | None:
-        """Store what the request changed; None where that is nothing, most often. Else `_saved` is to follow."""
+        """Store what the request changed; None where there is nothing to wait for. Else `_saved` is to follow."""
         if session.unavailable:
             # Nothing can have changed. But an answer made without knowing the visitor is good for this once only.
             headers[:] = [header for header in headers if header[0].lower() != b"cache-control"]
             headers.append((b"cache-control", b"no-store"))
             return None
         saving = save(store, session, self._cookie.name, self._cookie.max_age_s, may_rotate=may_rotate)
+        if saving is not None and not isinstance(saving.outcome, Future):
+            self._set_cookies(saving.cookies_after(saving.outcome), headers)
+            return None
         if saving is None and self._rolls and may_rotate and refreshes(store, session, self._cookie.max_age_s):
             self._set_cookies(((self._cookie.name, session.id),), headers)
         return saving
 
     async def _saved(self, saving: Saving, headers: Headers) -> None:
         """Wait until what was stored is confirmed, and set the cookies that follow."""
-        outcome = saving.outcome
-        cookies = saving.cookies_after(await on_any_loop(outcome) if isinstance(outcome, Future) else outcome)
-        self._set_cookies(cookies, headers)
+        assert isinstance(saving.outcome, Future), "else `_save` has set them"
+        self._set_cookies(saving.cookies_after(await on_any_loop(saving.outcome)), headers)
 
     def _set_cookies(self, cookies: tuple[tuple[str, str], ...], headers: Headers) -> None:
         for name, value in cookies:

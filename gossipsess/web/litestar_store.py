@@ -149,7 +149,7 @@ class GossipStore(NamespacedStore):
     async def _opened(self, store: SessionStore, kind: str, path: tuple[str, ...]) -> Session:
         fresh = store.create(f"litestar {kind} {path!r}".encode())
         try:
-            held = await on_any_loop(store.load(fresh.id))
+            held = await on_any_loop(store.load_derived(fresh.id))
         except SessionUnavailable as error:
             raise Unavailable(str(error)) from error
         return fresh if held is None else held

@@ -60,7 +60,8 @@ def encode_value(value: object, path: str) -> bytes:
         SessionTooLarge: the value takes more than `VALUE_BYTES_MAX` bytes.
     """
     try:
-        data = dumps(value) if _is_simple(value) else dump_bounded(TreeEncoder(PLAIN).tree(value, 0))
+        is_simple = type(value) in PLAIN or _is_short_list(value)
+        data = dumps(value) if is_simple else dump_bounded(TreeEncoder(PLAIN).tree(value, 0))
     except UnicodeEncodeError:
         # Rare enough to be found by a second walk: this one looks into each string on the way.
         raise explain(_first_refused(value, PLAIN - {str}), path, _first_refused) from None
@@ -135,12 +136,9 @@ def as_read_here(data: bytes) -> bytes:
     return encode_value(decode_value(data), "") if PRIVATE_TAG_HEAD in data else data
 
 
-def _is_simple(value: Any) -> bool:
-    """Say whether CBOR carries a value as it is, and in not much more memory than it takes: the usual ones."""
-    kind = type(value)
-    if kind is list:
-        return len(value) <= _FEW and PLAIN.issuperset(map(type, value))
-    return kind in PLAIN
+def _is_short_list(value: Any) -> bool:
+    """Say whether CBOR carries a list as it is, and in not much more memory than it takes: the usual ones."""
+    return type(value) is list and len(value) <= _FEW and PLAIN.issuperset(map(type, value))
 
 
 def _kept_tag(tag: int) -> Callable[[Any, bool], CBORTag]:

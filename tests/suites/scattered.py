@@ -68,8 +68,8 @@ class ScatteredStore(SessionStore):
     def invalidate(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
         return self._any().invalidate(session, confirm)
 
-    def load_adopted(self, session_id: str) -> Session | Future[Session | None] | None:
-        return self._any().load_adopted(session_id)
+    def load_derived(self, session_id: str) -> Session | Future[Session | None] | None:
+        return self._any().load_derived(session_id)
 
     def mark(self, name: bytes) -> Session | Future[Session | None] | None:
         return self._any().mark(name)

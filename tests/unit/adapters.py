@@ -219,13 +219,13 @@ def _asking_werkzeug(client: Any) -> Ask:
 
 
 @contextmanager
-def patient_nodes() -> Iterator[Scattered]:
-    """Three linked nodes, of which each operation asks a random one, that wait for each other as long as it takes.
+def patient_nodes(count: int = 3) -> Iterator[Scattered]:
+    """Linked nodes, of which each operation asks a random one, that wait for each other as long as it takes.
 
     In the time that a request has, a busy build machine may not bring an answer from one to the other; then the session
     is `stale`, or `Degraded`, which is not what these tests are about.
     """
-    with pytest.MonkeyPatch.context() as patch, scattered(confirm_timeout_s=10.0) as nodes:
+    with pytest.MonkeyPatch.context() as patch, scattered(count, confirm_timeout_s=10.0) as nodes:
         patch.setattr("gossipsess.protocol.fetch.FETCH_TIMEOUT_S", 10.0)
         yield nodes
 

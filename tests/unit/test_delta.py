@@ -1,6 +1,6 @@
 """Deltas: how they are cut, and the bug that a base of "since my stamp" would have."""
 
-from gossipsess.model.delta import apply, changes_since, not_covered
+from gossipsess.model.delta import Applied, apply, changes_since, not_covered
 from gossipsess.model.record import CLAIM_AGE, CLAIMS_MAX, dead_record, empty_record
 from tests.unit.machines import ALICE, BOB, SID, record, stamp
 
@@ -34,14 +34,14 @@ def test_a_base_that_is_not_covered_by_its_claims_is_named_by_its_hash():
     assert delta.base_hash == base.state_hash
     assert apply(base, delta).record.state_hash == after.state_hash
     other = record((stamp(1), BOB, {"a": b"1"}))
-    assert apply(other, delta) == (other, True, False, 0)
+    assert apply(other, delta) == Applied(other, gap=True)
 
 
 def test_who_holds_the_outcome_already_reports_no_gap():
     """A doubled push must not be asked for once more."""
     base = record((stamp(1), BOB, {"a": b"1"}), (stamp(1) + CLAIM_AGE + 1, ALICE, {"b": b"2"}))
     after = base.written([("b", b"3")], base.newest + 1, ALICE)
-    assert apply(after, changes_since(after, base)) == (after, False, False, 0)
+    assert apply(after, changes_since(after, base)) == Applied(after, gap=False)
 
 
 def test_the_outcome_is_compared_where_the_claims_are_the_senders():
@@ -59,10 +59,10 @@ def test_a_tombstone_beats_entries_and_a_later_tombstone_an_earlier():
     live = record((stamp(5), ALICE, {"a": b"1"}))
     dead, later = dead_record(SID, stamp(1)), dead_record(SID, stamp(2))
     assert apply(live, not_covered(dead, {})).record.tombstone == stamp(1)
-    assert apply(dead, not_covered(live, {})) == (dead, False, True, 0)
+    assert apply(dead, not_covered(live, {})) == Applied(dead, gap=False, absorbed=True)
     assert apply(dead, not_covered(later, {})).record.tombstone == stamp(2)
-    assert apply(later, not_covered(dead, {})) == (later, False, True, 0)
-    assert apply(later, not_covered(later, {})) == (later, False, False, 0)
+    assert apply(later, not_covered(dead, {})) == Applied(later, gap=False, absorbed=True)
+    assert apply(later, not_covered(later, {})) == Applied(later, gap=False)
 
 
 def test_everything_is_sent_to_who_claims_nothing():

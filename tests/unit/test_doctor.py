@@ -8,7 +8,7 @@ import pytest
 
 from gossipsess.cli.doctor.finding import FAULTS, Finding, reasons
 from gossipsess.cli.doctor.multicast import check_multicast
-from gossipsess.cli.doctor.names import Answer, check_name
+from gossipsess.cli.doctor.names import Answer, check_name, is_needed
 from gossipsess.cli.doctor.outpost import Ears, Heard, Visit
 from gossipsess.cli.doctor.report import Report, print_report
 from gossipsess.cli.doctor.visits import check_clocks, check_visit
@@ -96,6 +96,29 @@ def test_a_name_that_nobody_needs_is_no_fault():
     """Outside Kubernetes `auto` asks only where multicast brings nobody, and the name is nowhere."""
     error = socket.gaierror(socket.EAI_NONAME, "-")
     assert check_name(Answer(NAME, error=error), needed=False, is_mine=is_mine).verdict == "info"
+
+
+@pytest.mark.parametrize(
+    ("settings", "in_kubernetes", "met_elsewhere", "needed"),
+    [
+        ({}, False, False, False),
+        ({}, True, False, True),
+        ({}, True, True, True),
+        ({"SERVICE": "shop"}, False, False, True),
+        ({"SERVICE": "shop"}, False, True, False),
+        ({"DISCOVERY": "dns://gossipsess"}, False, True, True),
+    ],
+)
+def test_a_name_is_needed_where_it_was_set_or_this_is_kubernetes(
+    monkeypatch, settings, in_kubernetes, met_elsewhere, needed
+):
+    """Told of a name that nobody has set, a newcomer would look for the fault in DNS."""
+    if in_kubernetes:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    else:
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    config = Config.from_env({f"GOSSIPSESS_{name}": text for name, text in ({"SECRET": "s" * 44} | settings).items()})
+    assert is_needed(config, config.discovery_parts(), met_elsewhere=met_elsewhere) == needed
 
 
 @pytest.mark.parametrize(

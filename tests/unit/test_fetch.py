@@ -359,12 +359,12 @@ def test_held_elsewhere_and_not_come_is_never_absent():
 def test_a_holder_of_what_is_over_here_holds_nothing():
     """It looks for what is over once a second, or its clock lags. The next one may know of a later use."""
     asking = Asking()
-    asking.fetches.refused(BOB, SID)
+    asking.fetches.refused(BOB, LIVE)
     assert asking.hears(BOB, YES) == [CAROL]
     asking.hears(CAROL, NO)
     assert asking.found is Found.ABSENT
     asking = Asking()
-    asking.fetches.refused(BOB, SID)
+    asking.fetches.refused(BOB, LIVE)
     asking.hears(BOB, YES)
     asking.hears(CAROL, YES)
     assert asking.found is None, "what is in use there is on the way"
@@ -703,3 +703,15 @@ def test_what_was_written_before_a_member_died_is_doubted_though_its_writer_live
     here.waits(FETCH_TIMEOUT_S + 0.1)
     here.says()
     assert outcomes == [found]
+
+
+def test_what_lacks_the_tokens_write_and_is_over_says_nothing_of_what_its_sender_holds():
+    """It was on its way when the client wrote. The write comes as a delta over a copy that has ended here, is asked for
+    in whole, and until then only the answer says that the session lives."""
+    asking = Asking((BOB,), dots=((CAROL, stamp(9)),), here=dict(HERE))
+    del asking.here[SID]  # it ends while the answer is on its way
+    asking.fetches.refused(BOB, LIVE)
+    asking.hears(BOB, YES)
+    assert asking.found is None
+    asking.gets(AHEAD)
+    assert asking.found is Found.FRESH

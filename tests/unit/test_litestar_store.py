@@ -54,6 +54,16 @@ async def test_a_value_is_had_until_it_is_deleted_and_may_be_set_again(store):
     await store.delete("never set")
 
 
+async def test_what_a_node_found_missing_is_found_once_another_has_set_it():
+    """Of five nodes three hold none of it. Each has looked, and knows that nobody had it a moment ago."""
+    with patient_nodes(5) as nodes:
+        stores = [GossipStore("orders", node=node) for node in nodes.nodes]
+        for number in range(5):
+            assert [await store.get(f"key {number}") for store in stores] == [None] * 5
+            await stores[0].set(f"key {number}", b"v")
+            assert [await store.get(f"key {number}") for store in stores] == [b"v"] * 5
+
+
 async def test_keys_and_namespaces_do_not_meet(store):
     other = store.with_namespace("a")
     await store.set("a", b"1")

@@ -14,7 +14,7 @@ from gossipsess.model.member import Told
 from gossipsess.model.table import TOMBSTONE_MS
 from gossipsess.protocol.events import Abandon, Drain, Tick
 from gossipsess.service import lone_node
-from gossipsess.store import ABSENT_FOR_S, ABSENT_MAX, NAMED_MAX
+from gossipsess.store import ABSENT_FOR_S, ABSENT_MAX, NAMED_MAX, SessionStore
 from gossipsess.tokens import TOKEN_AGE_MS, TOKEN_CHARACTERS_MAX
 from gossipsess.wire.messages import Members, Pull, PullAnswer
 from tests.unit.machines import ALICE, BOB, EPOCH_MS, Clocked, exchange, member, stamp
@@ -255,6 +255,27 @@ def test_what_is_remembered_of_cookies_has_a_bound(lone):
     assert held < 1_000_000
 
 
+def test_a_token_made_here_comes_to_what_it_says_and_for_its_session_only(lone):
+    """What it comes to is noted when it is made. Shown with another id it proves nothing, here as on any node."""
+    one, other = stored(lone, user="kim"), stored(lone, user="ada")
+    fresh = SessionStore(lone.node, lone.store._tokens)
+    for session_id, token in [(one.id, other.token), (one.id, one.token), (one.id, one.token), (other.id, one.token)]:
+        assert lone.store._named(session_id, token) == fresh._named(session_id, token)
+    assert lone.store._named(one.id, one.token) != lone.store._named(one.id, other.token)
+    assert lone.store.rotate(other) == Confirmed(0, 0)
+    assert lone.store._named(other.id, other.token) == fresh._named(other.id, other.token)
+    assert dict(lone.store.load(other.cookie)) == {"user": "ada"}
+
+
+def test_tokens_that_are_never_shown_are_noted_up_to_a_bound(lone):
+    """Where a balancer sends each request elsewhere, most are shown on another node."""
+    session = stored(lone, n=0)
+    for number in range(2 * NAMED_MAX):
+        session["n"] = number
+        lone.store.commit(session)
+    assert 0 < len(lone.store._made) <= NAMED_MAX
+
+
 def test_a_store_that_nobody_uses_is_freed_at_once():
     """With it goes a whole node's memory, and a test suite may make one for each test."""
     gc.collect()
@@ -375,7 +396,9 @@ def test_after_the_drivers_end_nothing_is_confirmed_and_nothing_absent():
     assert here.store.commit(held, 0) == Confirmed(0, 0), "nothing changed"
     held["cart"] = ["book"]
     assert here.store.commit(held) == Degraded(0, 0)
-    assert dict(here.store.load(held.cookie)) == {"user": "kim", "cart": ["book"]}
+    again = here.store.load(held.cookie)
+    assert dict(again) == {"user": "kim", "cart": ["book"]}
+    assert again.stale, "who has ended it since cannot tell"
     with pytest.raises(SessionUnavailable):
         here.store.load(FOREIGN)
     assert stored_alone_and_abandoned() == Confirmed(0, 0)

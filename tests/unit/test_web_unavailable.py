@@ -82,6 +82,7 @@ def test_with_empty_the_application_runs_and_the_cookie_is_neither_set_nor_delet
         (lambda session: session.popitem(), "session.popitem()"),
         (lambda session: session.__delitem__("user_id"), "del session['user_id']"),
         (lambda session: session.rotate(), "session.rotate()"),
+        (lambda session: session.limit(idle_s=60), "session.limit(...)"),
         (lambda session: setattr(session, "user", "kim"), "session.user = ..."),
     ],
 )

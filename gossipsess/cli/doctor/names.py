@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from gossipsess.cli.doctor.finding import Finding, Verdict
+from gossipsess.config import SERVICE, Config
+from gossipsess.discovery import Discovery
 from gossipsess.model.member import Address, Name
 
 SHOWN_MAX: Final = 6
@@ -35,6 +37,15 @@ class Answer:
     took_s: float = 0.0
     others: tuple[Address, ...] = ()
     """Addresses of the version of IP that the settings do not serve; looked up only where there is no other."""
+
+
+def is_needed(config: Config, parts: Discovery, *, met_elsewhere: bool) -> bool:
+    """Say whether a node depends on the names it asks for.
+
+    Not so where they are asked for only while multicast brings nobody, and it has brought somebody, or nobody has set
+    the name: outside Kubernetes there mostly is none.
+    """
+    return not parts.names_when_alone or (config.service != SERVICE and not met_elsewhere)
 
 
 def check_name(answer: Answer, *, needed: bool, is_mine: Callable[[str], bool]) -> Finding:

@@ -22,7 +22,7 @@ from gossipsess.cli.doctor.finding import Finding, Verdict
 from gossipsess.cli.doctor.hooks import check_hooks
 from gossipsess.cli.doctor.local import ask_here, check_local, known_to
 from gossipsess.cli.doctor.multicast import check_multicast
-from gossipsess.cli.doctor.names import Answer, check_name
+from gossipsess.cli.doctor.names import Answer, check_name, is_needed
 from gossipsess.cli.doctor.outpost import Outpost, Visit
 from gossipsess.cli.doctor.ports import TAKEN_MAX, check_ports, own_address, taken_ports
 from gossipsess.cli.doctor.report import Report, print_report
@@ -120,7 +120,7 @@ class Examination:
             *check_hooks(self.config, self.asked[0], os.environ, sysconfig.get_path("purelib")),
         ]
         for answer in self.answers:
-            needed = not elsewhere or not parts.names_when_alone
+            needed = is_needed(self.config, parts, met_elsewhere=bool(elsewhere))
             self.found.append(check_name(answer, needed=needed, is_mine=self._is_mine))
         if group is not None:
             self.found += check_multicast(
