@@ -90,10 +90,6 @@ class Ends:
             self._check_unused(process, record)
         return None
 
-    def is_over(self, process: Process, record: Record) -> bool:
-        """Say whether a session is over by a process's clock, as far as its writes tell."""
-        return self._is_over(process, record)
-
     def may_be_over(self, process: Process, record: Record) -> bool:
         """Say whether a session is over, or another node's clock may say so."""
         return self._is_over(process, record, within_ms=APART_MS)

@@ -142,11 +142,10 @@ class Waits:
                 if other.node not in asked_nodes or sid not in other.records:
                     continue
                 held = self._records.held_since_s(other, sid) < asked_s
-                held = held and not self._ends.is_over_for(process, other, sid)
                 asked = asked_s - linked_since_s(process, other) >= LINKED_FOR_S
-                if held and asked:  # which may not have noticed yet that it is over by the time where it was asked for
-                    over = self._ends.is_over(process, other.records[sid])
-                    must(over, "{} calls {} absent, but its peer {} holds it", process, sid, other)
+                # Which may not have noticed yet that it is over by the time where it was asked for.
+                held = held and not self._ends.is_over_for(process, other, sid)
+                must(not (held and asked), "{} calls {} absent, but its peer {} holds it", process, sid, other)
             self._check_filled_up(process, sid, asked_s)
             self._cluster.counts["held elsewhere yet"] += any(sid in other.records for other in self._cluster.live)
 
