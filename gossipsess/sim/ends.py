@@ -1,7 +1,8 @@
 # Ends: when a session may be gone from a process, and when it must not be.
 #
 #   dropped           no session is dropped before its time, nor while a linked node knows of a later access; but who is
-#                     not one of its holders may drop it as long as enough others have it
+#                     not one of its holders may drop it as long as enough others have it, and a holder that fills up
+#                     need not know of an access that only a write tells, which it is still to pull
 #   may_have_ended    whether it is right that a process holds nothing of a session any more
 #
 # In:    what processes hold, drop and are told of accesses.    Out: `Violation`, or the judgement.
@@ -154,13 +155,22 @@ class Ends:
         stopped_s = max(one.stopped_s for one in self._cluster.processes)
         apart_s = stopped_s + 2 * scenario.skew_ms / 1000 + 2 * scenario.drift * self._cluster.now_s + EXPIRY_SLACK_S
         from_s = self._cluster.now_s - idle_ms / 1000 + apart_s
+        # What came to others after a copy was left there comes with what the new holder gains, once it is pulled.
+        fills_up = places.fills_up(process, sid)
         for other in self._cluster.live:
             access_s = self._accesses.get(sid, {}).get(other.node, 0.0)
             tellable_s = max(access_s + expiry.EVERY_S, linked_since_s(process, other), self._cluster.clear_since_s)
             told = tellable_s + TOLD_WITHIN_S < self._cluster.now_s
-            if other is not process and told and not other.records.get(sid, record).tombstone:
+            held = other.records.get(sid, record)
+            to_come = fills_up and held.newest > record.newest and self._is_told_by_write(other, held)
+            if other is not process and told and not held.tombstone and not to_come:
                 in_use = from_s < access_s
                 must(not in_use, "{} dropped {}, which its peer {} knows to be in use", process, sid, other)
+
+    def _is_told_by_write(self, process: Process, record: Record) -> bool:
+        """Say whether a process's last access is told by a write alone: a later one, or one within the grain before."""
+        grain_ms = table_module.touch_grain_ms(table_module.register(record, IDLE))
+        return self._accessed_ms.get((process.node, record.sid), 0) < time_ms_of(record.newest) + grain_ms
 
     def may_have_ended(self, process: Process, wrote: Wrote, writes: Iterable[Wrote]) -> bool:
         """Say whether a process may hold nothing of a session any more. `writes`: all of that session."""

@@ -23,6 +23,11 @@ def is_holder(process: Process, sid: Sid) -> bool:
     return process.node in holders(process, sid)
 
 
+def fills_up(process: Process, sid: Sid) -> bool:
+    """Say whether a process has not seen yet all that others hold of a session's partition, as it says itself."""
+    return not process.replica.sessions.anti_entropy.is_synced(partition_of(sid))
+
+
 def running_holders(process: Process, sid: Sid, running: Iterable[Process]) -> list[Process]:
     """Return those of the running processes that hold a session by a process's layout."""
     nodes = holders(process, sid)

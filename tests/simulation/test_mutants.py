@@ -16,7 +16,7 @@ from gossipsess.sim.run import run
 from gossipsess.sim.scenario import load
 from tests.simulation.close_up import CLOSE_UP
 from tests.simulation.mutants import SMALL_WORLD, planted
-from tests.simulation.search_mutants import REPLAYED, caught, file_of
+from tests.simulation.search_mutants import FOLDER, REPLAYED, caught, file_of
 from tests.unit.surplus_world import LostCopy, play
 from tests.unit.test_surplus_safety import SEEDS, there_and_back
 
@@ -46,6 +46,17 @@ def test_a_bug_that_whole_runs_do_not_show_is_seen_close_up(name: str) -> None:
     CLOSE_UP[name]()
     with planted(name), pytest.raises(AssertionError):
         CLOSE_UP[name]()
+
+
+def test_who_fills_up_need_not_know_yet_of_a_write_and_must_of_a_read() -> None:
+    """A write comes with what is gained, and an older copy may end before that; a read is told at once or never."""
+    scenario = load(FOLDER / "an_old_copy_ends_while_its_node_fills_up.json")
+    *begun, write, read = scenario.requests
+    earlier = write._replace(at_s=read.at_s - 2.5)  # so that it does not tell of the read
+    apart = scenario._replace(requests=(*begun, earlier, read))
+    assert run(apart).violation is None
+    with planted("new_holders_hear_of_no_access"):
+        assert run(apart).rule == "{} dropped {}, which its peer {} knows to be in use"
 
 
 def test_an_order_that_a_set_decides_is_seen() -> None:
