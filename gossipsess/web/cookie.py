@@ -138,11 +138,11 @@ class CookieSettings:
 
     def session_untrusted(self, headers: Iterable[tuple[bytes, bytes]]) -> Named | None:
         """Return the session that a client names, from the headers of a request; None where there is none."""
-        line = b""
-        for header, value in headers:
+        lines: list[bytes] = []  # HTTP/2 may split it
+        for header, line in headers:
             if len(header) == 6 and header.lower() == b"cookie":
-                line = line + b";" + value if line else value  # HTTP/2 may split it
-        return (_remembered if len(line) <= REMEMBERED_BYTES_MAX else _session_in_untrusted)(line, self.name)
+                lines.append(line)
+        return session_in_untrusted(b";".join(lines), self.name)
 
     def header(self, name: str, value: str) -> str:
         """Return the value of the Set-Cookie header that sets one of the two, or with value "" removes it."""
