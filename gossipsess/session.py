@@ -353,7 +353,7 @@ class Session(MutableMapping[str, Any]):
         # What another request has changed meanwhile is in that state. A value read before it would differ from
         # it, count as changed in place, and undo the other's change with the next commit.
         mine = dict(changes)  # what was added to counters is no value of a key
-        old, new = self.record.entries, record.entries
+        old, new = self._draft.record.entries, record.entries
         for key in list(self._live):
             known = mine[key] if key in mine else old[key].value
             if key not in new or new[key].value != known:

@@ -75,7 +75,7 @@ class SessionStore:
         sessions = node.replica.sessions
         self._table, self._records, self._clock = sessions.table, node.records, sessions.clock
         self._is_synced, self._is_current = sessions.anti_entropy.is_synced, sessions.is_current
-        self._now = node.now
+        self._now, self._origin = node.now, node.node_id
         self._made: dict[tuple[str, str], Named] = {}  # what tokens made here come to, until they are shown first
         # A method would be a cycle.
         self._named = lru_cache(maxsize=NAMED_MAX)(partial(_named_untrusted, tokens, self._made))
@@ -113,13 +113,32 @@ class SessionStore:
 
         Both are remembered for a while: the token must have no more than `TOKEN_CHARACTERS_MAX` characters.
         """
+        session = self.held(name, token)
+        if session is not None:
+            return session
         sid, dots = self._named(name, token)
         return self._load(name, sid, token, dots)
 
     def held(self, name: str, token: str) -> Session | None:
         """Return the same where that is at once known to be a session; else None, and `load_named` says what it is."""
         sid, dots = self._named(name, token)
-        return self._held(name, sid, token, dots)
+        record = self._records.get(sid)
+        if record is None or record.tombstone:
+            return None
+        now_s = self._now()
+        time_ms = self._clock.time_ms(now_s)
+        life = self._table.life(record)
+        if life.ends_ms <= time_ms:
+            return None  # over as far as is known here: another node may know of a later access
+        if dots:
+            dots, claims = recent(dots, time_ms), record.claims
+            for origin, stamp in dots:
+                if claims.get(origin, 0) < stamp and not record.contains(origin, stamp):  # a call only where in doubt
+                    return None
+        # The first of the two is what the second asks first: most reads need no more.
+        if not (self._is_synced(partition_of(sid)) or self._is_current(sid, tokened=bool(dots), now_s=now_s)):
+            return None
+        return self._opened(name, record, life, token if dots else "", time_ms)
 
     def commit(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
         """Store what the request changed; visible at once here, and on its way to the other holders.
@@ -255,30 +274,9 @@ class SessionStore:
 
     # --- inside -------------------------------------------------------------------------------------------
 
-    def _held(self, name: str, sid: Sid, token: str, dots: tuple[Dot, ...]) -> Session | None:
-        now_s = self._now()
-        time_ms = self._clock.time_ms(now_s)
-        record = self._records.get(sid)
-        if record is None or record.tombstone:
-            return None
-        life = self._table.life(record)
-        if life.ends_ms <= time_ms:
-            return None  # over as far as is known here: another node may know of a later access
-        dots = recent(dots, time_ms)
-        for origin, stamp in dots:
-            if not record.contains(origin, stamp):
-                return None
-        # The first of the two is what the second asks first: most reads need no more.
-        if not (self._is_synced(partition_of(sid)) or self._is_current(sid, tokened=bool(dots), now_s=now_s)):
-            return None
-        return self._opened(name, record, life, token if dots else "", time_ms)
-
     def _load(
         self, name: str, sid: Sid, token: str, dots: tuple[Dot, ...], *, anew: bool = False
     ) -> Session | Future[Session | None] | None:
-        session = self._held(name, sid, token, dots)
-        if session is not None:
-            return session
         record = self._records.get(sid)
         if record is not None and record.tombstone:
             return None  # for good: no holder could say otherwise
@@ -352,7 +350,7 @@ class SessionStore:
         )
 
     def _token_after(self, session: Session, written: Written) -> str:
-        wrote = (self._node.node_id, written.stamp)
+        wrote = (self._origin, written.stamp)
         sid, unmet = written.record.sid, session.unmet
         dots = (unmet[0], wrote) if unmet else (wrote,)
         token = self._tokens.make(sid, dots)

@@ -88,10 +88,11 @@ class Record:
 
     `entries` and `claims` are never changed after construction. `covered` says that the claims cover every
     entry, which lets a delta be cut against claims alone. `tombstone` is the stamp of the invalidation, 0
-    while the session lives; a dead record has no entries. `size` is the sum of `entry_bytes`.
+    while the session lives; a dead record has no entries. `size` is the sum of `entry_bytes`, and `newest` the highest
+    stamp in the state, 0 for the empty record.
     """
 
-    __slots__ = ("claims", "covered", "entries", "sid", "size", "state_hash", "tombstone")
+    __slots__ = ("claims", "covered", "entries", "newest", "sid", "size", "state_hash", "tombstone")
 
     def __init__(
         self,
@@ -110,22 +111,16 @@ class Record:
         self.covered = covered
         self.size = size
         self.tombstone = tombstone
+        newest = tombstone
+        for stamp in claims.values():  # mostly one: a loop costs less than max()
+            if stamp > newest:
+                newest = stamp
+        # The newest claim is never dropped. But the newest write may not be claimed at all.
+        self.newest: Stamp = newest if covered else max(newest, *[entry.stamp for entry in entries.values()])
 
     def __repr__(self) -> str:
         life = f"dead@{self.tombstone}" if self.tombstone else f"{len(self.entries)} entries"
         return f"<Record {self.sid[:4].hex()} {life} hash={self.state_hash >> 96:08x}>"
-
-    @property
-    def newest(self) -> Stamp:
-        """The highest stamp in the state; 0 for the empty record."""
-        if self.tombstone:
-            return self.tombstone
-        newest = 0
-        for stamp in self.claims.values():  # mostly one: a loop costs less than max()
-            if stamp > newest:
-                newest = stamp
-        # The newest claim is never dropped. But the newest write may not be claimed at all.
-        return newest if self.covered else max(newest, *[entry.stamp for entry in self.entries.values()])
 
     def contains(self, origin: NodeId, stamp: Stamp) -> bool:
         """Say whether this state includes that write, or what replaced it. May answer no too often, never yes."""

@@ -24,6 +24,7 @@ from gossipsess.model.record import (
     IDLE,
     RECORD_BYTES_MAX,
     SESSION_BYTES_MAX,
+    USER,
     Record,
     dead_record,
     empty_record,
@@ -301,25 +302,28 @@ class Table:
         if new.tombstone:
             self._dropped.forget(sid)
         self.records[sid] = new
-        self.bytes += held_bytes(new) - (held_bytes(old) if old is not None else 0)
-        self.sums.replace(sid, old.state_hash if old is not None else 0, new.state_hash, now_s)
         if old is None:
             leaf = leaf_of(sid)
             self._leaves[leaf][sid] = None
             self.occupied |= 1 << leaf // PARTITION_LEAVES
+            self.bytes += held_bytes(new)
+            self.sums.replace(sid, 0, new.state_hash, now_s)
             self._look_at(sid, self.life(new).ends_ms)
             self.revocations += is_user_sid(sid)
-        elif new.tombstone and not old.tombstone:
-            self._accesses.pop(sid, None)
-            # It may end before the session would have, and must do so here when it does elsewhere.
-            self._look_at(sid, self.life(new).ends_ms)
-        elif not new.tombstone and (
-            old.entries.get(IDLE) != new.entries.get(IDLE) or old.entries.get(ABSOLUTE) != new.entries.get(ABSOLUTE)
-        ):
-            # Its own limits have changed, and it may end sooner than it was to be looked at. Only this check counts.
-            self._check_at[sid] = 0
-            self._look_at(sid, self.life(new).ends_ms)
-        was, now = user_entry(old), user_entry(new)
+        else:
+            self.bytes += new.size - old.size + ENTRY_OVERHEAD_BYTES * (len(new.entries) - len(old.entries))
+            self.sums.replace(sid, old.state_hash, new.state_hash, now_s)
+            if new.tombstone and not old.tombstone:
+                self._accesses.pop(sid, None)
+                # It may end before the session would have, and must do so here when it does elsewhere.
+                self._look_at(sid, self.life(new).ends_ms)
+            elif not new.tombstone and (
+                old.entries.get(IDLE) != new.entries.get(IDLE) or old.entries.get(ABSOLUTE) != new.entries.get(ABSOLUTE)
+            ):
+                # Its limits have changed, and it may end sooner than it was to be looked at. Only this check counts.
+                self._check_at[sid] = 0
+                self._look_at(sid, self.life(new).ends_ms)
+        was, now = old.entries.get(USER) if old is not None else None, new.entries.get(USER)
         if was is not now:
             self._owners.changed(sid, was, now)
 

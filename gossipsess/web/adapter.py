@@ -72,14 +72,15 @@ class NodeSessions:
         self._idle_timeout_s = idle_timeout_s
         self._absolute_timeout_s = absolute_timeout_s
         self._of_process: tuple[int, NodeService, SessionStore] | None = None  # process id: none outlives a fork
+        self._may_end: RunningNode | None = None  # whose end ends the store, too
 
     @property
     def store(self) -> SessionStore | None:
         """The store; None where this process has yet to `start`, or its node was stopped."""
         if self._of_process is None:
             return None
-        process, node, store = self._of_process
-        if process != os.getpid() or (isinstance(node, RunningNode) and node.closed and node is not self._node):
+        process, _, store = self._of_process
+        if process != os.getpid() or (self._may_end is not None and self._may_end.closed):
             return None
         return store
 
@@ -105,6 +106,7 @@ class NodeSessions:
         if login_keys != session_class.login_keys:
             session_class = type(session_class.__name__, (session_class,), {"login_keys": login_keys})
         store = node.new_store(session_class, self._idle_timeout_s, self._absolute_timeout_s)
+        self._may_end = node if isinstance(node, RunningNode) and node is not self._node else None
         self._of_process = (os.getpid(), node, store)
         return store
 
@@ -166,6 +168,8 @@ def save(
 ) -> Saving | None:
     """Store what a request changed; None where that is nothing, or the session is no more.
 
+    Whoever calls asks `needs_no_save` first, since so it is with most requests.
+
     A stored session in which nothing is left ends, and one in which somebody logged in gets a new id, unless
     `may_rotate` is False: no cookie can be set any more. `name` is the id cookie's; after a quarter of `max_age_s`
     writes set the id cookie again, so that it outlasts a session in use. That of an adopted session replaces the former
@@ -176,16 +180,14 @@ def save(
         SessionTooLarge: values have grown over a bound in place. Nothing is stored.
         MemoryFull: the session is new, and there is no room for it. The answer is 503. Nothing is stored.
     """
-    if session.needs_no_save:
-        return None
     used = session.accessed  # by the application, and not by what follows
-    if not (session.assigned or session.adopted or session.changes()):
+    if not (session.assigned or session.asked_to_rotate or session.adopted or session.changes()):
         return None
     before, is_new = session.record, session.is_new
     if not is_new and session.is_empty and any(key not in REGISTERS for key, _ in session.changes()):
         return Saving(store.invalidate(session), ((name, ""), (token_name(name), "")), ended=True)
     rotates = may_rotate and session.rotates
-    sets_id = is_new or rotates or session.adopted or wants_refresh(session, max_age_s)
+    sets_id = is_new or rotates or session.adopted or (max_age_s is not None and wants_refresh(session, max_age_s))
     outcome = store.rotate(session) if rotates else store.commit(session)
     if session.record is not before:
         token = (token_name(name), session.token)
@@ -197,12 +199,13 @@ def save(
 
 def refreshes(store: SessionStore, session: WebSession, max_age_s: float | None) -> bool:
     """Say whether the id cookie is to be set anew by a response that wrote nothing."""
-    return not session.is_new and wants_refresh(session, max_age_s) and _is_there(store, session)
+    is_due = max_age_s is not None and not session.is_new and wants_refresh(session, max_age_s)
+    return is_due and _is_there(store, session)
 
 
-def wants_refresh(session: WebSession, max_age_s: float | None) -> bool:
+def wants_refresh(session: WebSession, max_age_s: float) -> bool:
     """Say whether the id cookie of a stored session may be near its end."""
-    return max_age_s is not None and time.time() - session.created_at > max_age_s * REFRESH_AFTER
+    return time.time() - session.created_at > max_age_s * REFRESH_AFTER
 
 
 def _is_there(store: SessionStore, session: WebSession) -> bool:

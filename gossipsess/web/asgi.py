@@ -317,6 +317,8 @@ class SessionMiddleware:
         self, store: SessionStore, session: WebSession, headers: Headers, *, may_rotate: bool = True
     ) -> Saving | None:
         """Store what the request changed; None where there is nothing to wait for. Else `_saved` is to follow."""
+        if session.needs_no_save and not (session.unavailable or self._rolls):
+            return None  # most requests
         if session.unavailable:
             # Nothing can have changed. But an answer made without knowing the visitor is good for this once only.
             headers[:] = [header for header in headers if header[0].lower() != b"cache-control"]

@@ -50,34 +50,28 @@ def session_of_untrusted(ids: Iterable[str], tokens: Iterable[str]) -> Named | N
     return session_id, proofs.pop() if len(proofs) == 1 else ""
 
 
-def session_in_untrusted(lines: list[bytes], name: str) -> Named | None:
-    """Return the same, from the values of a request's Cookie headers."""
-    if len(lines) == 1 and len(lines[0]) <= REMEMBERED_BYTES_MAX:
-        return _session_in_line_untrusted(lines[0], name)
-    return _session_in_untrusted(lines, name)
+def session_in_untrusted(line: bytes, name: str) -> Named | None:
+    """Return the same, from the value of a request's Cookie header; of several, joined by semicolons."""
+    return (_remembered if len(line) <= REMEMBERED_BYTES_MAX else _session_in_untrusted)(line, name)
 
 
-@lru_cache(maxsize=REMEMBERED_MAX)
-def _session_in_line_untrusted(line: bytes, name: str) -> Named | None:
-    return _session_in_untrusted([line], name)
-
-
-def _session_in_untrusted(lines: list[bytes], name: str) -> Named | None:
+def _session_in_untrusted(line: bytes, name: str) -> Named | None:
     session_id = token = b""
     is_doubtful = False  # which token
-    find_ours = _cookies_of_ours(name).findall
-    for line in lines:
-        for its_id, its_token in find_ours(line):
-            if its_id:
-                if session_id and its_id != session_id:
-                    return None
-                session_id = its_id
-            else:
-                is_doubtful = is_doubtful or (token != b"" and its_token != token)
-                token = its_token
+    for its_id, its_token in _cookies_of_ours(name).findall(line):
+        if its_id:
+            if session_id and its_id != session_id:
+                return None
+            session_id = its_id
+        else:
+            is_doubtful = is_doubtful or (token != b"" and its_token != token)
+            token = its_token
     if not session_id:
         return None
     return session_id.decode("ascii"), "" if is_doubtful else token.decode("ascii")
+
+
+_remembered: Final = lru_cache(maxsize=REMEMBERED_MAX)(_session_in_untrusted)
 
 
 @lru_cache(maxsize=64)  # names are the application's, not a client's
@@ -144,8 +138,11 @@ class CookieSettings:
 
     def session_untrusted(self, headers: Iterable[tuple[bytes, bytes]]) -> Named | None:
         """Return the session that a client names, from the headers of a request; None where there is none."""
-        lines = [line for header, line in headers if len(header) == 6 and header.lower() == b"cookie"]
-        return session_in_untrusted(lines, self.name)
+        lines: list[bytes] = []  # HTTP/2 may split it
+        for header, line in headers:
+            if len(header) == 6 and header.lower() == b"cookie":
+                lines.append(line)
+        return session_in_untrusted(b";".join(lines), self.name)
 
     def header(self, name: str, value: str) -> str:
         """Return the value of the Set-Cookie header that sets one of the two, or with value "" removes it."""

@@ -124,7 +124,7 @@ class FlaskLikeInterface(SessionInterface):
         """
         name = self.get_cookie_name(app)
         # Not `request.cookies`: to parse all of them costs more than all the rest here.
-        cookie = session_in_untrusted([line.encode("latin-1", "replace") for line in lines], name)
+        cookie = session_in_untrusted(";".join(lines).encode("latin-1", "replace"), name)
         session: Session | None = None
         if cookie is not None:
             session = yield store.load_named(*cookie)

@@ -81,11 +81,6 @@ class WebSession(Session):
         return self.is_untouched and not self.adopted and not self.asked_to_rotate
 
     @property
-    def assigned(self) -> bool:
-        """This request has assigned, deleted or limited something, or asked for a new id."""
-        return self.asked_to_rotate or super().assigned
-
-    @property
     def rotates(self) -> bool:
         """A save moves what is stored to a new id."""
         if self.is_new:

@@ -21,7 +21,7 @@ from gossipsess.service import NodeService
 from gossipsess.store import SessionStore
 from gossipsess.waiting import blocking
 from gossipsess.web.adapter import UNAVAILABLE, NodeSessions, save
-from gossipsess.web.cookie import CookieSettings, SameSite
+from gossipsess.web.cookie import CookieSettings, SameSite, session_in_untrusted
 from gossipsess.web.launch import launch_early
 from gossipsess.web.session import WebSession
 
@@ -124,7 +124,7 @@ class SessionMiddleware:
     def _open(self, store: SessionStore, environ: Environ) -> WebSession | None:
         """Return the session of a request, or its stand-in; None where the request is to be refused."""
         line = environ.get("HTTP_COOKIE", "").encode("latin-1", "replace")
-        cookie = self._cookie.session_untrusted([(b"cookie", line)])
+        cookie = session_in_untrusted(line, self._cookie.name)
         try:
             session = None if cookie is None else blocking(store.load_named(*cookie))
         except SessionUnavailable:
@@ -232,7 +232,7 @@ class _Response:
         return self._write
 
     def _save(self) -> None:
-        if self._session.unavailable:
+        if self._session.unavailable or self._session.needs_no_save:
             return
         saving = save(self._store, self._session, self._cookie.name, self._cookie.max_age_s)
         if saving is not None:
