@@ -116,7 +116,7 @@ class Record:
             if stamp > newest:
                 newest = stamp
         # The newest claim is never dropped. But the newest write may not be claimed at all.
-        self.newest: Stamp = newest if covered else max(newest, *[entry.stamp for entry in entries.values()])
+        self.newest: Stamp = newest if covered else max([newest, *(entry.stamp for entry in entries.values())])
 
     def __repr__(self) -> str:
         life = f"dead@{self.tombstone}" if self.tombstone else f"{len(self.entries)} entries"
