@@ -78,7 +78,7 @@ class Calm:
 
         `own`: the stamps of what the process itself wrote to that session. It may have dropped a copy that had it.
         """
-        return self.is_now() and self._is_in_time(process, sid, dots) and not self._is_doubted(process, dots, own)
+        return self.is_now() and self._is_in_time(process, sid, dots) and not self.is_doubted(process, dots, own)
 
     def _is_in_time(self, process: Process, sid: Sid, dots: tuple[Dot, ...]) -> bool:
         # One after the other, each as late as a message can be; and all of that once more if a copy ends meanwhile.
@@ -87,7 +87,8 @@ class Calm:
         round_s = (others - 1) * HEDGE_S + 2 * latest_s(self._cluster.network.faults)
         return round_s * (2 if sid in process.records else 1) <= FETCH_TIMEOUT_S
 
-    def _is_doubted(self, process: Process, dots: tuple[Dot, ...], own: list[Stamp]) -> bool:
+    def is_doubted(self, process: Process, dots: tuple[Dot, ...], own: list[Stamp]) -> bool:
+        """Say whether one of these writes may have died with a member of whose death a process knows."""
         nodes = [one.node for one in self._cluster.at.values()]
         died_ms = self._died_ms.get(process.node, 0) + ROUNDING_MS
         stamps = (*own, *(stamp for _, stamp in dots))

@@ -284,6 +284,10 @@ class Checker:
         same = same or self._ends.may_be_over(process, held)
         must(same, "{} reads {} as {}, and has not what its holders have", process, sid, found)
 
+    def may_doubt(self, process: Process, sid: Sid) -> bool:
+        """Say whether a process may not know of a session for good, as it wrote it before it knew of a death."""
+        return self._calm.is_doubted(process, (), self._records.stamps_by(process, sid))
+
     def cookie_must_be(self, sid: Sid) -> bool | None:
         """Say what a cookie has to be when all is well: its session, or nothing; None where either is right."""
         return self._adoptions.must_be(sid)

@@ -185,3 +185,8 @@ def test_a_session_that_a_copy_serves_in_an_old_state_is_seen(stage: Stage) -> N
 def test_a_copy_that_goes_after_it_was_served_was_there() -> None:
     """It did when a copy that nobody used was dropped between an answer and the look at it."""
     assert simulate(8111300, nodes=4, crowd=True).violation is None
+
+
+def test_a_cookie_may_be_unknown_to_who_wrote_its_session_before_a_death() -> None:
+    """Its copy there was dropped, and whoever had the write may have died with it: so docs/PROTOCOL.md, "Reading"."""
+    assert simulate(9001080, nodes=4).violation is None
