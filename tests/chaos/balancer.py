@@ -28,6 +28,10 @@ class CutError(Exception):
     """The connection ended, or stayed silent, before the answer was whole."""
 
 
+class BrokenOffError(CutError):
+    """It ended within the answer: who gave it has died, when a part of it had been passed on."""
+
+
 class Answer(NamedTuple):
     """What came back. Names of headers are in lower case."""
 
@@ -165,7 +169,7 @@ async def _receive(stream: trio.SocketStream) -> bytes:
     while len(message) < body_ends:
         chunk = await stream.receive_some()
         if not chunk:
-            raise CutError("the connection ended within a message")
+            raise (BrokenOffError if message else CutError)("the connection ended within a message")
         message += chunk
         head, blank, _ = message.partition(b"\r\n\r\n")
         if blank:

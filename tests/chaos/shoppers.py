@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import trio
 
-from .balancer import Answer, Ask, CutError
+from .balancer import Answer, Ask, BrokenOffError, CutError
 from .nodes import percentile
 
 CLIENTS: Final = 8
@@ -76,6 +76,8 @@ class Tally:
     """503: the node could not find out in time whether the session exists."""
     cut: int = 0
     """Writes under way at a node that died: not acknowledged, and perhaps carried out."""
+    broken_off: int = 0
+    """Answers that ended in the midst: right where a node was killed that was giving one, and nowhere else."""
     requests: int = 0
     took_s: list[float] = field(default_factory=list)
     """Of every request that was answered 200."""
@@ -91,7 +93,7 @@ class Tally:
         old, or that nobody can tell in time: that is what is promised for a holder that does not answer.
         """
         wrong = (self.lost, self.hidden, self.absent, self.untold, self.invented, self.errors)
-        doubts = (self.stale, self.doubted, self.unavailable)
+        doubts = (self.stale, self.doubted, self.unavailable, self.broken_off)
         return self.acknowledged > 0 and not any(wrong) and (self.hurt or not any(doubts))
 
     def judge(self, basket: Basket, key: str, seen: Mapping[str, Any], *, stale: bool) -> bool:
@@ -147,7 +149,7 @@ class Tally:
         names = ("acknowledged", "lost", "hidden", "absent", "stale", "untold", "invented", "errors", "unavailable")
         return {
             "clean": self.clean,
-            **{name: getattr(self, name) for name in (*names, "doubted", "cut", "requests")},
+            **{name: getattr(self, name) for name in (*names, "doubted", "cut", "broken_off", "requests")},
             "sessions": len(self.baskets),
             **milliseconds(self.took_s),
             "notes": self.notes,
@@ -196,6 +198,9 @@ class Shopper:
             basket.in_doubt[key] = f"{key}.v"
         try:
             answer = await self._ask(method, path, basket.cookies)
+        except BrokenOffError:
+            tally.broken_off += 1
+            return
         except (OSError, CutError) as error:
             tally.errors += 1
             tally.note(f"{method}: {error!r}")

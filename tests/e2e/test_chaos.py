@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from ..chaos import grow, host, in_place, joiner, rolling
-from ..chaos.balancer import Balancer, fetch
+from ..chaos.balancer import Balancer, BrokenOffError, fetch
 from ..chaos.checker import Killed, Told, check, value_of
 from ..chaos.detection import P99_MAX_S
 from ..chaos.detection import play as play_detection
@@ -24,7 +24,7 @@ from ..chaos.history import play as play_history
 from ..chaos.keys import play_hot, play_races
 from ..chaos.nodes import can_have_own_network, percentile
 from ..chaos.pause import play as play_pause
-from ..chaos.shoppers import Basket, Tally
+from ..chaos.shoppers import Basket, Tally, open_shop
 from .harness import LOOPBACK, free_ports
 
 needs_network = pytest.mark.skipif(not can_have_own_network(), reason="needs root and iproute2, to be alone on lo")
@@ -239,6 +239,28 @@ def test_shoppers_tell_a_lost_write_from_one_that_some_node_hides(shown: list[st
     tally.judge_end(basket, [{key: f"{key}.v" for key in keys} for keys in shown])
     assert (tally.lost, tally.hidden) == (lost, hidden)
     assert tally.clean == (not lost and not hidden)
+
+
+async def test_an_answer_that_breaks_off_is_right_only_where_a_node_was_killed(nursery: trio.Nursery) -> None:
+    """What a balancer has begun to pass on it cannot ask for again elsewhere."""
+    (port,) = free_ports(1)
+
+    async def dying(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
+
+    await nursery.start(partial(trio.serve_tcp, dying, port, host=LOOPBACK))
+    with pytest.raises(BrokenOffError):
+        await fetch(port, "GET", "/")
+    async with open_shop(partial(fetch, port), random.Random(1), clients=1) as tally:
+        with trio.move_on_after(0.5):
+            await trio.sleep_forever()
+    assert tally.broken_off
+    tally.acknowledged = 1
+    assert (tally.errors, tally.clean) == (0, False)
+    tally.hurt = True
+    assert tally.clean
 
 
 async def test_the_balancer_repeats_reads_and_never_writes(nursery: trio.Nursery) -> None:
