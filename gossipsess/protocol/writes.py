@@ -215,7 +215,7 @@ class Writes:
 
     def _replicate(self, before: Record, confirm: Confirm, waiter: Waiter, now_s: float) -> Confirmed | Degraded | None:
         if not self._peers:
-            return self._told_nobody(confirm) if self._abandoned else _NOBODY
+            return self._told_nobody(confirm)
         members = self._recipients.of_write(before.sid, confirm, self._confirmations.other_hosts)
         hedge = len(members) < len(self._peers) and confirm != 0
         return self._send(before, members, confirm, waiter, now_s, hedge=hedge)

@@ -72,15 +72,14 @@ class NodeSessions:
         self._idle_timeout_s = idle_timeout_s
         self._absolute_timeout_s = absolute_timeout_s
         self._of_process: tuple[int, NodeService, SessionStore] | None = None  # process id: none outlives a fork
-        self._may_end: RunningNode | None = None  # whose end ends the store, too
 
     @property
     def store(self) -> SessionStore | None:
         """The store; None where this process has yet to `start`, or its node was stopped."""
         if self._of_process is None:
             return None
-        process, _, store = self._of_process
-        if process != os.getpid() or (self._may_end is not None and self._may_end.closed):
+        process, node, store = self._of_process
+        if process != os.getpid() or (isinstance(node, RunningNode) and node.closed and node is not self._node):
             return None
         return store
 
@@ -106,7 +105,6 @@ class NodeSessions:
         if login_keys != session_class.login_keys:
             session_class = type(session_class.__name__, (session_class,), {"login_keys": login_keys})
         store = node.new_store(session_class, self._idle_timeout_s, self._absolute_timeout_s)
-        self._may_end = node if isinstance(node, RunningNode) and node is not self._node else None
         self._of_process = (os.getpid(), node, store)
         return store
 
