@@ -5,6 +5,7 @@
 import random
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -16,7 +17,7 @@ import pytest
 import trio
 
 from ..chaos import grow, host, in_place, joiner, rolling
-from ..chaos.balancer import Balancer, BrokenOffError, fetch
+from ..chaos.balancer import Answer, Balancer, BrokenOffError, fetch
 from ..chaos.checker import Killed, Told, check, value_of
 from ..chaos.detection import P99_MAX_S
 from ..chaos.detection import play as play_detection
@@ -253,10 +254,18 @@ async def test_an_answer_that_breaks_off_is_right_only_where_a_node_was_killed(n
     await nursery.start(partial(trio.serve_tcp, dying, port, host=LOOPBACK))
     with pytest.raises(BrokenOffError):
         await fetch(port, "GET", "/")
-    async with open_shop(partial(fetch, port), random.Random(1), clients=1) as tally:
-        with trio.move_on_after(0.5):
-            await trio.sleep_forever()
-    assert tally.broken_off
+    asked, again = 0, trio.Event()
+
+    async def ask(method: str, path: str, cookies: Mapping[str, str]) -> Answer:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            again.set()
+        return await fetch(port, method, path, cookies)
+
+    async with open_shop(ask, random.Random(1), clients=1) as tally:
+        await again.wait()
+    assert tally.broken_off == tally.requests == 2
     tally.acknowledged = 1
     assert (tally.errors, tally.clean) == (0, False)
     tally.hurt = True
