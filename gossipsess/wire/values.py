@@ -92,7 +92,7 @@ def decode_value(data: bytes, path: str = "the value") -> object:
         first_byte = data[0]
         if 0x60 <= first_byte < 0x78 and len(data) == first_byte - 0x5F:  # text of up to 23 bytes
             return str(data[1:], "utf-8")
-        if first_byte == 0x78 and len(data) - 2 == data[1] > 23:  # of up to 255
+        if first_byte == 0x78 and len(data) > 25 and len(data) - 2 == data[1]:  # of up to 255
             return str(data[2:], "utf-8")
         if first_byte < 0x18 and len(data) == 1:
             return first_byte

@@ -472,6 +472,19 @@ def test_malformed_bytes_are_a_decode_error(data):
         decode_value(bytes.fromhex(data))
 
 
+def test_whatever_two_bytes_are_is_a_value_or_a_decode_error():
+    """All of them: a head alone, whose length is missing, is what random damage seldom leaves."""
+    ends = [b"", *(bytes([byte]) for byte in range(256))]
+    read = 0
+    for data in (bytes([first]) + end for first in range(256) for end in ends):
+        try:
+            decode_value(data)
+        except DecodeError:
+            continue
+        read += 1
+    assert read > 256, "numbers below 256, at the least"
+
+
 def test_bytes_over_the_size_bound_are_refused_unread():
     """Their cost must not grow with what a peer chooses to send."""
     with pytest.raises(DecodeError, match="bytes, not between"):
