@@ -57,7 +57,13 @@ SPARED_S = 0.1
 
 
 class NodeService:
-    """One node and the stores over it; what runs it is the caller's, or a `RunningNode`'s."""
+    """One node and the stores over it; what runs it is the caller's, or a `RunningNode`'s.
+
+    Attributes:
+        closed: it has left, or is leaving; or the process that ran it was forked, and this is the child.
+    """
+
+    closed = False
 
     def __init__(
         self,
@@ -244,8 +250,6 @@ class RunningNode(NodeService):
         refuse_greenlets()
         from gossipsess.runtime.portal import Portal
 
-        self.closed = False
-        """It has left, or is leaving."""
         self._closing = threading.Lock()  # whoever closes it too waits until it has left
         self._hands_over = has_heirs
         with unforked:  # a child must find what it is to let go of

@@ -71,17 +71,15 @@ class NodeSessions:
         self._node = node
         self._idle_timeout_s = idle_timeout_s
         self._absolute_timeout_s = absolute_timeout_s
-        self._of_process: tuple[int, NodeService, SessionStore] | None = None  # process id: none outlives a fork
+        self._of_process: tuple[int, NodeService, SessionStore] | None = None  # process id: a fork's child stops none
 
     @property
     def store(self) -> SessionStore | None:
         """The store; None where this process has yet to `start`, or its node was stopped."""
         if self._of_process is None:
             return None
-        process, node, store = self._of_process
-        if process != os.getpid() or (isinstance(node, RunningNode) and node.closed and node is not self._node):
-            return None
-        return store
+        _, node, store = self._of_process
+        return None if node.closed and node is not self._node else store
 
     def launch(self) -> NodeService:
         """Start the node unless it runs; do not wait until it has met the others.
@@ -181,7 +179,8 @@ def save(
     used = session.accessed  # by the application, and not by what follows
     if not (session.assigned or session.asked_to_rotate or session.adopted or session.changes()):
         return None
-    before, is_new = session.record, session.is_new
+    before = session.record
+    is_new = not before.entries
     if not is_new and session.is_empty and any(key not in REGISTERS for key, _ in session.changes()):
         return Saving(store.invalidate(session), ((name, ""), (token_name(name), "")), ended=True)
     rotates = may_rotate and session.rotates

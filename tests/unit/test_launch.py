@@ -248,3 +248,33 @@ time.sleep(10)
     )
     assert done.stdout.split() == ["kim", "True"]
     assert done.returncode == -signal.SIGTERM
+
+
+def test_a_node_that_has_left_or_is_the_parents_serves_no_request_any_more():
+    """Nobody hears of what it would be told. The next request starts another."""
+    done = run(
+        """
+import os
+from gossipsess.config import Config
+from gossipsess.web.adapter import NodeSessions
+from gossipsess.web.session import WebSession
+sessions = NodeSessions(WebSession, Config(discovery="none", port=0), None, None)
+def say():
+    first = sessions.launch()
+    print(sessions.store is None, sessions.start() is sessions.store, sessions.launch() is first, flush=True)
+print(sessions.stop())
+say()
+print(sessions.stop())
+say()
+child = os.fork()
+if not child:
+    print(sessions.stop(), sessions.store is None)
+    say()
+    print(sessions.stop(), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print(sessions.store is None, sessions.stop())
+"""
+    )
+    new = ["True", "True", "True"]
+    assert done.stdout.split() == ["False", *new, "True", *new, "False", "True", *new, "True", "False", "True"]
