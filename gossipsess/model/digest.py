@@ -88,14 +88,12 @@ class LeafSums:
     Times are seconds on the caller's monotonic clock: wall clocks differ, and one that is set must settle nothing.
     """
 
-    __slots__ = ("_settled", "_sums", "_total", "_unsettled", "_unsettled_sum", "_unsettled_sums")
+    __slots__ = ("_settled", "_sums", "_unsettled", "_unsettled_sums")
 
     def __init__(self) -> None:
         self._sums = [0] * LEAVES
-        self._total = 0
         self._unsettled: dict[Sid, tuple[float, int]] = {}  # (when it changed, its hash), by that time
-        self._unsettled_sum = 0
-        self._unsettled_sums = [0] * LEAVES  # the same, of each leaf
+        self._unsettled_sums = [0] * LEAVES  # of their hashes
         self._settled: dict[bytes, int] = {}  # what `settled` said for which leaves, since anything last changed
 
     def replace(self, sid: Sid, old_hash: int, new_hash: int, now_s: float) -> None:
@@ -103,18 +101,14 @@ class LeafSums:
         change = new_hash - old_hash
         if not change:
             return  # only claims have moved
-        self._settled.clear()
+        if self._settled:
+            self._settled.clear()
         leaf = leaf_of(sid)
         self._sums[leaf] = (self._sums[leaf] + change) & SUM_MASK
-        self._total = (self._total + change) & SUM_MASK
         before = self._unsettled.pop(sid, None)
-        if before is not None:
-            self._unsettled_sum -= before[1]
-            self._unsettled_sums[leaf] -= before[1]
         if new_hash:
             self._unsettled[sid] = (now_s, new_hash)
-            self._unsettled_sum += new_hash
-            self._unsettled_sums[leaf] += new_hash
+        self._unsettled_sums[leaf] += new_hash - before[1] if before is not None else new_hash
 
     def settled(self, now_s: float, shared: bytes = b"") -> int:
         """Return the sum over the sessions that have settled, 48 bits.
@@ -127,39 +121,34 @@ class LeafSums:
             if changed_s + SETTLE_S > now_s:
                 break
             due.append(sid)
-            self._unsettled_sum -= state_hash
             self._unsettled_sums[leaf_of(sid)] -= state_hash
         if due:
             self._settled.clear()
         if len(due) == len(self._unsettled):
-            self._unsettled, self._unsettled_sum = {}, 0
+            self._unsettled = {}
         else:
             for sid in due:
                 del self._unsettled[sid]
-        if not shared:
-            return (self._total - self._unsettled_sum) & SUM_MASK
         # Two passes over all leaves, which a node at rest would make for each probe.
         known = self._settled.get(shared)
         if known is None:
-            known = (sum(compress(self._sums, shared)) - sum(compress(self._unsettled_sums, shared))) & SUM_MASK
+            sums, unsettled_sums = self._sums, self._unsettled_sums
+            if shared:
+                known = sum(compress(sums, shared)) - sum(compress(unsettled_sums, shared))
+            else:
+                known = sum(sums) - sum(unsettled_sums)
+            known &= SUM_MASK
             if len(self._settled) == SHARED_MAX:
                 self._settled.clear()
             self._settled[shared] = known
         return known
 
     def put_right(self, leaf: int, true_sum: int) -> bool:
-        """Take over a leaf's sum as added up anew; return whether anything was wrong.
-
-        With the last leaf the total is added up too.
-        """
+        """Take over a leaf's sum as added up anew; return whether it was wrong."""
         wrong = self._sums[leaf] != true_sum
         if wrong:
             self._sums[leaf] = true_sum
             self._settled.clear()
-        if wrong or leaf == LEAVES - 1:
-            total = sum(self._sums) & SUM_MASK
-            wrong = wrong or total != self._total
-            self._total = total
         return wrong
 
     def of_groups(self, scope: int = EVERYTHING) -> tuple[int, ...]:

@@ -192,7 +192,7 @@ def what_moves_counts_as_settled(patch: pytest.MonkeyPatch) -> None:
     """The digest is that of everything: where there are writes, no two nodes ever agree."""
 
     def settled(self: LeafSums, now_s: float, shared: bytes = b"") -> int:
-        return (sum(compress(self._sums, shared)) if shared else self._total) & SUM_MASK
+        return sum(compress(self._sums, shared) if shared else self._sums) & SUM_MASK
 
     patch.setattr(LeafSums, "settled", settled)
 
