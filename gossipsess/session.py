@@ -38,6 +38,7 @@ class Session(MutableMapping[str, Any]):
             node is no holder of the session, and no holder could say in time whether its copy is the newest.
         token: the version token, to be sent back with the id by the next request; "" where nothing was written.
         accessed: anything of it was read or written by this request.
+        unmet: the writes that the version token names and that are not in here.
         unavailable: this stands in for a session that cannot be had; never so but in web adapters (web/session.py).
         user: whose it is, by which `revoke` finds it; None: nobody's.
     """
@@ -47,7 +48,7 @@ class Session(MutableMapping[str, Any]):
     unavailable = False
     _new_user: tuple[str | None] | None = None  # None: not changed by this request
     _created_at: float | None = None  # None: as the record says
-    _unmet: tuple[Dot, ...] = ()
+    unmet: tuple[Dot, ...] = ()
     _stale = False
 
     def __init__(
@@ -70,7 +71,7 @@ class Session(MutableMapping[str, Any]):
         if created_at is not None:
             self._created_at = created_at
         if unmet or stale:
-            self._unmet, self._stale = unmet, True
+            self.unmet, self._stale = unmet, True
 
     @property
     def sid(self) -> str:
@@ -332,11 +333,6 @@ class Session(MutableMapping[str, Any]):
         """The replicated state that this request started from, or last committed."""
         return self._draft.record
 
-    @property
-    def unmet(self) -> tuple[Dot, ...]:
-        """The writes that the version token names and that are not in here."""
-        return self._unmet
-
     def _decoded(self) -> dict[str, Any]:
         """Return every value by its key, as loaded; for a subclass that holds them all itself. Counts as no access."""
         live = self._live
@@ -367,7 +363,7 @@ class Session(MutableMapping[str, Any]):
         """Go on under a new id."""
         self.id = session_id
         self._draft.record = record
-        self._unmet = ()  # writes to the old id; what of them was missing here stays behind with it
+        self.unmet = ()  # writes to the old id; what of them was missing here stays behind with it
 
     def ended(self, record: Record) -> None:
         """Become empty: the session is no more."""

@@ -10,7 +10,6 @@
 import os
 import threading
 from concurrent.futures import Future
-from functools import lru_cache, partial
 from typing import Final
 
 from gossipsess.errors import SessionUnavailable
@@ -48,11 +47,26 @@ ABSENT_MAX: Final = 4096
 """Such ids remembered, some 500 KB. A client that sends made-up ids fills it; then the oldest are asked again."""
 
 NAMED_MAX: Final = 1024
-"""Ids, each with a token, of which is remembered what they come to, a megabyte at most: most requests show the same as
-the visitor's last one. As many again that were made here and not shown yet."""
+"""Ids of which is remembered what they come to, each with one token, some 700 KB at most: most requests show the one
+that was last shown, or made here."""
 
-Named = tuple[Sid, tuple[Dot, ...]]
-"""What an id comes to, and a token: the session, and the writes that the client has seen."""
+
+Answer = tuple[int, int, float, str]
+"""What a record says to those who name it so: the hash of its state; until when it says so, cluster time in ms, which
+is when the session ends or its access is to be noted, in a minute at most; when it was last used; and the token, ""
+where that proves nothing. Not the record itself, which may be large, and be over."""
+_NO_ANSWER: Final[Answer] = (-1, 0, 0.0, "")
+
+
+class _Named:
+    """What an id comes to, and a token: the session, and the writes that the client has seen."""
+
+    __slots__ = ("answer", "dots", "partition", "sid", "token")
+
+    def __init__(self, sid: Sid, token: str, dots: tuple[Dot, ...]) -> None:
+        self.sid, self.token, self.dots = sid, token, dots
+        self.partition = partition_of(sid)
+        self.answer = _NO_ANSWER  # the last; replaced as a whole, by requests on any thread
 
 
 class SessionStore:
@@ -76,9 +90,7 @@ class SessionStore:
         self._table, self._records, self._clock = sessions.table, node.records, sessions.clock
         self._is_synced, self._is_current = sessions.anti_entropy.is_synced, sessions.is_current
         self._now, self._origin = node.now, node.node_id
-        self._made: dict[tuple[str, str], Named] = {}  # what tokens made here come to, until they are shown first
-        # A method would be a cycle.
-        self._named = lru_cache(maxsize=NAMED_MAX)(partial(_named_untrusted, tokens, self._made))
+        self._named: dict[str, _Named] = {}
         self._tokens = tokens
         self._confirm: Confirm = confirm
         self._idle_ms = round(idle_timeout_s * 1000)
@@ -116,29 +128,31 @@ class SessionStore:
         session = self.held(name, token)
         if session is not None:
             return session
-        sid, dots = self._named(name, token)
-        return self._load(name, sid, token, dots)
+        named = self._named_untrusted(name, token)
+        return self._load(name, named.sid, token, named.dots)
 
     def held(self, name: str, token: str) -> Session | None:
         """Return the same where that is at once known to be a session; else None, and `load_named` says what it is."""
-        sid, dots = self._named(name, token)
-        record = self._records.get(sid)
-        if record is None or record.tombstone:
+        named = self._named.get(name)
+        if named is None or named.token != token:
+            named = self._named_untrusted(name, token)
+        record = self._records.get(named.sid)
+        if record is None:
             return None
         now_s = self._now()
         time_ms = self._clock.time_ms(now_s)
-        life = self._table.life(record)
-        if life.ends_ms <= time_ms:
-            return None  # over as far as is known here: another node may know of a later access
-        if dots:
-            dots, claims = recent(dots, time_ms), record.claims
-            for origin, stamp in dots:
-                if claims.get(origin, 0) < stamp and not record.contains(origin, stamp):  # a call only where in doubt
-                    return None
+        state_hash, until_ms, accessed_at, proof = named.answer
+        if state_hash != record.state_hash or until_ms <= time_ms:
+            answer = self._answer(named, record, time_ms)
+            if answer is None:
+                return None
+            _, until_ms, accessed_at, proof = answer
         # The first of the two is what the second asks first: most reads need no more.
-        if not (self._is_synced(partition_of(sid)) or self._is_current(sid, tokened=bool(dots), now_s=now_s)):
+        if not (self._is_synced(named.partition) or self._is_current(named.sid, tokened=proof != "", now_s=now_s)):
             return None
-        return self._opened(name, record, life, token if dots else "", time_ms)
+        if until_ms <= time_ms:
+            self._node.submit(Accessed(named.sid))
+        return self._session_class(name, record, accessed_at, proof)
 
     def commit(self, session: Session, confirm: Confirm | None = None) -> Outcome | Future[Outcome]:
         """Store what the request changed; visible at once here, and on its way to the other holders.
@@ -274,6 +288,33 @@ class SessionStore:
 
     # --- inside -------------------------------------------------------------------------------------------
 
+    def _named_untrusted(self, name: str, token: str) -> _Named:
+        named = self._named.get(name)
+        if named is None or named.token != token:
+            sid = sid_of(name)
+            named = self._remembered(name, _Named(sid, token, self._tokens.read_untrusted(sid, token)))
+        return named
+
+    def _remembered(self, name: str, named: _Named) -> _Named:
+        if len(self._named) >= NAMED_MAX:
+            self._named.clear()  # costs as much as to let the oldest go, one by one, while others add to it
+        self._named[name] = named
+        return named
+
+    def _answer(self, named: _Named, record: Record, time_ms: int) -> Answer | None:
+        """Return what a record says to those who name it so; None where it is no session, or lacks their writes."""
+        accessed_ms, grain_ms, until_ms = self._table.life(record)
+        if record.tombstone or until_ms <= time_ms:
+            return None  # over as far as is known here: another node may know of a later access
+        if accessed_ms + grain_ms < until_ms:
+            until_ms = accessed_ms + grain_ms
+        dots, claims = recent(named.dots, time_ms), record.claims
+        for origin, stamp in dots:
+            if claims.get(origin, 0) < stamp and not record.contains(origin, stamp):  # a call only where in doubt
+                return None
+        named.answer = answer = record.state_hash, until_ms, accessed_ms / 1000, named.token if dots else ""
+        return answer
+
     def _load(
         self, name: str, sid: Sid, token: str, dots: tuple[Dot, ...], *, anew: bool = False
     ) -> Session | Future[Session | None] | None:
@@ -354,10 +395,7 @@ class SessionStore:
         sid, unmet = written.record.sid, session.unmet
         dots = (unmet[0], wrote) if unmet else (wrote,)
         token = self._tokens.make(sid, dots)
-        # A visitor's next request shows it, most often to this node.
-        if len(self._made) >= NAMED_MAX:
-            self._made.clear()
-        self._made[session.id, token] = sid, dots
+        self._remembered(session.id, _Named(sid, token, dots))  # a visitor's next request shows it, most often here
         return token
 
     def _new_wait(self) -> Future[Outcome]:
@@ -386,14 +424,6 @@ class SessionStore:
             if len(self._absent) >= ABSENT_MAX:
                 del self._absent[next(iter(self._absent))]
             self._absent[sid] = self._node.now() + ABSENT_FOR_S
-
-
-def _named_untrusted(tokens: Tokens, made: dict[tuple[str, str], Named], name: str, token: str) -> Named:
-    known = made.pop((name, token), None)
-    if known is not None:
-        return known
-    sid = sid_of(name)
-    return sid, tokens.read_untrusted(sid, token)
 
 
 def _revoked(ended: int, outcome: Outcome) -> Revoked:
