@@ -59,18 +59,21 @@ class Node:
         replica = self.replica
         with self._lock:
             answer = replica.handle(event, self.now())
-            wake = None
-            flush_at_s = replica.sessions.flush_at_s
-            # Where no holder has a link, or all have collapsed, nothing is sent, but the deadline of the wait is new.
-            waits = (
-                answer.outcome is None if isinstance(answer, Written) else isinstance(event, Fetch) and answer is None
-            )
-            if not self._woken and (waits or replica.outbox or (flush_at_s is not None and flush_at_s < self._due_s)):
+            wake = None if self._woken else self._wake
+            if wake is not None and self._wants_driver(event, answer):
                 self._woken = True
-                wake = self._wake
+            else:
+                wake = None
         if wake is not None:
             wake()
         return answer
+
+    def _wants_driver(self, event: Event, answer: Written | Found | None) -> bool:
+        flush_at_s = self.replica.sessions.flush_at_s
+        if self.replica.outbox or (flush_at_s is not None and flush_at_s < self._due_s):
+            return True
+        # Where no holder has a link, or all have collapsed, nothing is sent, but the deadline of the wait is new.
+        return answer.outcome is None if isinstance(answer, Written) else isinstance(event, Fetch) and answer is None
 
     @contextmanager
     def locked(self) -> Iterator[Replica]:

@@ -52,6 +52,7 @@ REGISTERS: Final = frozenset({CREATED, IDLE, ABSOLUTE, USER})
 _BLANK = blake2b(digest_size=16)  # each write asks: a copy costs half of what a new one does
 _PLACE = Struct(">Q8s").pack
 _TOMBSTONE_ORIGIN = bytes(8)
+_new_tuple: Final = tuple.__new__  # half of what a call of a named tuple costs, and each write makes one
 
 Claims = Mapping[NodeId, Stamp]
 
@@ -103,6 +104,7 @@ class Record:
         covered: bool,
         size: int,
         tombstone: Stamp = 0,
+        newest: Stamp = 0,
     ) -> None:
         self.sid = sid
         self.entries = entries
@@ -111,12 +113,15 @@ class Record:
         self.covered = covered
         self.size = size
         self.tombstone = tombstone
+        if newest:  # known to who makes it of another
+            self.newest: Stamp = newest
+            return
         newest = tombstone
         for stamp in claims.values():  # mostly one: a loop costs less than max()
             if stamp > newest:
                 newest = stamp
         # The newest claim is never dropped. But the newest write may not be claimed at all.
-        self.newest: Stamp = newest if covered else max([newest, *(entry.stamp for entry in entries.values())])
+        self.newest = newest if covered else max([newest, *(entry.stamp for entry in entries.values())])
 
     def __repr__(self) -> str:
         life = f"dead@{self.tombstone}" if self.tombstone else f"{len(self.entries)} entries"
@@ -157,10 +162,10 @@ class Record:
                 state_hash -= old.mark
                 size += (len(value) if value else 0) - (len(old.value) if old.value else 0)
             mark = entry_mark(self.sid, key, stamp, origin)
-            entries[key] = Entry(stamp, origin, value, mark)
+            entries[key] = _new_tuple(Entry, (stamp, origin, value, mark))
             state_hash += mark
         if not claimed:
-            return Record(self.sid, entries, self.claims, state_hash & HASH_MASK, False, size)
+            return Record(self.sid, entries, self.claims, state_hash & HASH_MASK, False, size, newest=stamp)
         claims = self.claims.copy()
         claims[origin] = stamp
         covered = self.covered
@@ -168,7 +173,7 @@ class Record:
             claims, dropped = pruned_claims(claims)
             if dropped:
                 covered = covers(claims, entries)
-        return Record(self.sid, entries, claims, state_hash & HASH_MASK, covered, size)
+        return Record(self.sid, entries, claims, state_hash & HASH_MASK, covered, size, 0, stamp)
 
 
 def empty_record(sid: Sid) -> Record:

@@ -81,19 +81,16 @@ class Writes:
 
     # --- from the application -----------------------------------------------------------------------------
 
-    def write(self, event: Write, now_s: float) -> Written:
-        """Change one session; its new record is visible at once.
+    def write(self, event: Write, now_s: float, *, moves: bool = False) -> Written:
+        """Change one session; its new record is visible at once. `moves`: it takes the place of another.
 
         Raises:
             SessionTooLarge: the session would be over its bound. Nothing has changed.
             MemoryFull: the session is new, and there is no room for it. Nothing has changed.
         """
-        if event.changes[0][0] == CREATED and event.sid not in self._table.records:
-            self._admit(now_s)
-        return self._write(event, now_s)
-
-    def _write(self, event: Write, now_s: float) -> Written:
         begins = event.changes[0][0] == CREATED
+        if begins and not moves and event.sid not in self._table.records:
+            self._admit(now_s)
         before = self._table.get(event.sid)
         if event.base is not None and not begins and not (before.entries or before.tombstone):
             before = self._held_again(event.base, now_s)
@@ -106,7 +103,7 @@ class Writes:
         outcome = self._replicate(before, event.confirm, event.waiter, now_s)
         if self._notices.wanted:  # a call less for each request
             self._notices.tell("changed" if before.entries else "created", event.sid, remote=False)
-        return Written(record, outcome, stamp=stamp)
+        return Written(record, outcome, 0, stamp)
 
     def invalidate(self, event: Invalidate, now_s: float) -> Written:
         """Put a tombstone on a session, known here or not."""
@@ -127,7 +124,7 @@ class Writes:
         kept = rotated(before.entries, event.changes)
         born = Write(event.new_sid, tuple(kept.items()), event.confirm, event.waiter)
         died_at = self._clock.tick(now_s, before.newest)
-        written = self._write(born, now_s)  # before the old one ends: if it is refused, nothing happened
+        written = self.write(born, now_s, moves=True)  # before the old one ends: if it is refused, nothing happened
         if isinstance(written.outcome, Gone):
             return written
         self._table.kill(event.sid, died_at, now_s)

@@ -369,8 +369,9 @@ def _is_change_refused(session: WebSession, error: Exception) -> bool:
 
 
 def _has(headers: Headers, name: bytes) -> bool:
+    size = len(name)
     for header, _ in headers:
-        if header.lower() == name:
+        if len(header) == size and header.lower() == name:
             return True
     return False
 
@@ -378,7 +379,7 @@ def _has(headers: Headers, name: bytes) -> bool:
 def _vary_by_cookie(headers: Headers) -> None:
     """Tell caches that the answer depends on the cookie."""
     for position, (header, line) in enumerate(headers):
-        if header.lower() != b"vary":
+        if len(header) != 4 or header.lower() != b"vary":
             continue
         names = {name.strip().lower() for name in line.split(b",")}
         if names & {b"*", b"cookie"}:

@@ -52,7 +52,7 @@ class WebSession(Session):
         self.asked_to_rotate = True
 
     def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, value)
+        Session.__setitem__(self, key, value)  # each write pays for a super()
         if key in self.login_keys:
             self.user = user_text(value)
 
@@ -83,8 +83,8 @@ class WebSession(Session):
     @property
     def rotates(self) -> bool:
         """A save moves what is stored to a new id."""
-        if self.is_new:
-            return False  # nobody else knows its id
+        if not self._draft.record.entries:
+            return False  # it is new: nobody else knows its id
         logs_in = self._new_user is not None and self._new_user[0] is not None
         if self.asked_to_rotate or logs_in:
             return True
