@@ -14,6 +14,7 @@ from typing import Final
 
 from gossipsess.errors import SessionUnavailable
 from gossipsess.model.adoption import adopted, mark_sid
+from gossipsess.model.clock import time_ms_of
 from gossipsess.model.identity import ENTROPY_BYTES, Sid, is_session_id, session_id, sid_of
 from gossipsess.model.record import ABSOLUTE, CREATED, IDLE, Record, dead_record, empty_record
 from gossipsess.model.revocation import user_sid
@@ -391,11 +392,16 @@ class SessionStore:
         )
 
     def _token_after(self, session: Session, written: Written) -> str:
-        wrote = (self._origin, written.stamp)
-        sid, unmet = written.record.sid, session.unmet
+        record, _, _, stamp = written
+        unmet, wrote = session.unmet, (self._origin, stamp)
         dots = (unmet[0], wrote) if unmet else (wrote,)
-        token = self._tokens.make(sid, dots)
-        self._remembered(session.id, _Named(sid, token, dots))  # a visitor's next request shows it, most often here
+        token = self._tokens.make(record.sid, dots)
+        named, before = _Named(record.sid, token, dots), session.record
+        known = self._named.get(session.id)
+        if known is not None and known.answer[0] == before.state_hash and not unmet and _ends_alike(before, record):
+            # What was answered before holds on, since a write makes no session end sooner.
+            named.answer = record.state_hash, known.answer[1], time_ms_of(stamp) / 1000, token
+        self._remembered(session.id, named)  # a visitor's next request shows it, most often here
         return token
 
     def _new_wait(self) -> Future[Outcome]:
@@ -424,6 +430,11 @@ class SessionStore:
             if len(self._absent) >= ABSENT_MAX:
                 del self._absent[next(iter(self._absent))]
             self._absent[sid] = self._node.now() + ABSENT_FOR_S
+
+
+def _ends_alike(one: Record, other: Record) -> bool:
+    mine, its = one.entries, other.entries
+    return mine.get(IDLE) is its.get(IDLE) and mine.get(ABSOLUTE) is its.get(ABSOLUTE)
 
 
 def _revoked(ended: int, outcome: Outcome) -> Revoked:

@@ -280,6 +280,22 @@ def test_tokens_that_are_never_shown_are_noted_up_to_a_bound(lone):
     assert 0 < len(lone.store._named) <= NAMED_MAX
 
 
+def test_a_write_does_not_hide_a_limit_that_was_shortened_elsewhere(lone):
+    """A request that began on another worker's store, say: what was remembered here is from before."""
+    session = stored(lone, user="kim")
+    assert lone.store.held(session.id, session.token) is not None
+    elsewhere = SessionStore(lone.node, lone.store._tokens)
+    shortened = elsewhere.held(session.id, session.token)
+    shortened.limit(idle_s=1)
+    elsewhere.commit(shortened)
+    written = elsewhere.held(shortened.id, shortened.token)
+    written["theme"] = "dark"
+    lone.store.commit(written)
+    assert lone.store.held(written.id, written.token) is not None
+    lone.now_s += 2
+    assert lone.store.held(written.id, written.token) is None
+
+
 def test_a_store_that_nobody_uses_is_freed_at_once():
     """With it goes a whole node's memory, and a test suite may make one for each test."""
     gc.collect()
@@ -300,8 +316,8 @@ def test_a_load_that_misses_writes_nobody_can_find_is_stale_and_keeps_asking_for
     session["cart"] = ["book"]
     there.store.commit(session)
     ahead = session.cookie
-    assert not here.store.load(cookie).stale
     again = here.store.load(ahead)
+    assert not here.store.load(cookie).stale, "a request of the same visitor, from before"
     assert again.stale
     assert "cart" not in again
     again["theme"] = "dark"
