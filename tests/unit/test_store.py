@@ -476,6 +476,19 @@ def test_a_session_may_have_limits_of_its_own(lone):
     assert lone.store.load(session.id) is None
 
 
+def test_a_session_that_is_over_when_it_is_stored_is_not_waited_for():
+    """Nobody takes it in. Django's tests, and applications, end sessions by an expiry in the past."""
+    here = Clocked().linked(BOB)
+    session = here.store.create()
+    session["user"] = "kim"
+    session.limit(ends_at=here.node.time_ms() / 1000 - 1)
+    assert here.store.commit(session) == Confirmed(0, 0)
+    later = here.store.create()
+    later["user"] = "kim"
+    later.limit(ends_at=here.node.time_ms() / 1000 + 1)
+    assert isinstance(here.store.commit(later), Future)
+
+
 def test_limits_alone_make_no_session_and_end_none(lone):
     """A framework may set them on every request, also for those who only look."""
     session = lone.store.create()
