@@ -60,7 +60,7 @@ class NodeService:
     """One node and the stores over it; what runs it is the caller's, or a `RunningNode`'s.
 
     Attributes:
-        closed: it has left, or is leaving; or the process that ran it was forked, and this is the child.
+        closed: of a `RunningNode`, that it has left, or is leaving, or runs in the process of which this is a fork.
     """
 
     closed = False

@@ -37,7 +37,7 @@ from gossipsess.protocol.outcomes import Confirmed, Found, Gone, Outcome, Revoke
 from gossipsess.protocol.placement import partition_of
 from gossipsess.protocol.writes import Written
 from gossipsess.session import Session, check_user
-from gossipsess.tokens import TOKEN_CHARACTERS_MAX, Tokens, recent
+from gossipsess.tokens import TOKEN_CHARACTERS_MAX, Tokens, recent, too_old_ms
 
 IDLE_TIMEOUT_S: Final = 30 * 60.0
 ABSOLUTE_TIMEOUT_S: Final = 12 * 3600.0
@@ -48,13 +48,12 @@ ABSENT_MAX: Final = 4096
 """Such ids remembered, some 500 KB. A client that sends made-up ids fills it; then the oldest are asked again."""
 
 NAMED_MAX: Final = 1024
-"""Ids of which is remembered what they come to, each with one token, some 700 KB at most: most requests show the one
+"""Ids of which is remembered what they come to, each with one token, a megabyte at most: most requests show the one
 that was last shown, or made here."""
-
 
 Answer = tuple[int, int, float, str]
 """What a record says to those who name it so: the hash of its state; until when it says so, cluster time in ms, which
-is when the session ends or its access is to be noted, in a minute at most; when it was last used; and the token, ""
+is when the session ends, its access is to be noted, or the token is too old; when it was last used; and the token, ""
 where that proves nothing. Not the record itself, which may be large, and be over."""
 _NO_ANSWER: Final[Answer] = (-1, 0, 0.0, "")
 
@@ -313,6 +312,8 @@ class SessionStore:
         for origin, stamp in dots:
             if claims.get(origin, 0) < stamp and not record.contains(origin, stamp):  # a call only where in doubt
                 return None
+            if too_old_ms(stamp) < until_ms:
+                until_ms = too_old_ms(stamp)
         named.answer = answer = record.state_hash, until_ms, accessed_ms / 1000, named.token if dots else ""
         return answer
 
@@ -398,9 +399,10 @@ class SessionStore:
         token = self._tokens.make(record.sid, dots)
         named, before = _Named(record.sid, token, dots), session.record
         known = self._named.get(session.id)
-        if known is not None and known.answer[0] == before.state_hash and not unmet and _ends_alike(before, record):
+        state_hash, until_ms, _, _ = _NO_ANSWER if known is None else known.answer
+        if state_hash == before.state_hash and not unmet and _ends_alike(before, record):
             # What was answered before holds on, since a write makes no session end sooner.
-            named.answer = record.state_hash, known.answer[1], time_ms_of(stamp) / 1000, token
+            named.answer = record.state_hash, until_ms, time_ms_of(stamp) / 1000, token
         self._remembered(session.id, named)  # a visitor's next request shows it, most often here
         return token
 

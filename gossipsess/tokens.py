@@ -11,7 +11,7 @@ from hmac import compare_digest
 from struct import Struct
 from typing import Final
 
-from gossipsess.model.clock import COUNTER_BITS
+from gossipsess.model.clock import COUNTER_BITS, Stamp, time_ms_of
 from gossipsess.model.identity import Sid
 from gossipsess.protocol.events import Dot
 
@@ -63,6 +63,11 @@ def recent(dots: tuple[Dot, ...], time_ms: int) -> tuple[Dot, ...]:
         if stamp <= oldest:
             return tuple([dot for dot in dots if dot[1] > oldest])
     return dots
+
+
+def too_old_ms(stamp: Stamp) -> int:
+    """Return from when on `recent` leaves out the write of this stamp, cluster time, milliseconds."""
+    return time_ms_of(stamp) + TOKEN_AGE_MS + 1
 
 
 def _mac(keyed: blake2b, sid: Sid, body: bytes) -> bytes:

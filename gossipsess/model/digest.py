@@ -124,8 +124,8 @@ class LeafSums:
             self._unsettled_sums[leaf_of(sid)] -= state_hash
         if due:
             self._settled.clear()
-        if len(due) == len(self._unsettled):
-            self._unsettled = {}
+        if due and len(due) == len(self._unsettled):
+            self._unsettled, self._unsettled_sums = {}, [0] * LEAVES  # whatever they were: none stays wrong
         else:
             for sid in due:
                 del self._unsettled[sid]

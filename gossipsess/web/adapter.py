@@ -8,7 +8,6 @@
 # Nothing here waits for other nodes: where the store returns a Future, so do these, and the adapter waits in its
 # own way. Not here: header lines (cookie.py, or the framework).
 
-import os
 import time
 from concurrent.futures import Future
 from typing import Final, NamedTuple
@@ -17,6 +16,7 @@ from gossipsess.config import Config, OnUnavailable, check_login_keys, check_on_
 from gossipsess.errors import SessionUnavailable
 from gossipsess.model.record import REGISTERS
 from gossipsess.protocol.outcomes import Gone, Outcome
+from gossipsess.runtime import forks
 from gossipsess.service import NodeService, RunningNode, process_node
 from gossipsess.store import SessionStore
 from gossipsess.web.cookie import token_name
@@ -71,15 +71,18 @@ class NodeSessions:
         self._node = node
         self._idle_timeout_s = idle_timeout_s
         self._absolute_timeout_s = absolute_timeout_s
-        self._of_process: tuple[int, NodeService, SessionStore] | None = None  # process id: a fork's child stops none
+        # With the generation of the process: none outlives a fork, in which a lock of its may have been held.
+        self._of_process: tuple[int, NodeService, SessionStore] | None = None
 
     @property
     def store(self) -> SessionStore | None:
         """The store; None where this process has yet to `start`, or its node was stopped."""
         if self._of_process is None:
             return None
-        _, node, store = self._of_process
-        return None if node.closed and node is not self._node else store
+        generation, node, store = self._of_process
+        if generation != forks.generation or (node.closed and node is not self._node):
+            return None
+        return store
 
     def launch(self) -> NodeService:
         """Start the node unless it runs; do not wait until it has met the others.
@@ -103,7 +106,7 @@ class NodeSessions:
         if login_keys != session_class.login_keys:
             session_class = type(session_class.__name__, (session_class,), {"login_keys": login_keys})
         store = node.new_store(session_class, self._idle_timeout_s, self._absolute_timeout_s)
-        self._of_process = (os.getpid(), node, store)
+        self._of_process = (forks.generation, node, store)
         return store
 
     @property
@@ -134,8 +137,8 @@ class NodeSessions:
         Returns whether there was one to stop.
         """
         if self._node is None and self._of_process is not None:
-            process, node, _ = self._of_process
-            if process == os.getpid() and isinstance(node, RunningNode):
+            generation, node, _ = self._of_process
+            if generation == forks.generation and isinstance(node, RunningNode):
                 node.close()
                 return True
         return False

@@ -127,6 +127,13 @@ def test_a_wrong_hash_or_sum_is_put_right(what):
     assert table.sums.settled(200.0) == right.sums.settled(200.0)
 
 
+def test_a_wrong_sum_of_what_is_unsettled_is_right_again_once_all_has_settled():
+    """It is not counted anew with the others: what it is made of changes all the time."""
+    right, table = held({SID: 0.0, OTHER: 0.0}), held({SID: 0.0, OTHER: 0.0})
+    table.sums._unsettled_sums[leaf_of(SID)] ^= 1
+    assert table.sums.settled(200.0) == right.sums.settled(200.0)
+
+
 def test_revocations_have_a_leaf_of_their_own():
     """Every node holds them, wherever sessions are placed: compared with a session's leaf, some nodes never would."""
     sums, user = LeafSums(), user_sid("kim")

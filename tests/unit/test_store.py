@@ -280,6 +280,17 @@ def test_tokens_that_are_never_shown_are_noted_up_to_a_bound(lone):
     assert 0 < len(lone.store._named) <= NAMED_MAX
 
 
+def test_a_limit_that_a_request_shortens_counts_at_once(lone):
+    """What is remembered of its session is from before."""
+    session = stored(lone, user="kim")
+    shortened = lone.store.held(session.id, session.token)
+    shortened.limit(idle_s=1)
+    lone.store.commit(shortened)
+    assert lone.store.held(shortened.id, shortened.token) is not None
+    lone.now_s += 2
+    assert lone.store.held(shortened.id, shortened.token) is None
+
+
 def test_a_write_does_not_hide_a_limit_that_was_shortened_elsewhere(lone):
     """A request that began on another worker's store, say: what was remembered here is from before."""
     session = stored(lone, user="kim")
@@ -339,6 +350,19 @@ def test_a_token_that_is_remembered_grows_too_old_all_the_same():
     found = here.store.held(session.id, of_held)
     assert (found.token, found.stale) == ("", False)
     assert here.store.load_named(FOREIGN, of_none) is None
+
+
+def test_a_token_that_was_proven_grows_too_old_all_the_same(lone):
+    """A copy that it proves is served for longer without asking a holder, to whom the session may have ended."""
+    session = stored(lone, user="kim")
+    session.limit(idle_s=3600)  # an access is noted once a minute
+    lone.store.commit(session)
+    cookie = session.id, session.token
+    tokens = []
+    for seconds in (560, 39, 2):
+        lone.now_s += seconds
+        tokens.append(lone.store.held(*cookie).token)
+    assert tokens == [session.token, session.token, ""]
 
 
 def test_a_commit_that_nobody_confirms_in_time_is_degraded_and_stands():
@@ -487,6 +511,8 @@ def test_a_session_that_is_over_when_it_is_stored_is_not_waited_for():
     later["user"] = "kim"
     later.limit(ends_at=here.node.time_ms() / 1000 + 1)
     assert isinstance(here.store.commit(later), Future)
+    later.limit(ends_at=here.node.time_ms() / 1000 - 1)
+    assert isinstance(here.store.rotate(later), Future), "the old id ends elsewhere before its user is answered"
 
 
 def test_limits_alone_make_no_session_and_end_none(lone):
