@@ -100,9 +100,7 @@ class Writes:
         stamp = self._clock.tick(now_s, before.newest)
         record = self._table.write(event.sid, event.changes, stamp, self._myself, now_s)
         self._anti_entropy.wrote(event.sid, now_s, created=begins)
-        # What is over as it begins nobody takes in. But the end of the id that it takes the place of is to be heard of.
-        is_over = begins and not moves and self._table.life(record).ends_ms <= self._clock.time_ms(now_s)
-        outcome = self._replicate(before, 0 if is_over else event.confirm, event.waiter, now_s)
+        outcome = self._replicate(before, event.confirm, event.waiter, now_s)
         if self._notices.wanted:  # a call less for each request
             self._notices.tell("changed" if before.entries else "created", event.sid, remote=False)
         return Written(record, outcome, 0, stamp)
