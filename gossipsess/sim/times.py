@@ -3,9 +3,11 @@
 # In:    stamps that processes have taken in, and the world's clock.    Out: milliseconds and seconds to judge by.
 # Computed from the world and from what a process has heard, never read from the process's own clock.
 
+from collections.abc import Iterable
 from math import inf
 
 from gossipsess.model.clock import AHEAD_MS_MAX, Stamp, time_ms_of
+from gossipsess.model.delta import Delta
 from gossipsess.model.identity import NodeId
 from gossipsess.sim.process import Process
 from gossipsess.sim.world import World
@@ -32,6 +34,14 @@ class Times:
         """Note that a process has taken in a stamp; one too far ahead of it moves nothing."""
         if time_ms_of(stamp) <= self.own_ms(process) + AHEAD_MS_MAX:
             self._heard_of[process.node] = max(self._heard_of.get(process.node, 0), stamp)
+
+
+def newest_in(deltas: Iterable[Delta]) -> Stamp:
+    """Return the newest stamp that a push tells its receiver, also where that lacks what it needs to take it in."""
+    newest: Stamp = 0
+    for delta in deltas:
+        newest = max(newest, delta.tombstone, *delta.after.values(), *(entry[1] for entry in delta.entries))
+    return newest
 
 
 def linked_since_s(process: Process, other: Process) -> float:
