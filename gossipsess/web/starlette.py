@@ -4,6 +4,7 @@
 # dict, as Starlette says (dict_facade.py). Starlette's own cookies, which hold the data, become sessions.
 # Not here: all the rest (asgi.py). Starlette itself is not imported.
 
+import logging
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Final, Protocol
@@ -18,6 +19,8 @@ from gossipsess.web.adoption import Base64Json
 from gossipsess.web.cookie import SameSite
 from gossipsess.web.dict_facade import DictFacade, DictWebSession
 from gossipsess.web.facade import NotingFacade
+
+log = logging.getLogger("gossipsess")
 
 FOREVER_IDLE_S: Final = 31 * 24 * 3600
 """Where the cookie lasts as long as the browser is open: what nobody used for a month is not kept for ever."""
@@ -99,7 +102,7 @@ class SessionMiddleware(asgi.SessionMiddleware):
             idle_timeout_s=FOREVER_IDLE_S if max_age is None else max(LEAST_IDLE_S, max_age),
             absolute_timeout_s=UNLIMITED_S,
             rolls=_rolls(),
-            former=Base64Json(secret_key) if secret_key and find_spec("itsdangerous") else None,
+            former=_former(secret_key),
             adopt=adopt,
         )
 
@@ -110,6 +113,19 @@ class HasScope(Protocol):
     @property
     def scope(self) -> asgi.Scope:
         """The ASGI scope of the connection."""
+
+
+def _former(secret_key: object) -> Base64Json | None:
+    if not secret_key:
+        return None
+    if find_spec("itsdangerous") is None:
+        log.warning(
+            "SessionMiddleware has a secret_key, and itsdangerous is not installed: the cookies that Starlette's own "
+            "sessions have left are not read, and whoever sends one is logged out. Install itsdangerous; where there "
+            "are none, leave secret_key out."
+        )
+        return None
+    return Base64Json(secret_key)
 
 
 def _rolls() -> bool:

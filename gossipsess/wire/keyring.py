@@ -117,7 +117,7 @@ def _check_length(setting: str, secret: bytes | str) -> None:
         raise ConfigError(
             f"{setting}: {len(secret)} characters (not shown) are too few; a secret has at least "
             f"{SECRET_CHARACTERS_MIN}, made at random. "
-            'Try one from: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+            "`gossipsess keygen` makes one."
         )
 
 

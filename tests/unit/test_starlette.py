@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from gossipsess.config import Config
 from gossipsess.errors import ConfigError, UnreplicableValue
 from gossipsess.service import lone_node
+from gossipsess.web import starlette as starlette_web
 from gossipsess.web.starlette import SessionMiddleware, StarletteWebSession
 from tests.unit.web_support import TestUser, fill, set_cookies
 
@@ -138,6 +139,15 @@ def test_arguments_may_be_given_by_position_as_to_starlettes_own():
     middleware = SessionMiddleware(app, "secret", "sid", 60, "/p", "strict", True, None, True, node=lone_node())
     line = set_cookies(TestClient(middleware).get("/"))["sid"]
     assert line.endswith("; path=/p; Max-Age=60; httponly; samesite=strict; secure; partitioned")
+
+
+@pytest.mark.parametrize(("secret_key", "lines"), [("secret", 1), (None, 0)])
+def test_old_cookies_that_nothing_here_can_read_are_said_so(secret_key, lines, monkeypatch, caplog):
+    """Their visitors are logged out by the change, and nobody would know why."""
+    monkeypatch.setattr(starlette_web, "find_spec", lambda name: None)
+    SessionMiddleware(Starlette(), secret_key, node=lone_node())
+    assert len(caplog.messages) == lines
+    assert "itsdangerous" in caplog.text or not lines
 
 
 def test_a_session_that_max_age_has_ended_is_gone_even_if_its_cookie_comes():
