@@ -173,8 +173,8 @@ class SessionStore:
         if not record.entries and not record.tombstone:
             time_ms = self._node.time_ms()
             held = {**dict(self._registers(time_ms)), **dict(changes)}
-            changes, ends = tuple(held.items()), held[ABSOLUTE]
-            if isinstance(ends, bytes) and ends <= register_value(time_ms):
+            changes, idle, ends = tuple(held.items()), held[IDLE], held[ABSOLUTE]
+            if idle == register_value(0) or (isinstance(ends, bytes) and ends <= register_value(time_ms)):
                 confirm = 0  # nobody takes in what is over as it begins
         wait, confirm = self._new_wait(), self._confirm if confirm is None else confirm
         written = self._node.submit(Write(record.sid, changes, confirm, wait.set_result, record))

@@ -91,6 +91,8 @@ class Checker:
             Violation: something that must hold does not.
         """
         match event:
+            case Received(link, Push(deltas=deltas)) if link in process.replica.linked.values():
+                self._times.heard(process, newest_in(deltas))
             case Write(sid, changes) if isinstance(answer, Written):
                 if not isinstance(answer.outcome, Gone):
                     self._wrote(process, sid, {}, changes, event, answer)
@@ -173,7 +175,6 @@ class Checker:
                 self._bounds.said_bye(sender, receiver)
                 return
             case Push():
-                self._times.heard(receiver, newest_in(message.deltas))
                 self.pushes += 1
                 sids = [delta.sid for delta in message.deltas]
                 if sids and not any(places.is_holder(sender, s) and places.is_holder(receiver, s) for s in sids):
@@ -228,7 +229,7 @@ class Checker:
         first, held = holders[0], holders[0].records.get(sid)
         for process in live:
             record = process.records.get(sid)
-            same = record is not None and held is not None and record.state_hash == held.state_hash
+            same = record is held or (record is not None and held is not None and record.state_hash == held.state_hash)
             if record is None or held is None:
                 # Each drops the tombstone at its end by its own clock, and may be given it once more until all have.
                 same = same or any(

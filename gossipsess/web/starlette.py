@@ -102,7 +102,7 @@ class SessionMiddleware(asgi.SessionMiddleware):
             idle_timeout_s=FOREVER_IDLE_S if max_age is None else max(LEAST_IDLE_S, max_age),
             absolute_timeout_s=UNLIMITED_S,
             rolls=_rolls(),
-            former=_former(secret_key),
+            former=None if adopt is False else _former(secret_key),
             adopt=adopt,
         )
 

@@ -141,11 +141,11 @@ def test_arguments_may_be_given_by_position_as_to_starlettes_own():
     assert line.endswith("; path=/p; Max-Age=60; httponly; samesite=strict; secure; partitioned")
 
 
-@pytest.mark.parametrize(("secret_key", "lines"), [("secret", 1), (None, 0)])
-def test_old_cookies_that_nothing_here_can_read_are_said_so(secret_key, lines, monkeypatch, caplog):
+@pytest.mark.parametrize(("secret_key", "adopt", "lines"), [("secret", None, 1), ("secret", False, 0), (None, None, 0)])
+def test_old_cookies_that_nothing_here_can_read_are_said_so(secret_key, adopt, lines, monkeypatch, caplog):
     """Their visitors are logged out by the change, and nobody would know why."""
     monkeypatch.setattr(starlette_web, "find_spec", lambda name: None)
-    SessionMiddleware(Starlette(), secret_key, node=lone_node())
+    SessionMiddleware(Starlette(), secret_key, node=lone_node(), adopt=adopt)
     assert len(caplog.messages) == lines
     assert "itsdangerous" in caplog.text or not lines
 

@@ -503,10 +503,11 @@ def test_a_session_may_have_limits_of_its_own(lone):
 def test_a_session_that_is_over_when_it_is_stored_is_not_waited_for():
     """Nobody takes it in. Django's tests, and applications, end sessions by an expiry in the past."""
     here = Clocked().linked(BOB)
-    session = here.store.create()
-    session["user"] = "kim"
-    session.limit(ends_at=here.node.time_ms() / 1000 - 1)
-    assert here.store.commit(session) == Confirmed(0, 0)
+    for limit in ({"ends_at": here.node.time_ms() / 1000 - 1}, {"idle_s": 0}):
+        session = here.store.create()
+        session["user"] = "kim"
+        session.limit(**limit)
+        assert here.store.commit(session) == Confirmed(0, 0)
     later = here.store.create()
     later["user"] = "kim"
     later.limit(ends_at=here.node.time_ms() / 1000 + 1)
