@@ -51,11 +51,11 @@ NAMED_MAX: Final = 1024
 """Ids of which is remembered what they come to, each with one token, a megabyte at most: most requests show the one
 that was last shown, or made here."""
 
-Answer = tuple[int, int, float, str]
+_Answer = tuple[int, int, float, str]
 """What a record says to those who name it so: the hash of its state; until when it says so, cluster time in ms, which
 is when the session ends, its access is to be noted, or the token is too old; when it was last used; and the token, ""
 where that proves nothing. Not the record itself, which may be large, and be over."""
-_NO_ANSWER: Final[Answer] = (-1, 0, 0.0, "")
+_NO_ANSWER: Final[_Answer] = (-1, 0, 0.0, "")
 
 
 class _Named:
@@ -305,7 +305,7 @@ class SessionStore:
         self._named[name] = named
         return named
 
-    def _answer(self, named: _Named, record: Record, time_ms: int) -> Answer | None:
+    def _answer(self, named: _Named, record: Record, time_ms: int) -> _Answer | None:
         """Return what a record says to those who name it so; None where it is no session, or lacks their writes."""
         accessed_ms, grain_ms, until_ms = self._table.life(record)
         if record.tombstone or until_ms <= time_ms:

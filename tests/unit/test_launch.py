@@ -278,3 +278,24 @@ print(sessions.store is None, sessions.stop())
     )
     new = ["True", "True", "True"]
     assert done.stdout.split() == ["False", *new, "True", *new, "False", "True", *new, "True", "False", "True"]
+
+
+def test_the_child_of_a_fork_makes_its_own_store_over_a_node_that_was_given():
+    """Another thread may have held a lock of the parent's store at that moment: nobody would ever let go of it."""
+    done = run(
+        """
+import os
+from gossipsess.service import lone_node
+from gossipsess.web.adapter import NodeSessions
+from gossipsess.web.session import WebSession
+sessions = NodeSessions(WebSession, None, lone_node(), None)
+store = sessions.start()
+child = os.fork()
+if not child:
+    print(sessions.store is None, sessions.start() is not store, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print(sessions.store is store)
+"""
+    )
+    assert done.stdout.split() == ["True", "True", "True"]
