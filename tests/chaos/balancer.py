@@ -17,7 +17,8 @@ from typing import Any, Final, NamedTuple
 
 import trio
 
-from ..e2e.harness import LOOPBACK, REQUEST_S
+from ..e2e.harness import REQUEST_S
+from ..ports import LOOPBACK
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 CUT: Final = "x-cut"

@@ -30,17 +30,8 @@ import trio
 
 from gossipsess.model.record import VALUE_BYTES_MAX
 
-from ..e2e.harness import (
-    DISCOVERIES,
-    LOOPBACK,
-    START_S,
-    Discovery,
-    Process,
-    ScenarioError,
-    discovery_setting,
-    free_ports,
-    gossip_environ,
-)
+from ..e2e.harness import DISCOVERIES, START_S, Discovery, Process, ScenarioError, discovery_setting, gossip_environ
+from ..ports import LOOPBACK, free_ports
 from .balancer import Balancer, CutError, fetch
 from .shoppers import Tally, audit, open_shop
 

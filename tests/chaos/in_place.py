@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import trio
 
-from ..e2e.harness import START_S, free_ports
+from ..e2e.harness import START_S
+from ..ports import free_ports
 from .balancer import fetch
 from .fleet import Fleet, Place, open_fleet, own_hosts, run_script, script_parser, until
 from .joiner import absent, fill

@@ -23,7 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ..e2e.harness import Discovery, Process, ScenarioError, discovery_setting, free_ports, gossip_environ
+from ..e2e.harness import Discovery, Process, ScenarioError, discovery_setting, gossip_environ
+from ..ports import free_ports
 from .proxy import Proxy
 
 ASK_S: Final = 30.0

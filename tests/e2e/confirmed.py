@@ -19,15 +19,8 @@ from gossipsess import sync
 from gossipsess.config import Config
 from gossipsess.errors import SessionUnavailable
 
-from .harness import (
-    DISCOVERIES,
-    LOOPBACK,
-    Discovery,
-    Process,
-    discovery_setting,
-    free_ports,
-    gossip_environ,
-)
+from ..ports import LOOPBACK, free_ports
+from .harness import DISCOVERIES, Discovery, Process, discovery_setting, gossip_environ
 
 LOAD_S: Final = (0.5, 1.0)
 """Shortest and longest time from the first write to the kill."""

@@ -51,17 +51,16 @@ import trio
 from ..chaos.balancer import Answer, CutError
 from ..chaos.fleet import in_time, whole
 from ..chaos.shoppers import Basket, Tally, audit
+from ..ports import LOOPBACK, free_ports
 from .harness import (
     CUT,
     DISCOVERIES,
-    LOOPBACK,
     REQUEST_S,
     App,
     Discovery,
     Process,
     ScenarioError,
     Site,
-    free_ports,
     gunicorn_at,
     listening,
     uvicorn_at,

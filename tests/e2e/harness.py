@@ -3,15 +3,13 @@
 # In:     an application, how the nodes find each other, how nginx balances.
 # Out:    `Site`, one shop of two apps or more behind one nginx; each process can be started, killed and looked into.
 # Choice: every site gets ports, a folder and a cluster of its own and is thrown away afterwards, so no round
-#         depends on what an earlier one left. Ports lie below the ephemeral range: an outgoing connection of a
-#         client cannot take one between the moment it is found free and the moment a server binds it.
-#         What an app is asked about itself goes to its node's socket, so that a stock application can be asked too.
+#         depends on what an earlier one left. What an app is asked about itself goes to its node's socket,
+#         so that a stock application can be asked too.
 # Bound:  every wait has a deadline. Processes are ended by the process group that was started here, and reaped.
 # Not here: what is to be proved (kill.py, pairs.py, confirmed.py, examples.py).
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
@@ -29,6 +27,8 @@ import httpx2
 
 from gossipsess.runtime import inquiry
 
+from ..ports import LOOPBACK, free_ports
+
 Framework = Literal["starlette", "flask"]
 Balance = Literal["round_robin", "ip_hash"]
 Discovery = Literal["static", "multicast", "none"]
@@ -42,8 +42,6 @@ START_S: Final = 20.0
 STOP_S: Final = 10.0
 REQUEST_S: Final = 10.0
 LOG_TAIL_LINES: Final = 40
-LOOPBACK: Final = "127.0.0.1"
-_PORTS: Final = range(20000, 32000)
 _APPS: Final = Path(__file__).parent / "apps"
 
 
@@ -86,24 +84,6 @@ APPS: Final[Mapping[Framework, App]] = {
 def nginx_path() -> str | None:
     """Return where nginx is, None where it is not installed."""
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-
-
-def free_ports(count: int) -> list[int]:
-    """Return `count` ports of 127.0.0.1 that nobody uses, neither for TCP nor for UDP."""
-    found: list[int] = []
-    with contextlib.ExitStack() as held:
-        for port in random.sample(_PORTS, len(_PORTS)):
-            tcp = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            udp = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            try:
-                tcp.bind((LOOPBACK, port))
-                udp.bind((LOOPBACK, port))
-            except OSError:
-                continue
-            found.append(port)
-            if len(found) == count:
-                return found
-    raise ScenarioError(f"no {count} free ports in {_PORTS}")
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = START_S) -> float:

@@ -26,7 +26,7 @@ from ..chaos.keys import play_hot, play_races
 from ..chaos.nodes import can_have_own_network, percentile
 from ..chaos.pause import play as play_pause
 from ..chaos.shoppers import Basket, Tally, open_shop
-from .harness import LOOPBACK, free_ports
+from ..ports import LOOPBACK, free_ports
 
 needs_network = pytest.mark.skipif(not can_have_own_network(), reason="needs root and iproute2, to be alone on lo")
 

@@ -20,7 +20,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from .harness import LOOPBACK, REQUEST_S, START_S, Process, discovery_setting, free_ports, gossip_environ, wait_until
+from ..ports import LOOPBACK, free_ports
+from .harness import REQUEST_S, START_S, Process, discovery_setting, gossip_environ, wait_until
 
 APPS = Path(__file__).parent / "apps"
 USERS = 20

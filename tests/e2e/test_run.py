@@ -17,7 +17,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from .harness import LOOPBACK, REQUEST_S, Process, free_ports, gossip_environ, listening, wait_until
+from ..ports import LOOPBACK, free_ports
+from .harness import REQUEST_S, Process, gossip_environ, listening, wait_until
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"

@@ -29,8 +29,8 @@ from unittest import mock
 from gossipsess.config import Config
 from gossipsess.runtime.inquiry import STATUS, ask
 from gossipsess.service import RunningNode
-from tests.e2e.harness import free_ports
 from tests.hosts.cells import Cell
+from tests.ports import free_ports
 
 START_S: Final = 40.0
 """Until every worker answers, on a machine that is busy with something else."""

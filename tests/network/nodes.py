@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from gossipsess.runtime.driver import Driver
 from gossipsess.service import RunningNode
 from gossipsess.session import Session
 from gossipsess.waiting import blocking
+from tests.ports import free_range
 
 SECRET = "correct-horse-battery-staple"
 WITHIN_S = 10.0
@@ -35,15 +35,7 @@ def static(*nodes: RunningNode) -> str:
 
 def multicast_group() -> str:
     """Return the discovery setting for a group that no other test, and no node of this machine's user, uses."""
-    return f"multicast://239.255.79.{51 + next(_numbers)}:{free_port()}"
-
-
-def free_port() -> int:
-    """Return a port of UDP that is free now, and most often a few after it are too."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    return f"multicast://239.255.79.{51 + next(_numbers)}:{free_range(1)}"
 
 
 def eventually(true: Callable[[], object], what: str, within_s: float = WITHIN_S) -> float:

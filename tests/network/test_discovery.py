@@ -22,13 +22,13 @@ from tests.network.nodes import (
     all_linked,
     committed,
     eventually,
-    free_port,
     loaded,
     multicast_group,
     rejected,
     settings,
     static,
 )
+from tests.ports import free_range
 
 
 def test_nodes_that_know_one_seed_come_to_know_each_other(start):
@@ -249,7 +249,7 @@ async def look_up_or_nothing(name: Name, family: socket.AddressFamily) -> tuple[
 
 def test_nodes_find_each_other_by_a_name_at_any_port_of_its_range(start):
     """Workers of one machine take the next free port; a record tells the address alone."""
-    first = free_port()
+    first = free_range(8)
     nodes = [start(discovery=f"dns://localhost:{first}", port=first, port_range=8) for _ in range(3)]
     all_linked(*nodes)
     assert len({node.status().address[1] for node in nodes}) == 3
@@ -257,7 +257,7 @@ def test_nodes_find_each_other_by_a_name_at_any_port_of_its_range(start):
 
 def test_strangers_behind_one_name_never_mix_and_each_log_says_so_once(start, caplog):
     """Two apps of one host network, or a secret that was rolled out to half of the pods."""
-    first = free_port()
+    first = free_range(8)
     settings_of = {"discovery": f"dns://localhost:{first}", "port": first, "port_range": 8}
     shop = [start(**settings_of) for _ in range(2)]
     blog = [start(**settings_of, cluster="blog") for _ in range(2)]
@@ -274,7 +274,7 @@ def test_strangers_behind_one_name_never_mix_and_each_log_says_so_once(start, ca
 
 def test_who_serves_beside_a_stranger_at_a_named_address_is_found(start):
     """Two clusters of one host network: the other has the first port, and a record tells of no other."""
-    first = free_port()
+    first = free_range(8)
     start(port=first, port_range=8, cluster="blog")
     here = start(port=first, port_range=8)
     there = start(bind="127.0.0.2", discovery=f"dns://localhost:{first}", port_range=8)

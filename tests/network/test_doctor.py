@@ -21,12 +21,12 @@ from tests.network.nodes import (
     all_linked,
     driver_of,
     eventually,
-    free_port,
     multicast_group,
     rejected,
     settings,
     static,
 )
+from tests.ports import free_range
 
 SECONDS = 0.5
 
@@ -196,7 +196,7 @@ def test_a_node_that_takes_only_the_former_secret_is_told_from_a_stranger(start)
 
 def test_an_address_where_nobody_listens_is_named():
     """Stopped, or at another port: in any case no firewall."""
-    report = examined(discovery=f"static://127.0.0.1:{free_port()}")
+    report = examined(discovery=f"static://127.0.0.1:{free_range(1)}")
     assert most_likely(report) == "refused"
     assert "nobody listens there" in texts(report, "node")
     assert report.exit_code == 1
@@ -221,7 +221,7 @@ def test_a_port_range_that_another_program_has_is_named():
 
 def test_a_range_tells_who_has_which_port(start):
     """Workers of one machine take the next free one; a third one's ports are in the way of nobody."""
-    node = start(port=free_port(), port_range=3)
+    node = start(port=free_range(4), port_range=3)
     port = node.sockets.port
     stranger = start(port=port + 1, port_range=1, cluster="another")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
@@ -236,7 +236,7 @@ def test_a_range_tells_who_has_which_port(start):
 
 def test_a_lone_node_is_called_alone(start):
     """One process, and nothing wrong: also an answer to why it is alone."""
-    node = start(port=free_port(), port_range=1)
+    node = start(port=free_range(1), port_range=1)
     report = examined(port=str(node.sockets.port), port_range="1")
     assert report.exit_code == 1
     assert "1 on this machine: it is alone" in texts(report, "cluster")
@@ -251,13 +251,13 @@ def test_a_name_that_does_not_exist_is_named():
 
 def test_a_name_with_this_machine_alone_is_told():
     """The Service selects one pod only, or there is one pod only."""
-    report = examined(discovery=f"dns://localhost:{free_port()}")
+    report = examined(discovery=f"dns://localhost:{free_range(1)}")
     assert "dns-own" in faults(report)
 
 
 def test_nodes_behind_one_name_are_found_at_its_further_ports(start):
     """The first port may be another application's: a node looks further, and so does its doctor."""
-    port = free_port()
+    port = free_range(2)
     start(port=port, port_range=1, cluster="another")
     node = start(port=port + 1, port_range=1)
     report = examined(discovery=f"dns://localhost:{port}", port="0")

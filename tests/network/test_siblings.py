@@ -2,26 +2,23 @@
 
 import threading
 import time
-from contextlib import suppress
 
 import pytest
 
 from gossipsess import Confirmed, Degraded
-from gossipsess.errors import ConfigError
 from gossipsess.waiting import blocking
-from tests.network.nodes import alive, all_linked, committed, eventually, free_port, loaded
+from tests.network.nodes import alive, all_linked, committed, eventually, loaded
+from tests.ports import free_range
 
 
 @pytest.fixture
 def worker(start):
     """Start one more worker of a pod: each takes the next free port of the range that all pods have."""
-    port = free_port()
+    port = free_range(4)
 
     def one(pod, **changes):
         changes = {"bind": pod, "port": port, "port_range": 4, "discovery": f"static://127.0.0.7:{port}"} | changes
-        with suppress(ConfigError):
-            return start(**changes)
-        pytest.skip("another program has taken the ports meanwhile")
+        return start(**changes)
 
     one.port = port
     return one
