@@ -167,8 +167,7 @@ def litestar(module: ModuleType) -> str:
     class CookieBackendConfig(ServerSideSessionConfig):
         def __init__(self, *args: Any, **named: Any) -> None:
             said = stock(*args, **named)  # which refuses what it always has
-            super().__init__(**{one.name: getattr(said, one.name) for one in fields(said) if one.name != "secret"})
-            self.secret = said.secret
+            super().__init__(**{one.name: getattr(said, one.name) for one in fields(said)})
 
     init = Litestar.__init__
 

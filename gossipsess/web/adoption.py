@@ -2,7 +2,7 @@
 #
 # In:    cookie values; the framework's key, or its serializer.   Out: a `Former`; then the steps to its session.
 # So switching on logs nobody out. Nothing is parsed before its signature and age are checked, by itsdangerous as the
-# framework itself did it.
+# framework itself did it. Litestar's cookies are sealed, and not signed: litestar_former.py reads them.
 # The signature's bytes are the cookie's name. They are unguessable, and the same however the text is varied: base64 has
 # several spellings of the same bytes, and all of them verify.
 # Once: the new session's id follows from the name, so that requests which come at the same moment, to whichever nodes,
@@ -47,6 +47,8 @@ class Former(NamedTuple):
     values: Mapping[str, Any]
     created_at: int | None = None
     """From when its age counts, Unix time, seconds; None: from its signature."""
+    further: tuple[str, ...] = ()
+    """Names of the cookies that hold it beside, or in place of, the one under the id cookie's name."""
 
 
 class TimedSerializer(Protocol):

@@ -8,7 +8,7 @@
 # Not here: which cookies follow from a request (adapter.py), and how they are written (cookie.py).
 
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import Future
 from copy import copy
 from typing import Any, Final, cast
@@ -23,8 +23,8 @@ from gossipsess.session import Session
 from gossipsess.store import SessionStore
 from gossipsess.waiting import in_thread, on_any_loop, steps_on_any_loop
 from gossipsess.web.adapter import UNAVAILABLE, NodeSessions, Saving, refreshes, save
-from gossipsess.web.adoption import TimedSerializer, adoption, former_of_untrusted
-from gossipsess.web.cookie import CookieSettings, SameSite, cookie_values_untrusted
+from gossipsess.web.adoption import Former, adoption
+from gossipsess.web.cookie import CookieSettings, SameSite
 from gossipsess.web.session import WebSession
 
 Scope = MutableMapping[str, Any]
@@ -70,8 +70,8 @@ class SessionMiddleware:
             end them sooner. None: as set there, or else 1800 and 43200.
         rolls: `max_age_s` counts from the last use and not from the last write: after a quarter of it every response
             that used the session sets the id cookie.
-        former: reads the signed cookies, under the same name, of the session layer that this one takes the place of;
-            their sessions go on here. None: there was none.
+        former: returns from the headers of a request the session that the layer which this one takes the place of has
+            left in the client's cookies, if it is authentic; it goes on here. None: there was none.
         adopt: False: they do not. None: the node's setting.
         The others: see `CookieSettings`. The default cookie needs HTTPS (or a browser on localhost); elsewhere
         give another `cookie_name` and ``secure=False``. A session that nobody wrote to for `max_age_s` is over
@@ -100,7 +100,7 @@ class SessionMiddleware:
         idle_timeout_s: float | None = None,
         absolute_timeout_s: float | None = None,
         rolls: bool = False,
-        former: TimedSerializer | None = None,
+        former: Callable[[Iterable[tuple[bytes, bytes]]], Former | None] | None = None,
         adopt: bool | None = None,
     ) -> None:
         self.app = app
@@ -293,25 +293,24 @@ class SessionMiddleware:
     async def _open(self, store: SessionStore, scope: Scope) -> WebSession | None:
         """Return the session of a request, or its stand-in; None where the request is to be refused."""
         session: Session | None = None
+        former: Former | None = None
         cookie = self._cookie.session_untrusted(scope["headers"])
         try:
             if cookie is not None:
                 found = store.load_named(*cookie)
                 session = await on_any_loop(found) if isinstance(found, Future) else found
-            elif self._former is not None:
-                session = await self._adopted(store, scope)
+            elif self._former is not None and self._sessions.adopts:
+                former = self._former(scope["headers"])
+                if former is not None:
+                    session = await steps_on_any_loop(adoption(store, former))
         except SessionUnavailable:
             return self._sessions.stand_in(store)
         if session is None or (self._outlives_s is not None and _age_s(session) > self._outlives_s):
             session = store.create()
-        return cast(WebSession, session)
-
-    async def _adopted(self, store: SessionStore, scope: Scope) -> WebSession | None:
-        if not self._sessions.adopts:
-            return None
-        values = cookie_values_untrusted(scope["headers"], self._cookie.name)
-        former = former_of_untrusted(values, self._former, self._cookie.max_age_s)
-        return None if former is None else await steps_on_any_loop(adoption(store, former))
+        opened = cast(WebSession, session)
+        if former is not None:
+            opened.replaced = tuple([(name, "") for name in former.further])  # also where it has ended meanwhile
+        return opened
 
     def _save(
         self, store: SessionStore, session: WebSession, headers: Headers, *, may_rotate: bool = True

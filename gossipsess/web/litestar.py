@@ -12,6 +12,7 @@
 # `request.session` is a dict. Litestar's encoder reads a dict past every method of ours, so that it is not known which
 # answers depend on the session: all that come through the middleware say so to caches. Litestar's own `exclude` and
 # `exclude_opt_key` leave routes out.
+# Not here: what Litestar's own cookie sessions have left in browsers (litestar_former.py).
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ from typing import Any, Protocol, cast
 from litestar.config.app import AppConfig
 from litestar.connection import ASGIConnection
 from litestar.enums import ScopeType
-from litestar.exceptions import ServiceUnavailableException, WebSocketException
+from litestar.exceptions import ImproperlyConfiguredException, ServiceUnavailableException, WebSocketException
 from litestar.middleware.base import DefineMiddleware
 from litestar.middleware.session.base import BaseSessionBackend, SessionMiddleware
 from litestar.middleware.session.server_side import ServerSideSessionConfig
@@ -38,6 +39,7 @@ from gossipsess.service import NodeService
 from gossipsess.web import asgi
 from gossipsess.web.adapter import UNAVAILABLE, UNLIMITED_S
 from gossipsess.web.dict_facade import DictFacade, DictWebSession
+from gossipsess.web.litestar_former import SECRET_BYTES, SealedCookies
 
 
 class Unavailable(SessionUnavailable, ServiceUnavailableException, WebSocketException):
@@ -148,9 +150,12 @@ class GossipSessionConfig(ServerSideSessionConfig, InitPlugin):
         node: a node to use instead of this process's own.
         on_unavailable: ``error`` or ``empty``; None: the node's setting.
         login_keys: the keys that hold the user; None: the node's setting. `Config.login_keys` says what follows.
+        secret: of the CookieBackendConfig that this one takes the place of: the cookies that it has sealed, of the same
+            `key`, are adopted (`adopt`). None: there was none.
+        adopt: whether such a cookie, valid still, begins a session with its data, once; None: the node's setting.
 
     Raises:
-        ImproperlyConfiguredException: `key` or `max_age` cannot be that.
+        ImproperlyConfiguredException: `key`, `max_age` or `secret` cannot be that.
     """
 
     _backend_class = GossipSessionBackend  # type: ignore[assignment]  # Litestar's own is one of several, too
@@ -159,8 +164,15 @@ class GossipSessionConfig(ServerSideSessionConfig, InitPlugin):
     node: NodeService | None = field(default=None, kw_only=True)
     on_unavailable: OnUnavailable | None = field(default=None, kw_only=True)
     login_keys: tuple[str, ...] | None = field(default=None, kw_only=True)
+    secret: bytes | None = field(default=None, kw_only=True, repr=False)
+    adopt: bool | None = field(default=None, kw_only=True)
 
     __hash__ = object.__hash__  # Litestar keeps plugins in a set
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.secret is not None and len(self.secret) not in SECRET_BYTES:
+            raise ImproperlyConfiguredException("secret must have 16, 24 or 32 bytes, as that of CookieBackendConfig")
 
     @property
     def middleware(self) -> DefineMiddleware:
@@ -205,6 +217,8 @@ class GossipSessionConfig(ServerSideSessionConfig, InitPlugin):
             idle_timeout_s=self.max_age,
             absolute_timeout_s=UNLIMITED_S,
             rolls=True,
+            former=None if self.secret is None else SealedCookies(self.secret, self.key, self.max_age),
+            adopt=self.adopt,
         )
 
     def around(self, app: ASGIApp) -> ASGIApp:

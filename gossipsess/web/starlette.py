@@ -5,6 +5,7 @@
 # Not here: all the rest (asgi.py). Starlette itself is not imported.
 
 import logging
+from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Final, Protocol
@@ -15,8 +16,8 @@ from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.web import asgi
 from gossipsess.web.adapter import LEAST_IDLE_S, UNLIMITED_S
-from gossipsess.web.adoption import Base64Json
-from gossipsess.web.cookie import SameSite
+from gossipsess.web.adoption import Base64Json, Former, former_of_untrusted
+from gossipsess.web.cookie import SameSite, cookie_values_untrusted
 from gossipsess.web.dict_facade import DictFacade, DictWebSession
 from gossipsess.web.facade import NotingFacade
 
@@ -102,7 +103,7 @@ class SessionMiddleware(asgi.SessionMiddleware):
             idle_timeout_s=FOREVER_IDLE_S if max_age is None else max(LEAST_IDLE_S, max_age),
             absolute_timeout_s=UNLIMITED_S,
             rolls=_rolls(),
-            former=None if adopt is False else _former(secret_key),
+            former=None if adopt is False else _former(secret_key, session_cookie, max_age),
             adopt=adopt,
         )
 
@@ -115,7 +116,9 @@ class HasScope(Protocol):
         """The ASGI scope of the connection."""
 
 
-def _former(secret_key: object) -> Base64Json | None:
+def _former(
+    secret_key: object, name: str, max_age_s: int | None
+) -> Callable[[Iterable[tuple[bytes, bytes]]], Former | None] | None:
     if not secret_key:
         return None
     if find_spec("itsdangerous") is None:
@@ -125,7 +128,8 @@ def _former(secret_key: object) -> Base64Json | None:
             "are none, leave secret_key out."
         )
         return None
-    return Base64Json(secret_key)
+    serializer = Base64Json(secret_key)
+    return lambda headers: former_of_untrusted(cookie_values_untrusted(headers, name), serializer, max_age_s)
 
 
 def _rolls() -> bool:

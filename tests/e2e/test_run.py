@@ -31,9 +31,14 @@ class Servers:
     """Processes of one cluster that serve one example, each at a port of its own, as a context manager."""
 
     def __init__(
-        self, example: str, command: Callable[[int], list[str]], count: int, folder: Path, environ: dict[str, str]
+        self,
+        example: str | Path,
+        command: Callable[[int], list[str]],
+        count: int,
+        folder: Path,
+        environ: dict[str, str],
     ) -> None:
-        self._example = EXAMPLES / example
+        self._example = EXAMPLES / example  # or a folder anywhere
         self._folder = folder
         *self.ports, gossip, group = free_ports(count + 2)
         self._commands = [command(port) for port in self.ports]
@@ -170,14 +175,28 @@ def test_who_logged_in_stays_logged_in_when_that_process_is_killed(tmp_path: Pat
         assert running.ask(running.ports[1], cookies)["user"] == USER
 
 
+def in_cookies(folder: Path) -> Path:
+    """Return where Litestar's shop is with the sessions in its cookies, as many of its applications have them."""
+    stock = (EXAMPLES / "litestar" / "app.py").read_text()
+    text = stock.replace("server_side import ServerSideSessionConfig", "client_side import CookieBackendConfig")
+    text = text.replace("ServerSideSessionConfig()", "CookieBackendConfig(b'a secret of thirty-two bytes, no')")
+    assert "ServerSide" not in text
+    shop = folder / "shop"
+    shop.mkdir()
+    (shop / "app.py").write_text(text)
+    return shop
+
+
 @pytest.mark.parametrize(
-    "cell", ["starlette, uvicorn", "flask, flask run", "quart, hypercorn", "django, gunicorn -w 2"]
+    "cell",
+    ["starlette, uvicorn", "flask, flask run", "quart, hypercorn", "litestar, uvicorn", "django, gunicorn -w 2"],
 )
 def test_who_was_logged_in_before_zero_code_stays_logged_in(cell: str, tmp_path: Path) -> None:
     """Switched on in the middle of a day it must log nobody out: what the framework's own cookie says is taken over."""
-    example, server, _ = CELLS[cell]
-    pytest.importorskip(example)
+    name, server, _ = CELLS[cell]
+    pytest.importorskip(name)
     command = command_of(server)
+    example = in_cookies(tmp_path) if name == "litestar" else name
     with Servers(example, command, 1, tmp_path, {}) as before:
         wait_until(lambda: listening(before.ports[0]), "the stock application serves")
         cookies = before.log_in(before.ports[0])
