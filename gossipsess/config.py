@@ -172,8 +172,9 @@ class Config:
         login_keys: the keys under which web applications keep the user in a session. A new value under one of them is
             a login: the session's id changes, and the session is that user's, for `revoke`. Empty: none are watched,
             and the application calls `WebSession.rotate` and assigns `Session.user`.
-        adopt: whether a signed cookie that a web framework's own sessions have left in a browser, valid still, begins a
-            session with its data, once: ``on``, where the adapter is given the framework's key; or ``off``.
+        adopt: whether a signed or sealed cookie that a web framework's own sessions have left in a browser, valid
+            still, begins a session with its data, once: ``on``, where the adapter is given the framework's key; or
+            ``off``.
 
     Raises:
         ConfigError: a value that cannot work; the message says which setting, what is allowed, and what to write

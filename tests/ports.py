@@ -7,11 +7,11 @@ from typing import Final
 
 LOOPBACK: Final = "127.0.0.1"
 PORTS: Final = range(20000, 32000)
-"""What Linux (from 32768), macOS and the BSDs (from 49152) give to no outgoing connection."""
+"""What Linux by default (from 32768) and macOS (from 49152) give to no outgoing connection."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Return `count` different ports that nobody uses, neither for TCP nor for UDP."""
+    """Return `count` different ports of 127.0.0.1 that nobody uses, neither for TCP nor for UDP."""
     found: list[int] = []
     for port in random.sample(PORTS, len(PORTS)):
         if _is_free(port):
@@ -22,7 +22,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def free_range(count: int) -> int:
-    """Return the first of `count` ports in a row that nobody uses, neither for TCP nor for UDP."""
+    """Return the first of `count` ports of 127.0.0.1 in a row that nobody uses, neither for TCP nor for UDP."""
     firsts = PORTS[: len(PORTS) - count + 1]
     for first in random.sample(firsts, len(firsts)):
         if all(_is_free(port) for port in range(first, first + count)):

@@ -1,4 +1,5 @@
-# Adoption: a session that a client has kept itself until now, in a cookie that its web framework signed.
+# Adoption: a session that a client has kept itself until now, in a cookie that its web framework signed
+# or sealed. "Signature" stands for both here.
 #
 # In:    the cookie's name (its signature, by which it is known again), when it was signed, what it holds.
 # Out:   the deltas of a session with that data, and of the mark that the cookie was adopted.

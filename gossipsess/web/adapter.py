@@ -172,7 +172,7 @@ def save(
     A stored session in which nothing is left ends, and one in which somebody logged in gets a new id, unless
     `may_rotate` is False: no cookie can be set any more. `name` is the id cookie's; after a quarter of `max_age_s`
     writes set the id cookie again, so that it outlasts a session in use. That of an adopted session replaces the former
-    cookie, and the further ones that held it are removed.
+    cookie.
 
     Raises:
         UnreplicableValue: a value was changed in place into something that cannot travel. Nothing is stored.
@@ -185,16 +185,15 @@ def save(
     before = session.record
     is_new = not before.entries
     if not is_new and session.is_empty and any(key not in REGISTERS for key, _ in session.changes()):
-        cookies = ((name, ""), (token_name(name), ""), *session.replaced)
-        return Saving(store.invalidate(session), cookies, ended=True)
+        return Saving(store.invalidate(session), ((name, ""), (token_name(name), "")), ended=True)
     rotates = may_rotate and session.rotates
     sets_id = is_new or rotates or session.adopted or (max_age_s is not None and wants_refresh(session, max_age_s))
     outcome = store.rotate(session) if rotates else store.commit(session)
     if session.record is not before:
         token = (token_name(name), session.token)
-        return Saving(outcome, ((name, session.id), token, *session.replaced) if sets_id else (token,), ended=False)
+        return Saving(outcome, ((name, session.id), token) if sets_id else (token,), ended=False)
     if session.adopted and used and _is_there(store, session):
-        return Saving(outcome, ((name, session.id), *session.replaced), ended=False)
+        return Saving(outcome, ((name, session.id),), ended=False)
     return None
 
 

@@ -1,8 +1,9 @@
-# Adoption: what a web framework's own sessions have left in a browser, a signed cookie, begins a session of ours, once.
+# Adoption: what a web framework's own sessions have left in a browser, a signed or sealed cookie, begins a session of
+# ours, once.
 #
 # In:    cookie values; the framework's key, or its serializer.   Out: a `Former`; then the steps to its session.
 # So switching on logs nobody out. Nothing is parsed before its signature and age are checked, by itsdangerous as the
-# framework itself did it. Litestar's cookies are sealed, and not signed: litestar_former.py reads them.
+# framework itself did it. Litestar's are sealed: litestar_former.py reads them.
 # The signature's bytes are the cookie's name. They are unguessable, and the same however the text is varied: base64 has
 # several spellings of the same bytes, and all of them verify.
 # Once: the new session's id follows from the name, so that requests which come at the same moment, to whichever nodes,
@@ -39,16 +40,14 @@ class Former(NamedTuple):
     """An authentic session cookie of a framework's own."""
 
     name: bytes
-    """Its signature, by which it is known again."""
+    """Its signature, or what is as hard to guess, by which it is known again."""
     signed_at: int
-    """Unix time, seconds."""
+    """When it was made, Unix time, seconds."""
     ends_at: int
     """When it ceases to be valid, Unix time, seconds."""
     values: Mapping[str, Any]
     created_at: int | None = None
     """From when its age counts, Unix time, seconds; None: from its signature."""
-    further: tuple[str, ...] = ()
-    """Names of the cookies that hold it beside, or in place of, the one under the id cookie's name."""
 
 
 class TimedSerializer(Protocol):

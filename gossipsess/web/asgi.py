@@ -72,6 +72,9 @@ class SessionMiddleware:
             that used the session sets the id cookie.
         former: returns from the headers of a request the session that the layer which this one takes the place of has
             left in the client's cookies, if it is authentic; it goes on here. None: there was none.
+        further: returns from them the names of the cookies in which that layer left sessions beside the one under the
+            id cookie's name. They are removed by each answer that sets or removes a cookie of ours: after a logout
+            they would begin a session anew. None: it left none.
         adopt: False: they do not. None: the node's setting.
         The others: see `CookieSettings`. The default cookie needs HTTPS (or a browser on localhost); elsewhere
         give another `cookie_name` and ``secure=False``. A session that nobody wrote to for `max_age_s` is over
@@ -101,6 +104,7 @@ class SessionMiddleware:
         absolute_timeout_s: float | None = None,
         rolls: bool = False,
         former: Callable[[Iterable[tuple[bytes, bytes]]], Former | None] | None = None,
+        further: Callable[[Iterable[tuple[bytes, bytes]]], Iterable[str]] | None = None,
         adopt: bool | None = None,
     ) -> None:
         self.app = app
@@ -125,7 +129,7 @@ class SessionMiddleware:
         )
         self._rolls = rolls and max_age_s is not None and max_age_s > 0  # a lifetime of none is over at once
         self._outlives_s = None if self._rolls else max_age_s  # how long after its last write a session may come
-        self._former = former
+        self._former, self._further = former, further
 
     def around(self, app: ASGIApp) -> "SessionMiddleware":
         """Return a middleware around another application, with the same store; for frameworks that have one a route."""
@@ -166,13 +170,13 @@ class SessionMiddleware:
                 headers: Headers = list(message.get("headers", ()))
                 _vary_by_cookie(headers)
                 try:
-                    saving = self._save(store, session, headers)
+                    saving = self._save(store, session, scope, headers)
                 except MemoryFull:
                     refused = True
                     await _answer_unavailable(send)
                     raise
                 if saving is not None:
-                    await self._saved(saving, headers)
+                    await self._saved(saving, scope, headers)
                 message = {**message, "headers": headers}
             answered = True
             await send(message)
@@ -250,9 +254,9 @@ class SessionMiddleware:
             if message["type"] == "websocket.accept" and session.accessed:
                 headers: Headers = list(message.get("headers", ()))
                 try:
-                    saving = self._save(store, session, headers)
+                    saving = self._save(store, session, scope, headers)
                     if saving is not None:
-                        await self._saved(saving, headers)
+                        await self._saved(saving, scope, headers)
                 except MemoryFull:
                     refused = True
                     await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
@@ -273,9 +277,9 @@ class SessionMiddleware:
         finally:
             # Many applications end by the exception that the client's disconnect raises.
             if not session.is_new:
-                saving = self._save(store, session, [], may_rotate=False)
+                saving = self._save(store, session, scope, [], may_rotate=False)
                 if saving is not None:
-                    await self._saved(saving, [])
+                    await self._saved(saving, scope, [])
 
     async def _started(self) -> SessionStore:
         return await on_any_loop(in_thread(self._sessions.start))
@@ -293,7 +297,6 @@ class SessionMiddleware:
     async def _open(self, store: SessionStore, scope: Scope) -> WebSession | None:
         """Return the session of a request, or its stand-in; None where the request is to be refused."""
         session: Session | None = None
-        former: Former | None = None
         cookie = self._cookie.session_untrusted(scope["headers"])
         try:
             if cookie is not None:
@@ -307,13 +310,10 @@ class SessionMiddleware:
             return self._sessions.stand_in(store)
         if session is None or (self._outlives_s is not None and _age_s(session) > self._outlives_s):
             session = store.create()
-        opened = cast(WebSession, session)
-        if former is not None:
-            opened.replaced = tuple([(name, "") for name in former.further])  # also where it has ended meanwhile
-        return opened
+        return cast(WebSession, session)
 
     def _save(
-        self, store: SessionStore, session: WebSession, headers: Headers, *, may_rotate: bool = True
+        self, store: SessionStore, session: WebSession, scope: Scope, headers: Headers, *, may_rotate: bool = True
     ) -> Saving | None:
         """Store what the request changed; None where there is nothing to wait for. Else `_saved` is to follow."""
         if session.needs_no_save and not (session.unavailable or self._rolls):
@@ -325,18 +325,20 @@ class SessionMiddleware:
             return None
         saving = save(store, session, self._cookie.name, self._cookie.max_age_s, may_rotate=may_rotate)
         if saving is not None and not isinstance(saving.outcome, Future):
-            self._set_cookies(saving.cookies_after(saving.outcome), headers)
+            self._set_cookies(saving.cookies_after(saving.outcome), scope, headers)
             return None
         if saving is None and self._rolls and may_rotate and refreshes(store, session, self._cookie.max_age_s):
-            self._set_cookies(((self._cookie.name, session.id),), headers)
+            self._set_cookies(((self._cookie.name, session.id),), scope, headers)
         return saving
 
-    async def _saved(self, saving: Saving, headers: Headers) -> None:
+    async def _saved(self, saving: Saving, scope: Scope, headers: Headers) -> None:
         """Wait until what was stored is confirmed, and set the cookies that follow."""
         assert isinstance(saving.outcome, Future), "else `_save` has set them"
-        self._set_cookies(saving.cookies_after(await on_any_loop(saving.outcome)), headers)
+        self._set_cookies(saving.cookies_after(await on_any_loop(saving.outcome)), scope, headers)
 
-    def _set_cookies(self, cookies: tuple[tuple[str, str], ...], headers: Headers) -> None:
+    def _set_cookies(self, cookies: tuple[tuple[str, str], ...], scope: Scope, headers: Headers) -> None:
+        if self._further is not None and cookies:
+            cookies = (*cookies, *[(name, "") for name in self._further(scope["headers"])])
         for name, value in cookies:
             headers.append((b"set-cookie", self._cookie.header(name, value).encode("ascii")))
         if cookies and not _has(headers, b"cache-control"):

@@ -150,8 +150,8 @@ class GossipSessionConfig(ServerSideSessionConfig, InitPlugin):
         node: a node to use instead of this process's own.
         on_unavailable: ``error`` or ``empty``; None: the node's setting.
         login_keys: the keys that hold the user; None: the node's setting. `Config.login_keys` says what follows.
-        secret: of the CookieBackendConfig that this one takes the place of: the cookies that it has sealed, of the same
-            `key`, are adopted (`adopt`). None: there was none.
+        secret: of the CookieBackendConfig that this one takes the place of, with the same `key` and `max_age`: the
+            cookies that it has sealed are adopted (`adopt`). None: there was none.
         adopt: whether such a cookie, valid still, begins a session with its data, once; None: the node's setting.
 
     Raises:
@@ -171,8 +171,8 @@ class GossipSessionConfig(ServerSideSessionConfig, InitPlugin):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.secret is not None and len(self.secret) not in SECRET_BYTES:
-            raise ImproperlyConfiguredException("secret must have 16, 24 or 32 bytes, as that of CookieBackendConfig")
+        if self.secret is not None and not (isinstance(self.secret, bytes) and len(self.secret) in SECRET_BYTES):
+            raise ImproperlyConfiguredException("secret must be 16, 24 or 32 bytes, as that of CookieBackendConfig")
 
     @property
     def middleware(self) -> DefineMiddleware:
@@ -201,6 +201,7 @@ class GossipSessionConfig(ServerSideSessionConfig, InitPlugin):
         Raises:
             ConfigError: the cookie settings cannot work, or `on_unavailable` or `login_keys` cannot be that.
         """
+        sealed = None if self.secret is None else SealedCookies(self.secret, self.key, self.max_age)
         return asgi.SessionMiddleware(
             _nothing,
             config=self.config,
@@ -217,7 +218,8 @@ class GossipSessionConfig(ServerSideSessionConfig, InitPlugin):
             idle_timeout_s=self.max_age,
             absolute_timeout_s=UNLIMITED_S,
             rolls=True,
-            former=None if self.secret is None else SealedCookies(self.secret, self.key, self.max_age),
+            former=None if sealed is None else sealed.session_untrusted,
+            further=None if sealed is None else sealed.pieces_untrusted,
             adopt=self.adopt,
         )
 

@@ -4,8 +4,8 @@
 # Form:  base64 of a nonce, the session's JSON sealed by AES-GCM, a fixed text, and JSON of when it ends, which the seal
 #        covers. What is too long for one cookie is cut into several, `session-0`, `session-1` and so on.
 # Rule:  nothing is parsed before the seal is opened. Nonce and tag are its name, since base64 has several spellings.
-# Age:   it says when it ends, and not when it was made: `max_age` before that, rounded so that it is never later than
-#        that. One that would be of the future was made with a longer `max_age`, and is not taken.
+# Age:   it says when it ends, and not when it was made: that was `max_age` before, as long as that is what it was then.
+#        Half a second earlier rather than later, so that a revocation which came after it reaches it.
 # Not here: how it becomes a session (adoption.py).
 
 import binascii
@@ -13,6 +13,7 @@ import json
 import time
 from base64 import b64decode
 from collections.abc import Iterable
+from itertools import takewhile
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -27,7 +28,9 @@ PIECES_MAX: Final = 10
 _NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
 _ENDS_MARK: Final = b"additional_authenticated_data="
-_CLEARED: Final = "null"
+_CLEARED: Final = {"null", ""}
+
+Headers = Iterable[tuple[bytes, bytes]]
 
 
 class SealedCookies:
@@ -43,12 +46,12 @@ class SealedCookies:
         self._cipher = AESGCM(secret)
         self._name = name
         self._max_age_s = max_age_s
+        self._pieces = [f"{name}-{number}" for number in range(PIECES_MAX)]
 
-    def __call__(self, headers: Iterable[tuple[bytes, bytes]]) -> Former | None:
+    def session_untrusted(self, headers: Headers) -> Former | None:
         """Return the session that the Cookie headers of a request hold; None where there is none that is authentic."""
-        text, further = self._sealed_untrusted(list(headers))
         try:
-            sealed, _, ends = b64decode(text).partition(_ENDS_MARK)
+            sealed, _, ends = b64decode(self._text_untrusted(headers)).partition(_ENDS_MARK)
         except binascii.Error:
             return None
         nonce, sealed = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
@@ -64,26 +67,28 @@ class SealedCookies:
             return None
         if not isinstance(values, dict) or not values or not isinstance(ends_at, int):
             return None
-        sealed_at, now = ends_at - self._max_age_s - 1, time.time()
+        sealed_at, now = max(0, ends_at - self._max_age_s - 1), time.time()  # Litestar rounds, also up
         if not sealed_at <= now < ends_at:
             return None
-        return Former(nonce + sealed[-_TAG_BYTES:], sealed_at, ends_at, values, further=further)
+        return Former(nonce + sealed[-_TAG_BYTES:], sealed_at, ends_at, values)
 
-    def _sealed_untrusted(self, headers: list[tuple[bytes, bytes]]) -> tuple[str, tuple[str, ...]]:
-        """Return the text of the one cookie, or that of its pieces together, with their names; else ""."""
+    def pieces_untrusted(self, headers: Headers) -> list[str]:
+        """Return the names of the pieces that a request brings, whatever is in them, up to the first that it lacks."""
+        return list(takewhile(lambda name: any(True for _ in cookie_values_untrusted(headers, name)), self._pieces))
+
+    def _text_untrusted(self, headers: Headers) -> str:
+        """Return the text of the one cookie, or that of its pieces together; "" where there are none."""
         values = self._values_untrusted(headers, self._name)
         if values:
-            return (values.pop() if len(values) == 1 else "", ())
-        text, further = "", []
-        for number in range(PIECES_MAX):
-            name = f"{self._name}-{number}"
+            return values.pop() if len(values) == 1 else ""
+        text = ""
+        for name in self._pieces:
             values = self._values_untrusted(headers, name)
             if len(values) != 1:  # there is no further piece; or there are two, and nothing tells which it is
                 break
             text += values.pop()
-            further.append(name)
-        return text, tuple(further)
+        return text
 
-    def _values_untrusted(self, headers: list[tuple[bytes, bytes]], name: str) -> set[str]:
+    def _values_untrusted(self, headers: Headers, name: str) -> set[str]:
         values = {value for value in cookie_values_untrusted(headers, name) if len(value) <= FORMER_CHARACTERS_MAX}
-        return values - {_CLEARED}
+        return values - _CLEARED

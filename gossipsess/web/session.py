@@ -28,14 +28,12 @@ class WebSession(Session):
         unavailable: this is an empty stand-in: whether the session exists that the client names cannot be known now.
             Reading finds nothing, and whatever would change it raises `SessionUnavailable`.
         adopted: the client named it by a cookie of the framework's own, and does not have ours yet.
-        replaced: (name, "") of each further cookie that the framework's own session was in; removed when ours are set.
         login_keys: the keys that hold the user; `Config.login_keys` says what follows.
         asked_to_rotate: by `rotate`; stays set, since at most one save of a request may do so.
     """
 
     login_keys: ClassVar[tuple[str, ...]] = LOGIN_KEYS
     adopted = False
-    replaced: tuple[tuple[str, str], ...] = ()
     asked_to_rotate = False
 
     def for_application(self) -> MutableMapping[str, Any]:

@@ -11,7 +11,7 @@ from gossipsess.runtime.driver import Driver
 from gossipsess.service import RunningNode
 from gossipsess.session import Session
 from gossipsess.waiting import blocking
-from tests.ports import free_range
+from tests.ports import free_ports
 
 SECRET = "correct-horse-battery-staple"
 WITHIN_S = 10.0
@@ -35,7 +35,7 @@ def static(*nodes: RunningNode) -> str:
 
 def multicast_group() -> str:
     """Return the discovery setting for a group that no other test, and no node of this machine's user, uses."""
-    return f"multicast://239.255.79.{51 + next(_numbers)}:{free_range(1)}"
+    return f"multicast://239.255.79.{51 + next(_numbers)}:{free_ports(1)[0]}"
 
 
 def eventually(true: Callable[[], object], what: str, within_s: float = WITHIN_S) -> float:

@@ -26,7 +26,7 @@ from tests.network.nodes import (
     settings,
     static,
 )
-from tests.ports import free_range
+from tests.ports import free_ports, free_range
 
 SECONDS = 0.5
 
@@ -196,7 +196,7 @@ def test_a_node_that_takes_only_the_former_secret_is_told_from_a_stranger(start)
 
 def test_an_address_where_nobody_listens_is_named():
     """Stopped, or at another port: in any case no firewall."""
-    report = examined(discovery=f"static://127.0.0.1:{free_range(1)}")
+    report = examined(discovery=f"static://127.0.0.1:{free_ports(1)[0]}")
     assert most_likely(report) == "refused"
     assert "nobody listens there" in texts(report, "node")
     assert report.exit_code == 1
@@ -236,7 +236,7 @@ def test_a_range_tells_who_has_which_port(start):
 
 def test_a_lone_node_is_called_alone(start):
     """One process, and nothing wrong: also an answer to why it is alone."""
-    node = start(port=free_range(1), port_range=1)
+    node = start(port=free_ports(1)[0], port_range=1)
     report = examined(port=str(node.sockets.port), port_range="1")
     assert report.exit_code == 1
     assert "1 on this machine: it is alone" in texts(report, "cluster")
@@ -251,7 +251,7 @@ def test_a_name_that_does_not_exist_is_named():
 
 def test_a_name_with_this_machine_alone_is_told():
     """The Service selects one pod only, or there is one pod only."""
-    report = examined(discovery=f"dns://localhost:{free_range(1)}")
+    report = examined(discovery=f"dns://localhost:{free_ports(1)[0]}")
     assert "dns-own" in faults(report)
 
 

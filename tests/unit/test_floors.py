@@ -66,7 +66,8 @@ def test_a_library_is_imported_only_where_it_belongs(file: Path) -> None:
     """The state machine is deterministic because no clock, no random source and no socket can reach it."""
     for name in imports(file):
         allowed = ONLY_IN.get(name.split(".")[0])
-        assert allowed is None or {part_of(file), file.relative_to(PACKAGE).as_posix()} & allowed, f"{file.name} imports {name}"
+        here = {part_of(file), file.relative_to(PACKAGE).as_posix()}
+        assert allowed is None or here & allowed, f"{file.name} imports {name}"
 
 
 def test_no_two_modules_import_each_other() -> None:
