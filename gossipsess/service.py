@@ -20,7 +20,7 @@ import time
 import weakref
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gossipsess.config import Config
 from gossipsess.errors import ConfigError
@@ -376,16 +376,39 @@ def _leave_all() -> None:
         running.close()
 
 
-def leave_at_sigterm() -> None:
+def leave_at_sigterm(*, has_lifespan: bool = False) -> None:
     """Let the nodes of `process_node` leave before SIGTERM ends this process, where nobody else handles that signal.
 
     A server that handles it is not touched, be its handler set before or after this. The process still ends by the
     signal, and serves on until the nodes have left: for milliseconds, or as long as there is something to hand over.
     Does nothing off the main thread, where Python lets nobody handle signals.
+
+    Uvicorn handles it, and when it has served to the end raises it again, which ends the process without another step
+    of Python's. So that second one waits until the nodes have left, unless the server `has_lifespan` to tell them by.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    if threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _leave_and_end)
+    elif not has_lifespan and type(getattr(handler, "__self__", None)).__module__ == "uvicorn.server":
+        signal.signal(signal.SIGTERM, _HoldsBack(handler))
+
+
+_held_back: set[int] = set()
+
+
+class _HoldsBack:
+    """A server's handler of SIGTERM, after which one that the server raises itself waits for `_leave_at_exit`."""
+
+    def __init__(self, handler: Any) -> None:
+        self.handler = handler
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.handler(number, frame)
+        # From outside a second one still ends the process: the kernel gives that to another thread.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+        _held_back.add(number)
 
 
 def _leave_and_end(number: int, frame: FrameType | None) -> None:
@@ -411,9 +434,18 @@ def _forget_in_child() -> None:
     _of_process.clear()
     for running in list(_running):
         running.orphaned()
-    if signal.getsignal(signal.SIGTERM) is _leave_and_end:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # it has no node to wait for
+    handler = signal.getsignal(signal.SIGTERM)  # the child has no node to wait for
+    if handler is _leave_and_end:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    elif isinstance(handler, _HoldsBack):
+        signal.signal(signal.SIGTERM, handler.handler)
 
 
-atexit.register(_leave_all)
+def _leave_at_exit() -> None:
+    _leave_all()
+    if _held_back:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _held_back)  # and the process ends by it, as it would have
+
+
+atexit.register(_leave_at_exit)
 os.register_at_fork(after_in_child=_forget_in_child)

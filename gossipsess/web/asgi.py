@@ -201,7 +201,7 @@ class SessionMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = in_thread(self._sessions.start)
-        leave_at_sigterm()  # for Hypercorn's workers, which may be sent one while they shut down
+        leave_at_sigterm(has_lifespan=True)  # for Hypercorn's workers, which may be sent one while they shut down
         answered = False
 
         async def wait_until_started() -> SessionStore:
@@ -282,7 +282,9 @@ class SessionMiddleware:
                     await self._saved(saving, scope, [])
 
     async def _started(self) -> SessionStore:
-        return await on_any_loop(in_thread(self._sessions.start))
+        store: SessionStore = await on_any_loop(in_thread(self._sessions.start))
+        leave_at_sigterm()  # no lifespan came by here: the application is mounted in another, say
+        return store
 
     def _held(self, store: SessionStore, scope: Scope) -> WebSession | None:
         """Return the session of a request where it is at hand, as most are; else `_open` says what it is."""

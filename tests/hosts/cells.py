@@ -65,6 +65,7 @@ _WAITRESS: Final = ("-m", "waitress", "--listen", "127.0.0.1:{port}", "wsgi_shop
 
 _DJANGO: Final = ("-m", "django", "runserver", "127.0.0.1:{port}", "--settings", "django_shop")
 _DJANGO_WSGI: Final = (*_GUNICORN, "-w", "2", "-k", "gthread", "django.core.wsgi:get_wsgi_application()")
+_DJANGO_ASGI: Final = ("-m", "uvicorn", "--port", "{port}", "--factory", "django.core.asgi:get_asgi_application")
 _DJANGO_SETTINGS: Final = (("DJANGO_SETTINGS_MODULE", "django_shop"),)
 _DJANGOS_OWN: Final = (("SHOP_MIDDLEWARE", "django.contrib.sessions.middleware.SessionMiddleware"),)
 
@@ -94,6 +95,15 @@ CELLS: Final[tuple[Cell, ...]] = (
         1,
         True,
         "reloads",
+    ),
+    *(
+        Cell("uvicorn", "Django", start, "django_shop", (*_DJANGO_ASGI, *options), workers, parent, expected, environ)
+        for environ in (_DJANGO_SETTINGS,)
+        for start, options, workers, parent, expected in (
+            ("one process", (), 1, False, "serves"),
+            ("spawn, --workers", ("--workers", "2"), 2, True, "serves"),
+            ("spawn, --reload", ("--reload",), 1, True, "reloads"),
+        )
     ),
     *_gunicorn("sync", "wsgi_shop"),
     *_gunicorn("gthread", "wsgi_shop", "--threads", "4"),
