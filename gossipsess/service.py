@@ -15,10 +15,12 @@ import logging
 import os
 import random
 import signal
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -350,18 +352,22 @@ def process_node(config: Config | None = None) -> RunningNode:
     """Return the node that everything in this process with these settings shares; the first call starts it.
 
     It leaves the cluster when the process ends; and where nobody else is there, its sessions to the process that
-    follows on this machine, unless it looks for nobody (`discovery` ``none``) or runs in a test of pytest's.
+    follows on this machine, unless it looks for nobody (`discovery` ``none``) or runs in a test of pytest's. There it
+    looks for nobody either, unless the settings say where: a test is no member of what a developer has running.
     None: the settings of the environment.
 
     Raises:
         ConfigError: a setting is wrong, no port is free, or gevent or eventlet has replaced this process's threads.
     """
     wanted = config or Config.from_env()
+    is_test = "PYTEST_CURRENT_TEST" in os.environ
+    if is_test and "pytest" in sys.modules and wanted.discovery == "auto":  # and no server that a test has started
+        wanted = replace(wanted, discovery="none")
     with _lock:
         running = _of_process.get(wanted)
         if running is None or (running.closed and not _ending):
             # A test that starts and stops an application must not find the sessions of the one before.
-            has_heirs = wanted.discovery_parts().looks_for_others and "PYTEST_CURRENT_TEST" not in os.environ
+            has_heirs = wanted.discovery_parts().looks_for_others and not is_test
             running = _of_process[wanted] = RunningNode(wanted, has_heirs=has_heirs)
         return running
 

@@ -8,7 +8,7 @@
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from flask.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
 from werkzeug.exceptions import ServiceUnavailable
@@ -16,7 +16,7 @@ from werkzeug.http import dump_cookie
 from werkzeug.sansio.response import Response
 
 from gossipsess.errors import SessionTooLarge, UnreplicableValue
-from gossipsess.model.record import Record
+from gossipsess.model.record import ABSOLUTE, IDLE, Record
 from gossipsess.protocol.events import Changes
 from gossipsess.protocol.outcomes import Outcome
 from gossipsess.session import LIMIT_S_MAX, Session
@@ -28,6 +28,8 @@ from gossipsess.web.cookie import session_in_untrusted
 from gossipsess.web.facade import NotingFacade
 from gossipsess.web.session import WebSession
 from gossipsess.wire.values import decode_value
+
+_LIFETIMES: Final = {"_permanent", IDLE, ABSOLUTE}
 
 
 class FlaskSession(NotingFacade, SessionMixin):
@@ -83,6 +85,11 @@ class FlaskWebSession(WebSession):
             self["_permanent"] = bool(value)
 
     @property
+    def says_nothing(self) -> bool:
+        """It is new and holds no more than how long it is to live, which many applications say before every request."""
+        return self.is_new and {key for key, _ in self.changes()} <= _LIFETIMES
+
+    @property
     def modified(self) -> bool:
         """This request has changed something, inside values included, stored or not."""
         return self._opened is not None or super().modified
@@ -111,6 +118,10 @@ class FlaskLikeInterface(SessionInterface):
 
     def __init__(self, sessions: NodeSessions) -> None:
         self.sessions = sessions
+
+    def regenerate(self, session: FlaskSession) -> None:
+        """Give the session a new id when it is saved; what applications of Flask-Session call at a login."""
+        session.rotate()
 
     def is_null_session(self, obj: object) -> bool:
         """Say whether this session is not to be saved."""
@@ -149,7 +160,7 @@ class FlaskLikeInterface(SessionInterface):
     def saving(
         self, app: Any, store: SessionStore, session: FlaskWebSession, *, may_rotate: bool = True
     ) -> Saving | None:
-        """Store what the request changed; None where that is nothing. See `adapter.save`.
+        """Store what the request changed; None where that is nothing, or `says_nothing`. See `adapter.save`.
 
         A refused session is marked so: the framework saves once more with the page that tells of the error, and to
         raise again would hide that page.
@@ -159,6 +170,8 @@ class FlaskLikeInterface(SessionInterface):
         if session.needs_no_save:
             return None  # before the cookie's lifetime is looked up
         try:
+            if session.says_nothing:
+                return None  # stored, it would be one for each robot and each health check
             return save(store, session, self.get_cookie_name(app), self._max_age_s(app, session), may_rotate=may_rotate)
         except (UnreplicableValue, SessionTooLarge):
             session.refused = True

@@ -1,5 +1,6 @@
 """How a node ends: on purpose, by a crash of its thread, by a fork of its process."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -7,10 +8,19 @@ import time
 from concurrent.futures import Future
 
 import pytest
+from litestar import Litestar
+from quart import Quart
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.testclient import TestClient
 
 from gossipsess import Confirmed, Degraded, SessionUnavailable
 from gossipsess.protocol.effects import Notify, Settle, Warn
+from gossipsess.service import process_node
 from gossipsess.waiting import blocking
+from gossipsess.web.litestar import GossipSessionConfig
+from gossipsess.web.quart import GossipSessions
+from gossipsess.web.starlette import SessionMiddleware
 from tests.network.nodes import SECRET, alive, committed, driver_of, eventually, loaded, settings, state_of
 
 
@@ -49,6 +59,37 @@ def test_sessions_stay_readable_and_writable_in_a_process_whose_node_has_left(cl
     assert goes.store.commit(again, "all") == Degraded(0, 0)
     assert not goes.status().running
     assert stays.status().running
+
+
+async def serve_starlette(config, served):
+    with TestClient(Starlette(middleware=[Middleware(SessionMiddleware, config=config)])):
+        served()
+
+
+async def serve_litestar(config, served):
+    app = Litestar([], plugins=[GossipSessionConfig(config=config)], openapi_config=None, logging_config=None)
+    async with app.lifespan():
+        served()
+
+
+async def serve_quart(config, served):
+    app = Quart("shop")
+    GossipSessions(app, config=config)
+    async with app.test_app():
+        served()
+
+
+@pytest.mark.parametrize("serve", [serve_starlette, serve_litestar, serve_quart])
+def test_the_node_leaves_when_serving_ends_and_not_only_when_the_process_does(serve):
+    """A server that ends by a signal comes no further."""
+    config, nodes = settings(cluster=serve.__name__), []
+
+    def served():
+        nodes.append(process_node(config))
+        assert not nodes[0].closed
+
+    asyncio.run(serve(config, served))
+    assert nodes[0].closed
 
 
 def crash(node, when) -> None:

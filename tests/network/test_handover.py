@@ -1,11 +1,12 @@
 """Which of the nodes that end leave their sessions to the next process: real ones, on 127.0.0.1."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
 from gossipsess.service import RunningNode, process_node
-from tests.network.nodes import SECRET, all_linked, committed, loaded, settings, static
+from tests.network.nodes import SECRET, alive, all_linked, committed, eventually, loaded, settings, static
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +106,23 @@ def test_a_test_finds_nothing_of_the_one_before(folder, monkeypatch):
         committed(node, user="kim")
         node.close()
         assert bool(files(folder)) is leaves
+
+
+@pytest.mark.parametrize(("is_test", "named", "found"), [(True, "auto", 0), (False, "auto", 1), (True, "static", 1)])
+def test_a_test_joins_nothing_that_runs_on_this_machine_unless_told_where(is_test, named, found, monkeypatch):
+    """A developer's application runs beside, with the settings that the test has too: none at all."""
+    config = settings(secret=None, cluster="developers", discovery="auto")
+    beside = RunningNode(config)
+    if not is_test:
+        monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    node = process_node(config if named == "auto" else replace(config, discovery=static(beside)))
+    try:
+        assert node.wait_ready(10)
+        eventually(lambda: alive(node) == found, f"it knows {found} others")
+        assert alive(node) == found
+    finally:
+        node.close()
+        beside.close()
 
 
 def test_a_node_of_another_secret_takes_nothing_over(heir, folder):

@@ -26,6 +26,7 @@ def app_of(node, **config):
     @app.get("/permanent")
     def permanent():
         session.permanent = True
+        session["a"] = 1
         return ""
 
     @app.get("/put/<key>")
@@ -113,6 +114,41 @@ def test_nothing_written_means_nothing_stored_and_no_cookie(node):
     for path in ("/view", "/untouched", "/clear", "/pop/a"):
         assert set_cookies(client.get(path)) == {}
     assert not node.node.records
+
+
+def test_how_long_a_session_is_to_live_begins_none(node):
+    """Many applications say so before every request: each robot and each health check would have a session."""
+    app = app_of(node)
+
+    @app.before_request
+    def all_are_permanent():
+        session.permanent = True
+
+    client = app.test_client()
+    assert set_cookies(client.get("/view")) == {}
+    assert not node.node.records
+    assert "Expires=" in set_cookies(client.get("/append"))["session"]
+    (record,) = node.node.records.values()
+    assert "_permanent" in record.entries
+    assert client.get("/append").text == "2", "and whoever has one keeps it"
+
+
+def test_flask_sessions_way_to_a_new_id_is_kept(node):
+    """Its applications call this at a login; without it that page would be an error."""
+    app = app_of(node)
+
+    @app.get("/regenerate")
+    def regenerate():
+        app.session_interface.regenerate(session)
+        return ""
+
+    client = app.test_client()
+    client.get("/append")
+    known = client.get_cookie("session").value
+    client.get("/regenerate")
+    assert client.get_cookie("session").value != known
+    assert node.store.load(known) is None
+    assert client.get("/append").text == "2"
 
 
 def test_caches_are_told_where_the_session_was_used(node):

@@ -37,6 +37,7 @@ def app_of(node, *, on_unavailable=None, **config):
     @app.get("/permanent")
     async def permanent():
         session.permanent = True
+        session["a"] = 1
         return ""
 
     @app.get("/view")
