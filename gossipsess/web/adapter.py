@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Final, NamedTuple
 
 from gossipsess.config import Config, OnUnavailable, check_login_keys, check_on_unavailable
-from gossipsess.errors import SessionUnavailable
+from gossipsess.errors import ConfigError, SessionUnavailable
 from gossipsess.model.record import REGISTERS
 from gossipsess.protocol.outcomes import Gone, Outcome
 from gossipsess.runtime import forks
@@ -44,7 +44,7 @@ class NodeSessions:
     are the framework's own, which the settings may shorten; None: the settings', or else the library's.
 
     Raises:
-        ConfigError: `on_unavailable` or `login_keys` cannot be that.
+        ConfigError: `on_unavailable`, `login_keys` or `adopt` cannot be that.
     """
 
     def __init__(
@@ -63,6 +63,8 @@ class NodeSessions:
             check_on_unavailable(on_unavailable)
         if login_keys is not None:
             check_login_keys(login_keys)
+        if adopt is not None and not isinstance(adopt, bool):
+            raise ConfigError(f"adopt={adopt!r} must be True, False, or None for what GOSSIPSESS_ADOPT says.")
         self._on_unavailable = on_unavailable
         self._login_keys = login_keys
         self._adopt = adopt

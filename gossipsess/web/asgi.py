@@ -7,6 +7,7 @@
 # `revoke` ends a user's sessions from within a request: the middleware leaves its store in the scope.
 # Not here: which cookies follow from a request (adapter.py), and how they are written (cookie.py).
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import Future
@@ -26,6 +27,8 @@ from gossipsess.web.adapter import UNAVAILABLE, NodeSessions, Saving, refreshes,
 from gossipsess.web.adoption import Former, adoption
 from gossipsess.web.cookie import CookieSettings, SameSite
 from gossipsess.web.session import WebSession
+
+log = logging.getLogger("gossipsess")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -276,7 +279,13 @@ class SessionMiddleware:
             await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
         finally:
             # Many applications end by the exception that the client's disconnect raises.
-            if not session.is_new:
+            if session.is_new:
+                if session.assigned and not refused:
+                    log.warning(
+                        "a session that begins after its websocket was accepted is not stored: the client can never "
+                        "name it. Write to the session first, or let a request begin it."
+                    )
+            else:
                 saving = self._save(store, session, scope, [], may_rotate=False)
                 if saving is not None:
                     await self._saved(saving, scope, [])

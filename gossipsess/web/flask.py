@@ -93,7 +93,13 @@ class GossipSessions:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Put the sessions of one more application into the cluster."""
+        """Put the sessions of one more application into the cluster.
+
+        Raises:
+            TypeError: it is none of Flask's.
+        """
+        if not isinstance(app, Flask):
+            raise TypeError(f"{app!r} is no Flask application; Quart's have gossipsess.web.quart.GossipSessions.")
         app.session_interface = GossipSessionInterface(self._sessions)
         app.url_value_preprocessor(_refuse_if_unavailable)  # comes before every `before_request`
         app.register_error_handler(SessionUnavailable, _refuse_change)

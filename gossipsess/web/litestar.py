@@ -171,6 +171,8 @@ class GossipSessionConfig(ServerSideSessionConfig, InitPlugin):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.session_id_bytes, int):
+            raise ImproperlyConfiguredException("session_id_bytes is a number; name a secret: secret=...")
         if self.secret is not None and not (isinstance(self.secret, bytes) and len(self.secret) in SECRET_BYTES):
             raise ImproperlyConfiguredException("secret must be 16, 24 or 32 bytes, as that of CookieBackendConfig")
 
@@ -284,6 +286,8 @@ def _take_over(session: LitestarSession, scope: Scope) -> None:
     assigned = scope["session"]
     if assigned is session:
         return
+    if session.gossipsess.unavailable:
+        session.clear()  # raises: an empty stand-in would lose a logout without a word
     if assigned is Empty or assigned is None:
         if not session.gossipsess.is_empty:
             session.clear()

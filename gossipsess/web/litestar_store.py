@@ -38,7 +38,7 @@ class GossipStore(NamespacedStore):
     """A store for Litestar whose content every process of the application has.
 
     A write returns once all live nodes that are to hold it do, or after `Config.confirm_timeout_s`, so that a read
-    elsewhere finds it. A value is bytes; with its key it takes at most what a session may. `with_namespace` gives a
+    elsewhere finds it. A value is bytes, as many as one value of a session may have, 256 KiB. `with_namespace` gives a
     store within this one, which this one's `delete_all` empties too.
 
     For sessions `litestar.GossipSessionConfig` does more: Litestar's own server-side sessions write everything with
@@ -75,7 +75,7 @@ class GossipStore(NamespacedStore):
         """Set a value, in place of any before; with `expires_in`, seconds, it ends by itself.
 
         Raises:
-            SessionTooLarge: it is larger than a session may be.
+            SessionTooLarge: it is larger than that.
         """
         store = await self._store()
         entry = await self._entry(store, key)

@@ -103,7 +103,15 @@ class GossipSessions:
             self.init_app(app)
 
     def init_app(self, app: Quart) -> None:
-        """Put the sessions of one more application into the cluster."""
+        """Put the sessions of one more application into the cluster.
+
+        Raises:
+            TypeError: it is none of Quart's, or it has them already.
+        """
+        if not isinstance(app, Quart):
+            raise TypeError(f"{app!r} is no Quart application; Flask's have gossipsess.web.flask.GossipSessions.")
+        if isinstance(app.session_interface, GossipSessionInterface):
+            raise TypeError(f"{app!r} has its sessions in the cluster already: keep what GossipSessions(app) returned.")
         app.session_interface = GossipSessionInterface(self._sessions)  # type: ignore[assignment]  # not the default
         app.websocket_class = cast("type[Websocket]", type("Websocket", (_SavesBeforeAccept, app.websocket_class), {}))
         app.before_serving_funcs.insert(0, self._start)

@@ -86,6 +86,11 @@ def test_a_removed_cookie_has_the_same_attributes():
     )
 
 
+def test_same_site_is_taken_as_frameworks_take_it():
+    """Starlette and Litestar let it be written in any case; an application that ran must run on."""
+    assert "; samesite=lax" in CookieSettings(name="s", same_site="Lax").header("s", "v")
+
+
 @pytest.mark.parametrize(
     "settings",
     [

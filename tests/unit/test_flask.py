@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from flask import Flask, Response, session
 from flask.sessions import SessionMixin
+from quart import Quart
 
 from gossipsess.config import Config
 from gossipsess.errors import UnreplicableValue
@@ -131,6 +132,12 @@ def test_how_long_a_session_is_to_live_begins_none(node):
     (record,) = node.node.records.values()
     assert "_permanent" in record.entries
     assert client.get("/append").text == "2", "and whoever has one keeps it"
+
+
+def test_an_application_of_quarts_is_refused():
+    """Taken, each of its requests would fail."""
+    with pytest.raises(TypeError, match=r"gossipsess\.web\.quart"):
+        GossipSessions(Quart("shop"))
 
 
 def test_flask_sessions_way_to_a_new_id_is_kept(node):

@@ -311,7 +311,7 @@ def test_the_refusal_of_a_change_is_by_the_applications_own_page(backend):
     with node_flooded_with_fetches() as node:
         client = client_of(node, backend=backend, on_unavailable="empty", exception_handlers={503: busy})
         client.cookies.set("session", UNKNOWN_ID)
-        for path in ("/append", "/assign-visitor"):
+        for path in ("/append", "/assign-visitor", "/assign", "/clear"):
             answer = client.get(path)
             assert answer.status_code == 503
             assert set_cookies(answer) == {}
@@ -376,6 +376,18 @@ def test_a_session_written_before_the_accept_is_given_to_the_client_with_it(node
     cookies = talk(client)
     assert set(cookies) == {"session", "session-v"}
     assert dict(node.store.load(cookies["session"])) == {"a": 1}
+
+
+def test_a_session_that_begins_after_the_accept_is_not_stored_and_the_log_says_so(node, caplog):
+    """The client can never name it."""
+    client = client_of(node, socket_handler(on_message=put_book))
+    assert talk(client) == {}
+    assert not node.node.records
+    assert "begins after its websocket was accepted" in caplog.text
+    caplog.clear()
+    for on_open in (put_book, lambda socket: None):
+        talk(client_of(node, socket_handler(on_open=on_open)))
+    assert not caplog.records
 
 
 def test_an_accepted_websocket_whose_stand_in_is_changed_is_closed():

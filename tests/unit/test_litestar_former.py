@@ -192,4 +192,6 @@ def test_a_secret_of_no_such_cookie_is_refused():
     for secret in (b"short", b"", "s" * 32):
         with pytest.raises(ImproperlyConfiguredException, match="16, 24 or 32 bytes"):
             GossipSessionConfig(secret=secret)
+    with pytest.raises(ImproperlyConfiguredException, match="name a secret"):
+        GossipSessionConfig(SECRET)  # where CookieBackendConfig has it
     assert "ssssss" not in repr(GossipSessionConfig(secret=SECRET))

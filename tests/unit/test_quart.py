@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 import pytest
+from flask import Flask
 from quart import Quart, make_response, session, websocket
 from quart.sessions import SessionMixin
 
@@ -521,3 +522,13 @@ def test_a_session_that_the_view_loaded_itself_is_no_stand_in(node):
 
     with contextlib.suppress(SessionUnavailable):
         assert get(app.test_client(), "/other").status_code == 500
+
+
+def test_an_application_is_taken_once_and_flasks_are_refused(node):
+    """What came of either before was an error that named neither."""
+    app = Quart("shop")
+    GossipSessions(app, node=node)
+    with pytest.raises(TypeError, match="already"):
+        GossipSessions(app, node=node)
+    with pytest.raises(TypeError, match=r"gossipsess\.web\.flask"):
+        GossipSessions(Flask("shop"), node=node)

@@ -22,6 +22,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from gossipsess.config import Config
+from gossipsess.errors import ConfigError
 from gossipsess.model.delta import not_covered
 from gossipsess.model.identity import is_session_id
 from gossipsess.model.table import TOMBSTONE_MS
@@ -327,6 +328,12 @@ def test_adoption_can_be_switched_off(make, switch):
     settings = {"argument": {"adopt": False}, "no key": {"secret_key": None}}.get(switch, {})
     assert make(node, **settings).asks("/view", old_cookie(make)) == ({}, {})
     assert not node.node.records
+
+
+def test_a_switch_that_is_none_is_refused(make, node):
+    """GOSSIPSESS_ADOPT has words, and any word is true."""
+    with pytest.raises(ConfigError, match="adopt='off' must be True, False"):
+        make(node, adopt="off").asks("/view", {})
 
 
 def test_what_cannot_travel_is_left_out_with_a_warning(make, node, caplog):
