@@ -22,7 +22,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gossipsess.config import Config
 from gossipsess.errors import ConfigError
@@ -352,24 +352,28 @@ def process_node(config: Config | None = None) -> RunningNode:
     """Return the node that everything in this process with these settings shares; the first call starts it.
 
     It leaves the cluster when the process ends; and where nobody else is there, its sessions to the process that
-    follows on this machine, unless it looks for nobody (`discovery` ``none``) or runs in a test of pytest's. There it
-    looks for nobody either, unless the settings say where: a test is no member of what a developer has running.
+    follows on this machine, unless it looks for nobody (`discovery` ``none``) or runs in a test of pytest's. Where
+    pytest runs, it looks for nobody unless the settings say where: a test is no member of what a developer has running.
     None: the settings of the environment.
 
     Raises:
         ConfigError: a setting is wrong, no port is free, or gevent or eventlet has replaced this process's threads.
     """
     wanted = config or Config.from_env()
-    is_test = "PYTEST_CURRENT_TEST" in os.environ
-    if is_test and "pytest" in sys.modules and wanted.discovery == "auto":  # and no server that a test has started
+    if wanted.discovery == "auto" and _is_tested():
         wanted = replace(wanted, discovery="none")
     with _lock:
         running = _of_process.get(wanted)
         if running is None or (running.closed and not _ending):
             # A test that starts and stops an application must not find the sessions of the one before.
-            has_heirs = wanted.discovery_parts().looks_for_others and not is_test
+            has_heirs = wanted.discovery_parts().looks_for_others and "PYTEST_CURRENT_TEST" not in os.environ
             running = _of_process[wanted] = RunningNode(wanted, has_heirs=has_heirs)
         return running
+
+
+def _is_tested() -> bool:
+    # Servers that a test has started are processes of their own. The first variable is there from pytest 8.2 on.
+    return "pytest" in sys.modules and ("PYTEST_VERSION" in os.environ or "PYTEST_CURRENT_TEST" in os.environ)
 
 
 def _leave_all() -> None:
@@ -382,39 +386,16 @@ def _leave_all() -> None:
         running.close()
 
 
-def leave_at_sigterm(*, has_lifespan: bool = False) -> None:
+def leave_at_sigterm() -> None:
     """Let the nodes of `process_node` leave before SIGTERM ends this process, where nobody else handles that signal.
 
     A server that handles it is not touched, be its handler set before or after this. The process still ends by the
     signal, and serves on until the nodes have left: for milliseconds, or as long as there is something to hand over.
     Does nothing off the main thread, where Python lets nobody handle signals.
-
-    Uvicorn handles it, and when it has served to the end raises it again, which ends the process without another step
-    of Python's. So that second one waits until the nodes have left, unless the server `has_lifespan` to tell them by.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return
-    handler = signal.getsignal(signal.SIGTERM)
-    if handler is signal.SIG_DFL:
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _leave_and_end)
-    elif not has_lifespan and type(getattr(handler, "__self__", None)).__module__ == "uvicorn.server":
-        signal.signal(signal.SIGTERM, _HoldsBack(handler))
-
-
-_held_back: set[int] = set()
-
-
-class _HoldsBack:
-    """A server's handler of SIGTERM, after which one that the server raises itself waits for `_leave_at_exit`."""
-
-    def __init__(self, handler: Any) -> None:
-        self.handler = handler
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.handler(number, frame)
-        # From outside a second one still ends the process: the kernel gives that to another thread.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-        _held_back.add(number)
 
 
 def _leave_and_end(number: int, frame: FrameType | None) -> None:
@@ -440,18 +421,9 @@ def _forget_in_child() -> None:
     _of_process.clear()
     for running in list(_running):
         running.orphaned()
-    handler = signal.getsignal(signal.SIGTERM)  # the child has no node to wait for
-    if handler is _leave_and_end:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    elif isinstance(handler, _HoldsBack):
-        signal.signal(signal.SIGTERM, handler.handler)
+    if signal.getsignal(signal.SIGTERM) is _leave_and_end:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # it has no node to wait for
 
 
-def _leave_at_exit() -> None:
-    _leave_all()
-    if _held_back:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _held_back)  # and the process ends by it, as it would have
-
-
-atexit.register(_leave_at_exit)
+atexit.register(_leave_all)
 os.register_at_fork(after_in_child=_forget_in_child)

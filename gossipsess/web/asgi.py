@@ -204,7 +204,7 @@ class SessionMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = in_thread(self._sessions.start)
-        leave_at_sigterm(has_lifespan=True)  # for Hypercorn's workers, which may be sent one while they shut down
+        leave_at_sigterm()  # for Hypercorn's workers, which may be sent one while they shut down
         answered = False
 
         async def wait_until_started() -> SessionStore:
@@ -242,7 +242,7 @@ class SessionMiddleware:
             await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
             return
         scope["session"], scope[_STORE] = session.for_application(), store
-        refused = over = False
+        refused = over = accepted = False
 
         async def receive_until_over() -> Message:
             nonlocal over
@@ -251,7 +251,7 @@ class SessionMiddleware:
             return message
 
         async def send_with_session(message: Message) -> None:
-            nonlocal refused, over
+            nonlocal refused, over, accepted
             if refused:
                 return  # the close of a layer that caught what was raised here
             if message["type"] == "websocket.accept" and session.accessed:
@@ -267,6 +267,7 @@ class SessionMiddleware:
                 message = {**message, "headers": headers}
             # Only these leave it open; any other refuses or closes it, and a close after that is a fault.
             over = over or message["type"] not in ("websocket.accept", "websocket.send")
+            accepted = accepted or message["type"] == "websocket.accept"
             await send(message)
 
         try:
@@ -280,7 +281,7 @@ class SessionMiddleware:
         finally:
             # Many applications end by the exception that the client's disconnect raises.
             if session.is_new:
-                if session.assigned and not refused:
+                if accepted and session.assigned:
                     log.warning(
                         "a session that begins after its websocket was accepted is not stored: the client can never "
                         "name it. Write to the session first, or let a request begin it."
@@ -291,9 +292,7 @@ class SessionMiddleware:
                     await self._saved(saving, scope, [])
 
     async def _started(self) -> SessionStore:
-        store: SessionStore = await on_any_loop(in_thread(self._sessions.start))
-        leave_at_sigterm()  # no lifespan came by here: the application is mounted in another, say
-        return store
+        return await on_any_loop(in_thread(self._sessions.start))
 
     def _held(self, store: SessionStore, scope: Scope) -> WebSession | None:
         """Return the session of a request where it is at hand, as most are; else `_open` says what it is."""

@@ -123,7 +123,8 @@ class CookieSettings:
         for setting, text in (("path", self.path), ("domain", self.domain or "")):
             if not _ATTRIBUTE_FORM.fullmatch(text):
                 raise ConfigError(f"cookie {setting} {text!r}: a semicolon or a control character would end it early.")
-        object.__setattr__(self, "same_site", str(self.same_site).lower())  # frameworks take `Lax` too
+        if isinstance(self.same_site, str):
+            object.__setattr__(self, "same_site", self.same_site.lower())  # frameworks take `Lax` too
         if self.same_site not in ("lax", "strict", "none"):
             raise ConfigError(f"same_site={self.same_site!r}: allowed are 'lax', 'strict' and 'none'.")
         if self.name.startswith("__Host-") and not (self.secure and self.path == "/" and self.domain is None):

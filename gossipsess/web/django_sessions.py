@@ -17,6 +17,7 @@ from gossipsess.service import NodeService, lone_node
 from gossipsess.store import SessionStore as Store
 from gossipsess.waiting import in_thread, on_any_loop
 from gossipsess.web.adapter import NodeSessions
+from gossipsess.web.django_lifespan import answer_lifespan
 from gossipsess.web.launch import launch_early
 from gossipsess.web.session import WebSession
 
@@ -98,6 +99,7 @@ def launch_with_application() -> None:
         ConfigError: a setting of the node is wrong, or no port is free.
     """
     if not _is_tested():
+        answer_lifespan(sessions)
         launch_early(sessions())
 
 

@@ -121,7 +121,7 @@ class FlaskLikeInterface(SessionInterface):
 
     def regenerate(self, session: FlaskSession) -> None:
         """Give the session a new id when it is saved; what applications of Flask-Session call at a login."""
-        session.rotate()
+        session.gossipsess.rotate()
 
     def is_null_session(self, obj: object) -> bool:
         """Say whether this session is not to be saved."""

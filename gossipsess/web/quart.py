@@ -111,7 +111,10 @@ class GossipSessions:
         if not isinstance(app, Quart):
             raise TypeError(f"{app!r} is no Quart application; Flask's have gossipsess.web.flask.GossipSessions.")
         if isinstance(app.session_interface, GossipSessionInterface):
-            raise TypeError(f"{app!r} has its sessions in the cluster already: keep what GossipSessions(app) returned.")
+            raise TypeError(
+                f"{app!r} has its sessions in the cluster already: keep what GossipSessions(app) "
+                "returned; or GOSSIPSESS_AUTO has put them there, and nothing is left to do."
+            )
         app.session_interface = GossipSessionInterface(self._sessions)  # type: ignore[assignment]  # not the default
         app.websocket_class = cast("type[Websocket]", type("Websocket", (_SavesBeforeAccept, app.websocket_class), {}))
         app.before_serving_funcs.insert(0, self._start)
@@ -212,7 +215,7 @@ class GossipSessionInterface(FlaskLikeInterface, SessionInterface):  # type: ign
         if session.unavailable or session.refused:
             return
         if session.is_new:
-            if session.modified:
+            if session.modified and not session.says_nothing:
                 session.refused = True  # once is enough
                 app.logger.warning(
                     "a session that begins after its websocket was accepted is not stored: the client can never name "

@@ -46,12 +46,6 @@ def test_a_restart_of_all_workers_logs_nobody_out() -> None:
     assert logins_kept(Cell("gunicorn", "-k gthread", "", "wsgi_shop", command, 5, True), 12) == 12
 
 
-def test_a_mounted_application_leaves_its_sessions_to_the_next_process_too() -> None:
-    """Its node starts with the first request, and uvicorn ends by a signal that it raises itself."""
-    command = ("-m", "uvicorn", "--port", "{port}", "--factory", "asgi_shop:mounted")
-    assert logins_kept(Cell("uvicorn", "mounted", "", "asgi_shop", command), 3) == 3
-
-
 _LOOKS = "import sys, threading; print('node', 'gossipsess' in [one.name for one in threading.enumerate()])"
 _BUILDS = "from django.core.wsgi import get_wsgi_application; get_wsgi_application()"
 

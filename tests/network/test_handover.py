@@ -108,13 +108,21 @@ def test_a_test_finds_nothing_of_the_one_before(folder, monkeypatch):
         assert bool(files(folder)) is leaves
 
 
-@pytest.mark.parametrize(("is_test", "named", "found"), [(True, "auto", 0), (False, "auto", 1), (True, "static", 1)])
-def test_a_test_joins_nothing_that_runs_on_this_machine_unless_told_where(is_test, named, found, monkeypatch):
+@pytest.mark.parametrize(
+    ("without", "named", "found"),
+    [
+        ((), "auto", 0),
+        (("PYTEST_CURRENT_TEST",), "auto", 0),  # while tests are collected
+        (("PYTEST_CURRENT_TEST", "PYTEST_VERSION"), "auto", 1),
+        ((), "static", 1),
+    ],
+)
+def test_a_test_joins_nothing_that_runs_on_this_machine_unless_told_where(without, named, found, monkeypatch):
     """A developer's application runs beside, with the settings that the test has too: none at all."""
     config = settings(secret=None, cluster="developers", discovery="auto")
     beside = RunningNode(config)
-    if not is_test:
-        monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    for variable in without:
+        monkeypatch.delenv(variable)
     node = process_node(config if named == "auto" else replace(config, discovery=static(beside)))
     try:
         assert node.wait_ready(10)

@@ -100,6 +100,7 @@ def test_same_site_is_taken_as_frameworks_take_it():
         {"name": "s", "path": "/; domain=evil.example"},
         {"name": "s", "domain": "a\r\nSet-Cookie: x=y"},
         {"name": "s", "same_site": "Lax; Max-Age=1"},
+        {"name": "s", "same_site": None},
         {"name": "__Host-s", "secure": False},
         {"name": "__Host-s", "path": "/shop"},
         {"name": "__Host-s", "domain": "example.com"},

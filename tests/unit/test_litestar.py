@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from litestar import Litestar, MediaType, Request, Response, WebSocket, get, websocket
-from litestar.exceptions import LitestarException, WebSocketDisconnect
+from litestar.exceptions import LitestarException, PermissionDeniedException, WebSocketDisconnect
 from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.security.session_auth import SessionAuth
 from litestar.testing import TestClient
@@ -360,6 +360,11 @@ def put_book(socket):
     socket.session.setdefault("cart", []).append("book")
 
 
+def refuse(socket):
+    put_book(socket)
+    raise PermissionDeniedException
+
+
 def test_a_websocket_reads_and_writes_the_session_of_the_requests(node, backend):
     """Litestar's own saves nothing of a websocket."""
     seen = []
@@ -387,6 +392,8 @@ def test_a_session_that_begins_after_the_accept_is_not_stored_and_the_log_says_s
     caplog.clear()
     for on_open in (put_book, lambda socket: None):
         talk(client_of(node, socket_handler(on_open=on_open)))
+    with pytest.raises(WebSocketDisconnect):
+        talk(client_of(node, socket_handler(on_open=refuse)))
     assert not caplog.records
 
 

@@ -365,6 +365,20 @@ def test_a_websocket_reads_and_writes_the_session_of_the_requests(node, ends):
     assert text(get(client, "/append")) == "3"
 
 
+@pytest.mark.parametrize(("on_message", "lines"), [(append, 1), (lambda: None, 0)])
+def test_how_long_a_session_is_to_live_is_no_loss_to_a_websocket_that_begins_none(node, caplog, on_message, lines):
+    """Many applications say so before every one; the log is for those that lose something."""
+    app = with_socket(app_of(node), on_message=on_message)
+
+    @app.before_websocket
+    async def all_are_permanent():
+        session.permanent = True
+
+    assert talk(app).cookies == {}
+    assert not node.node.records
+    assert caplog.text.count("begins after its websocket was accepted") == lines
+
+
 def test_a_session_written_before_the_accept_is_given_to_the_client_with_it(node):
     cookies = talk(with_socket(app_of(node), on_open=append, on_message=append)).cookies
     assert set(cookies) == {"session", "session-v"}

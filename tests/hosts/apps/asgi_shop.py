@@ -6,7 +6,7 @@ import os
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
 if "SHOP_PLAIN" in os.environ:
     from starlette.middleware.sessions import SessionMiddleware
@@ -27,8 +27,3 @@ async def home(request: Request) -> JSONResponse:
 
 app = Starlette(routes=[Route("/login", login), Route("/", home)])
 app.add_middleware(SessionMiddleware, secret_key="only for tests")
-
-
-def mounted() -> Starlette:
-    """Return an application with the shop in it, which hears nothing of the server's lifespan."""
-    return Starlette(routes=[Mount("/", app)])
