@@ -25,6 +25,11 @@ from gossipsess.web.session import WebSession
 
 UNAVAILABLE: Final = "The session is not available right now. Please try again."
 """What a 503 says where the application has no page for it."""
+BEGINS_TOO_LATE: Final = (
+    "a session that begins after its websocket was accepted is not stored: the client can never name it. Write to the "
+    "session first, or let a request begin it."
+)
+"""What the log says then."""
 UNLIMITED_S: Final = 1e9
 """The age limit of frameworks that have none: some thirty years. Sessions that nobody uses end all the same."""
 LEAST_IDLE_S: Final = 1.0

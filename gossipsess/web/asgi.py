@@ -23,7 +23,7 @@ from gossipsess.service import NodeService, leave_at_sigterm
 from gossipsess.session import Session
 from gossipsess.store import SessionStore
 from gossipsess.waiting import in_thread, on_any_loop, steps_on_any_loop
-from gossipsess.web.adapter import UNAVAILABLE, NodeSessions, Saving, refreshes, save
+from gossipsess.web.adapter import BEGINS_TOO_LATE, UNAVAILABLE, NodeSessions, Saving, refreshes, save
 from gossipsess.web.adoption import Former, adoption
 from gossipsess.web.cookie import CookieSettings, SameSite
 from gossipsess.web.session import WebSession
@@ -282,10 +282,7 @@ class SessionMiddleware:
             # Many applications end by the exception that the client's disconnect raises.
             if session.is_new:
                 if accepted and session.assigned:
-                    log.warning(
-                        "a session that begins after its websocket was accepted is not stored: the client can never "
-                        "name it. Write to the session first, or let a request begin it."
-                    )
+                    log.warning(BEGINS_TOO_LATE)
             else:
                 saving = self._save(store, session, scope, [], may_rotate=False)
                 if saving is not None:

@@ -150,12 +150,12 @@ class GossipSessionConfig(ServerSideSessionConfig, InitPlugin):
         node: a node to use instead of this process's own.
         on_unavailable: ``error`` or ``empty``; None: the node's setting.
         login_keys: the keys that hold the user; None: the node's setting. `Config.login_keys` says what follows.
-        secret: of the CookieBackendConfig that this one takes the place of, with the same `key` and `max_age`: the
-            cookies that it has sealed are adopted (`adopt`). None: there was none.
+        secret: of the CookieBackendConfig that this one takes the place of, with the same `key`, `max_age`, `path` and
+            `domain`: the cookies that it has sealed are adopted (`adopt`). None: there was none.
         adopt: whether such a cookie, valid still, begins a session with its data, once; None: the node's setting.
 
     Raises:
-        ImproperlyConfiguredException: `key`, `max_age` or `secret` cannot be that.
+        ImproperlyConfiguredException: `key`, `max_age`, `secret` or `session_id_bytes` cannot be that.
     """
 
     _backend_class = GossipSessionBackend  # type: ignore[assignment]  # Litestar's own is one of several, too
@@ -201,7 +201,7 @@ class GossipSessionConfig(ServerSideSessionConfig, InitPlugin):
         """The one middleware, and so the one store, for all routes.
 
         Raises:
-            ConfigError: the cookie settings cannot work, or `on_unavailable` or `login_keys` cannot be that.
+            ConfigError: the cookie settings cannot work, or `on_unavailable`, `login_keys` or `adopt` cannot be that.
         """
         sealed = None if self.secret is None else SealedCookies(self.secret, self.key, self.max_age)
         return asgi.SessionMiddleware(

@@ -5,7 +5,7 @@
 #        covers. What is too long for one cookie is cut into several, `session-0`, `session-1` and so on.
 # Rule:  nothing is parsed before the seal is opened. Nonce and tag are its name, since base64 has several spellings.
 # Age:   it says when it ends, and not when it was made: that was `max_age` before, as long as that is what it was then.
-#        Half a second earlier rather than later, so that a revocation which came after it reaches it.
+#        Less a second, since Litestar rounds: a revocation that came after it must reach it.
 # Not here: how it becomes a session (adoption.py).
 
 import binascii

@@ -32,7 +32,7 @@ from gossipsess.protocol.outcomes import Revoked
 from gossipsess.service import NodeService
 from gossipsess.store import SessionStore
 from gossipsess.waiting import in_thread, on_asyncio, steps_on_any_loop
-from gossipsess.web.adapter import UNLIMITED_S, NodeSessions
+from gossipsess.web.adapter import BEGINS_TOO_LATE, UNLIMITED_S, NodeSessions
 from gossipsess.web.asgi import TRY_AGAIN_LATER
 from gossipsess.web.flask_like import FlaskLikeInterface, FlaskSession, FlaskWebSession, UnavailableSession, unavailable
 
@@ -217,10 +217,7 @@ class GossipSessionInterface(FlaskLikeInterface, SessionInterface):  # type: ign
         if session.is_new:
             if session.modified and not session.says_nothing:
                 session.refused = True  # once is enough
-                app.logger.warning(
-                    "a session that begins after its websocket was accepted is not stored: the client can never name "
-                    "it. Write to the session first, or let a request begin it."
-                )
+                app.logger.warning(BEGINS_TOO_LATE)
             return
         saving = self.saving(app, await _store(self.sessions), session, may_rotate=False)
         if saving is not None:

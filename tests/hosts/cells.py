@@ -69,6 +69,13 @@ _DJANGO_ASGI: Final = ("-m", "uvicorn", "--port", "{port}", "--factory", "django
 _DJANGO_SETTINGS: Final = (("DJANGO_SETTINGS_MODULE", "django_shop"),)
 _DJANGOS_OWN: Final = (("SHOP_MIDDLEWARE", "django.contrib.sessions.middleware.SessionMiddleware"),)
 
+
+def _django_on_uvicorn(start: str, *options: str, workers: int = 1, expected: Expected = "serves") -> Cell:
+    command, parent = (*_DJANGO_ASGI, *options), bool(options)
+    plain = Cell("uvicorn", "Django", start, "django_shop", command, workers, parent, expected)
+    return plain._replace(environ=_DJANGO_SETTINGS, needs=("django",))
+
+
 CELLS: Final[tuple[Cell, ...]] = (
     Cell("uvicorn", "", "one process", "asgi_shop", _UVICORN),
     Cell("uvicorn", "", "spawn, --workers", "asgi_shop", (*_UVICORN, "--workers", "2"), 2, True),
@@ -96,15 +103,9 @@ CELLS: Final[tuple[Cell, ...]] = (
         True,
         "reloads",
     ),
-    *(
-        Cell("uvicorn", "Django", start, "django_shop", (*_DJANGO_ASGI, *options), workers, parent, expected, environ)
-        for environ in (_DJANGO_SETTINGS,)
-        for start, options, workers, parent, expected in (
-            ("one process", (), 1, False, "serves"),
-            ("spawn, --workers", ("--workers", "2"), 2, True, "serves"),
-            ("spawn, --reload", ("--reload",), 1, True, "reloads"),
-        )
-    ),
+    _django_on_uvicorn("one process"),
+    _django_on_uvicorn("spawn, --workers", "--workers", "2", workers=2),
+    _django_on_uvicorn("spawn, --reload", "--reload", expected="reloads"),
     *_gunicorn("sync", "wsgi_shop"),
     *_gunicorn("gthread", "wsgi_shop", "--threads", "4"),
     *_gunicorn("uvicorn_worker.UvicornWorker", "asgi_shop", needs=("uvicorn_worker",)),
